@@ -1,0 +1,66 @@
+"""What gets built: the summary and the figures of the experiment that config.yaml names."""
+
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.19")
+
+# The library is found by path and reaches the scripts too; it is never installed.
+sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
+
+from outlier_features.config import Config
+from outlier_features.errors import ConfigError
+from outlier_features.lineage import Lineages
+
+
+configfile: "config.yaml"
+
+
+try:
+    settings = Config.check(config)
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+lineages = Lineages(settings)
+MODELS = list(settings.chosen.models)
+CORPUS = settings.chosen.corpus
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """Return a wildcard constraint that allows just these names (none of them: nothing)."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    corpus=alternatives(settings.corpora),
+    model=alternatives(settings.models),
+
+
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/tokenize.smk"
+include: "workflow/rules/capture.smk"
+include: "workflow/rules/reduce.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/figures.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        f"results/{CORPUS}/summary.parquet",
+        f"results/{CORPUS}/summary.csv",
+        f"results/{CORPUS}/summary.json",
+        collect("results/plots/{figure}.{suffix}", figure=EXPERIMENT_FIGURES, suffix=["png", "svg"]),
+        collect(
+            "results/plots/{figure}/{model}.{suffix}", figure=MODEL_FIGURES, model=MODELS, suffix=["png", "svg"]
+        ),

@@ -1,0 +1,119 @@
+"""Small real models and windows that several test files share."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from outlier_features import provenance
+from outlier_features.capture import Settings, capture
+from outlier_features.checkpoints import seal
+from outlier_features.corpora import SCHEMA
+from outlier_features.grid import grid
+from outlier_features.statistics import Grids
+from transformers import AutoConfig, AutoModelForCausalLM
+
+HIDDEN, BLOCKS, VOCABULARY = 40, 3, 160
+WINDOWS, LENGTH = 5, 33
+
+DENSE = {
+    "model_type": "qwen3",
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "intermediate_size": 56,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 10,
+    "max_position_embeddings": 128,
+    "tie_word_embeddings": True,
+}
+MOE = DENSE | {
+    "model_type": "qwen3_moe",
+    "moe_intermediate_size": 24,
+    "num_experts": 6,
+    "num_experts_per_tok": 2,
+    "mlp_only_layers": [0],
+}
+
+PLANTED = {3: 9.0, 17: 6.0, 30: -4.0}
+"""Channels whose norm gain is set so that they become outlier features, or come near."""
+
+
+def save_checkpoint(directory: Path, architecture: dict, seed: int = 0, planted: dict[int, float] | None = None) -> Path:
+    """Write a random-weight checkpoint, gains of `planted` channels set in every norm over the hidden size."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**architecture)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        for name, parameter in model.named_parameters():
+            if parameter.shape == (HIDDEN,) and name.endswith("layernorm.weight"):
+                for channel, gain in (PLANTED if planted is None else planted).items():
+                    parameter[channel] = gain
+    model.save_pretrained(directory, max_shard_size="60KB")
+    seal(directory, {"path": str(directory)}, {"checkpoint": "test"})
+    return directory
+
+
+def write_windows(path: Path, ids: np.ndarray, stride: int | None = None) -> Path:
+    """Write windows of token ids, two bytes a token."""
+    sequences, length = ids.shape
+    stride = stride or length
+    rows = [
+        {
+            "window": index,
+            "token_ids": row.tolist(),
+            "token_bytes": [2] * length,
+            "scored_from": 1 if index == 0 else max(1, length - stride),
+        }
+        for index, row in enumerate(ids)
+    ]
+    cut = {"window": length, "stride": stride, "bos": False}
+    origin = provenance.record({"tokens": "test"}, cut=cut)
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(provenance.encode(origin)))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+def capture_settings(dtype: torch.dtype = torch.float32, **changes: object) -> Settings:
+    """Return settings that count everything the three definitions ask for."""
+    values = {
+        "sites": ("attn_in", "out_proj_in", "mlp_in", "residual"),
+        "counted": ("attn_in", "out_proj_in", "mlp_in"),
+        "coverages": (("attn_in", "mlp_in"), ("attn_in", "out_proj_in", "mlp_in"), ("mlp_in",)),
+        "grids": Grids(grid((3.0, 4.0, 6.0, 8.0, 12.0, 20.0)), grid((2.0, 3.0, 4.0, 6.0, 8.0))),
+        "dtype": dtype,
+    }
+    return Settings(**(values | changes))
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A dense and a mixture-of-experts checkpoint with planted outlier channels, each in several files."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    return {
+        "dense": save_checkpoint(root / "dense", DENSE),
+        "moe": save_checkpoint(root / "moe", MOE, seed=1),
+    }
+
+
+@pytest.fixture(scope="session")
+def ids() -> np.ndarray:
+    return np.random.default_rng(7).integers(VOCABULARY, size=(WINDOWS, LENGTH))
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory, ids: np.ndarray) -> Path:
+    return write_windows(tmp_path_factory.mktemp("tokens") / "windows.arrow", ids)
+
+
+@pytest.fixture(scope="session")
+def manifests(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path], tokens: Path) -> dict[str, Path]:
+    """The statistics of both checkpoints over all windows."""
+    root = tmp_path_factory.mktemp("statistics")
+    for name, checkpoint in checkpoints.items():
+        capture(checkpoint, tokens, root / f"{name}.json", capture_settings(), {"statistics": "test"})
+    return {name: root / f"{name}.json" for name in checkpoints}

@@ -1,0 +1,219 @@
+"""Outlier features of planted models equal a naive float64 computation of each definition, written only here."""
+
+from collections import defaultdict
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import HIDDEN, LENGTH, PLANTED, WINDOWS, capture_settings
+from outlier_features import metrics, outliers, sites
+from outlier_features.capture import capture
+from outlier_features.config import Definition
+from outlier_features.errors import ConfigError
+from outlier_features.shards import Statistics
+from transformers import AutoModelForCausalLM
+
+DEFINITIONS = {
+    "arb8020": Definition(sites=("attn_in", "mlp_in"), scope="sequence", rounding="bfloat16"),
+    "llm_int8": Definition(sites=("attn_in", "mlp_in")),
+    "llm_int8_paper": Definition(sites=("attn_in", "out_proj_in", "mlp_in")),
+    "strict": Definition(sites=("mlp_in",), threshold=8.0, min_layers=0.6, min_positions=0.3),
+}
+
+
+@pytest.fixture(scope="module")
+def activations(checkpoints: dict[str, Path], ids: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Per model and site, the raw activations (N, S, T, C) in float64, from an ordinary forward."""
+    result = {}
+    for name, checkpoint in checkpoints.items():
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        seen = defaultdict(list)
+        with ExitStack() as hooks, torch.inference_mode():
+            for block in model.model.layers:
+                probes = sites.probes(block, sites.SITES)
+                hooks.enter_context(sites.observed(probes, lambda site, x: seen[site].append(x.double().numpy())))
+            for window in ids:
+                model(torch.from_numpy(window).long()[None], use_cache=False)
+        shape = (WINDOWS, len(model.model.layers), LENGTH, HIDDEN)
+        result[name] = {site: np.stack(parts).reshape(shape).swapaxes(0, 1) for site, parts in seen.items()}
+    return result
+
+
+def naive_features(raw: dict[str, np.ndarray], definition: Definition, relative: bool) -> pd.DataFrame:
+    """Return channel, sequence and the main columns of every feature, straight from the words of the definition."""
+    x = np.stack([raw[site][block] for block in range(len(raw["mlp_in"])) for site in definition.sites])
+    names = [f"{block}.{site}" for block in range(len(raw["mlp_in"])) for site in definition.sites]
+    if definition.rounding and not relative:
+        x = torch.from_numpy(x).bfloat16().double().numpy()
+    unit = np.sqrt((x**2).mean(axis=(2, 3), keepdims=True)) if relative else np.ones((*x.shape[:2], 1, 1))
+    hit = np.abs(x) / unit >= definition.threshold
+    rows = []
+    for sequence in range(WINDOWS) if definition.scope == "sequence" else [None]:
+        part = slice(None) if sequence is None else slice(sequence, sequence + 1)
+        for channel in range(x.shape[-1]):
+            h, v = hit[:, part, :, channel], x[:, part, :, channel]
+            layers = h.any(axis=(1, 2)).mean()
+            positions = h.any(axis=0).mean()
+            if h.any() and layers >= definition.min_layers and positions >= definition.min_positions:
+                rows.append(
+                    {
+                        "sequence": sequence,
+                        "channel": channel,
+                        "layer_share": layers,
+                        "position_share": positions,
+                        "position_share_mean": h.mean(),
+                        "max_value": v.flat[np.abs(v).argmax()],
+                        "hit_count": h.sum(),
+                        "one_sided": (v[h] > 0).all() or (v[h] < 0).all(),
+                        "layers": [n for n, any_hit in zip(names, h.any(axis=(1, 2)), strict=True) if any_hit],
+                        "quartiles": np.percentile(np.abs(v / unit[:, part, :, 0])[h], [25, 50, 75]),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_features_equal_the_naive_float64_computation(kind, name, relative, manifests, activations) -> None:  # noqa: ANN001
+    criterion = outliers.Criterion(name, DEFINITIONS[name], relative)
+    (found,) = outliers.gather(Statistics([manifests[kind]], "test"), [criterion])
+    table = outliers.features(found)
+    expected = naive_features(activations[kind], DEFINITIONS[name], relative)
+    assert table["channel"].tolist() == expected["channel"].tolist()
+    assert table["sequence"].isna().all() if criterion.pooled else (
+        table["sequence"].tolist() == expected["sequence"].tolist()
+    )
+    for column in ("layer_share", "position_share", "position_share_mean", "max_value", "hit_count"):
+        np.testing.assert_allclose(table[column].astype(float), expected[column].astype(float), rtol=1e-6, err_msg=column)
+    np.testing.assert_array_equal(table["max_abs"], table["max_value"].abs())
+    assert table["one_sided"].tolist() == expected["one_sided"].tolist()
+    assert [list(names) for names in table["layers"]] == expected["layers"].tolist()
+    grid = np.array(found.grid)
+    for quartile, number in ((25, 1), (50, 2), (75, 3)):
+        exact = np.array([q[number - 1] for q in expected["quartiles"]])
+        read = table[f"quartile_{number}"].to_numpy()
+        step = np.searchsorted(grid, np.maximum(exact, read) * 1.001) - np.searchsorted(grid, np.minimum(exact, read))
+        assert (step <= 2).all(), (quartile, exact, read)
+
+
+def test_the_planted_channels_are_found(manifests: dict[str, Path]) -> None:
+    (found,) = outliers.gather(Statistics([manifests["dense"]]), outliers.criteria({"x": DEFINITIONS["llm_int8"]})[:1])
+    assert set(outliers.features(found)["channel"]) == set(PLANTED)
+
+
+def test_sequence_count_says_in_how_many_sequences_a_channel_qualifies(manifests, activations) -> None:  # noqa: ANN001
+    pooled, each = DEFINITIONS["llm_int8"], DEFINITIONS["llm_int8"].model_copy(update={"scope": "sequence"})
+    (found,) = outliers.gather(Statistics([manifests["moe"]]), [outliers.Criterion("x", pooled, relative=False)])
+    table = outliers.features(found)
+    alone = naive_features(activations["moe"], each, relative=False)["channel"].value_counts()
+    assert table["sequence_count"].tolist() == [alone.get(channel, 0) for channel in table["channel"]]
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_estimates_agree_with_the_features(name: str, manifests: dict[str, Path]) -> None:
+    for found in outliers.gather(Statistics([manifests["moe"]]), outliers.criteria({name: DEFINITIONS[name]})):
+        table, estimates = outliers.features(found), outliers.estimates(found)
+        assert estimates["outlier_count"] == len(table)
+        assert estimates["distinct_channels"] == table["channel"].nunique() <= HIDDEN
+        stable = table[table["sequence_count"] >= WINDOWS / 2]["channel"].nunique()
+        assert estimates["stable_channels"] >= stable if found.criterion.pooled else stable
+        if len(table):
+            assert estimates["mean_layer_pct"] == pytest.approx(100 * table["layer_share"].mean())
+            assert estimates["median_position_pct"] == pytest.approx(100 * table["position_share"].median())
+            assert estimates["mean_layer_pct_low"] <= estimates["mean_layer_pct_high"]
+
+
+def test_another_width_of_the_output_projection_has_no_answer_and_says_why(tmp_path, checkpoints, tokens) -> None:  # noqa: ANN001
+    from conftest import DENSE, save_checkpoint
+
+    checkpoint = save_checkpoint(tmp_path / "wide", DENSE | {"head_dim": 12})
+    capture(checkpoint, tokens, tmp_path / "wide.json", capture_settings(), {"statistics": "test"})
+    criterion = outliers.Criterion("llm_int8_paper", DEFINITIONS["llm_int8_paper"], relative=False)
+    (found,) = outliers.gather(Statistics([tmp_path / "wide.json"]), [criterion])
+    assert outliers.features(found).empty
+    assert "48 channels" in outliers.estimates(found)["note"]
+    assert "outlier_count" not in outliers.estimates(found)
+
+
+def test_a_threshold_off_the_grid_names_the_grid(manifests: dict[str, Path]) -> None:
+    definition = DEFINITIONS["llm_int8"].model_copy(update={"threshold": 7.0})
+    with pytest.raises(ConfigError, match=r"threshold 7 is not on the grid of this capture \(.* 3, .* 20\)"):
+        outliers.gather(Statistics([manifests["dense"]]), [outliers.Criterion("x", definition, relative=False)])
+
+
+def test_channels_list_every_tensor_with_a_hit(manifests: dict[str, Path], activations) -> None:  # noqa: ANN001
+    (found,) = outliers.gather(Statistics([manifests["moe"]]), outliers.criteria({"x": DEFINITIONS["llm_int8"]})[:1])
+    table = outliers.channels(found)
+    raw = activations["moe"]
+    expected = {
+        (block, site, channel): int(count)
+        for site in ("attn_in", "mlp_in")
+        for block, x in enumerate(raw[site])
+        for channel, count in enumerate((np.abs(x) >= 6).sum((0, 1)))
+        if count
+    }
+    keys = zip(table["block"], table["site"], table["channel"], strict=True)
+    assert dict(zip(keys, table["hit_count"], strict=True)) == expected
+
+
+class TestMetrics:
+    @pytest.fixture(scope="class")
+    def layers(self, manifests: dict[str, Path]) -> pd.DataFrame:
+        return metrics.layers(Statistics([manifests["moe"]]), hit_threshold=6.0).set_index(["site", "block", "token_class"])
+
+    @pytest.mark.parametrize("token_class", ["all", "first", "rest"])
+    @pytest.mark.parametrize("site", ["attn_in", "out_proj_in", "mlp_in", "residual"])
+    def test_every_metric_equals_float64_numpy(self, site, token_class, layers, activations) -> None:  # noqa: ANN001
+        part = {"all": slice(None), "first": slice(0, 1), "rest": slice(1, None)}[token_class]
+        for block, whole in enumerate(activations["moe"][site]):
+            x_STC, row = whole[:, part], layers.loc[(site, block, token_class)]
+            assert row["rms"] == pytest.approx(np.sqrt((x_STC**2).mean()), rel=1e-5)
+            assert row["max_abs"] == np.abs(x_STC).max()
+            square_C = (x_STC**2).mean((0, 1))
+            assert row["kurtosis_neuron_rms"] == pytest.approx((square_C**2).mean() / square_C.mean() ** 2, rel=1e-5)
+            flat = x_STC.reshape(WINDOWS, -1)
+            centred = flat - flat.mean(1, keepdims=True)
+            pearson = (centred**4).mean(1) / (centred**2).mean(1) ** 2
+            assert row["kurtosis_flattened"] == pytest.approx(pearson.mean(), rel=1e-4)
+            token = (x_STC**4).mean(2) / x_STC.std(2) ** 4 - 3
+            assert row["kurtosis_token_excess"] == pytest.approx(np.maximum(token, 0).mean(), rel=1e-4, abs=1e-6)
+            mean_C = x_STC.mean((0, 1)) - x_STC.mean()
+            channel = (mean_C**4).mean() / (mean_C**2).mean() ** 2 - 3
+            assert row["kurtosis_channel_mean"] == pytest.approx(channel, rel=1e-4, abs=1e-4)
+            if site != "residual":
+                assert row["hit_share"] == pytest.approx((np.abs(x_STC) >= 6).mean())
+                assert np.isnan(row["mmr"])
+            else:
+                ratio = np.abs(x_STC).max(2) / np.median(np.abs(x_STC), axis=2)
+                assert row["mmr"] == pytest.approx(ratio.mean(), rel=1e-5)
+            if token_class != "first":
+                unit = x_STC / np.sqrt((x_STC**2).mean((1, 2), keepdims=True))
+                gram = unit @ unit.swapaxes(1, 2) / x_STC.shape[2]
+                n = x_STC.shape[1]
+                correlation = ((gram.sum((1, 2)) - np.trace(gram, axis1=1, axis2=2)) / (n * (n - 1))).mean()
+                assert row["input_correlation"] == pytest.approx(correlation, rel=1e-4, abs=1e-6)
+
+    def test_routers_report_load_and_entropy_and_dense_blocks_none(self, layers: pd.DataFrame) -> None:
+        routers = layers.loc["router"]
+        assert sorted(routers.index.get_level_values("block")) == [1, 2]
+        for _, row in routers.iterrows():
+            load = np.array(row["expert_load"])
+            assert sum(row["expert_tokens"]) == WINDOWS * LENGTH * 2
+            assert load.sum() == pytest.approx(1)
+            assert row["routing_entropy"] == pytest.approx(-(load[load > 0] * np.log2(load[load > 0])).sum())
+            assert row["unused_experts"] == (load == 0).sum()
+
+
+def test_kurtosis_meets_the_identity_of_he_et_al() -> None:
+    """With mean square 1: n^2 C Kurt + sum_{i != j} (X^T X)_ij^2 = sum_ab (X X^T)_ab^2."""
+    x = np.random.default_rng(0).normal(size=(50, 30)) * np.linspace(0.5, 3, 30)
+    x /= np.sqrt((x**2).mean())
+    square = (x**2).mean(0)
+    kurtosis = (square**2).mean() / square.mean() ** 2
+    gram, cross = x @ x.T, x.T @ x
+    off_diagonal = (cross**2).sum() - (np.diag(cross) ** 2).sum()
+    assert 50**2 * 30 * kurtosis + off_diagonal == pytest.approx((gram**2).sum())

@@ -1,0 +1,3 @@
+"""Measure outlier features of language models: which channels, in which blocks, and what they cost."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,186 @@
+"""The command line for a machine without Snakemake: the same stages, paths and lineages."""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from outlier_features import layout, provenance
+from outlier_features.config import Config, Model
+from outlier_features.errors import ConfigError
+from outlier_features.lineage import Lineage, Lineages
+
+PUBLISHED = Path("resources/published/arb8020_2025.csv")
+
+
+class Stages:
+    """Runs stages of the chosen experiment; a result whose lineage is the present one is left as it is."""
+
+    def __init__(self, config: Config, *, force: bool) -> None:
+        self._config, self._force = config, force
+        self._lineages, self._corpus = Lineages(config), config.chosen.corpus
+
+    def fetch(self, name: str, model: Model) -> None:
+        """Put a model's checkpoint into results/checkpoints."""
+        from outlier_features.checkpoints import fetch
+
+        lineage = self._lineages.checkpoint(name)
+        if model.train is None and self._is_due("checkpoint", lineage, layout.source(name)):
+            fetch(model, layout.checkpoint(name), lineage)
+
+    def train(self, name: str, model: Model) -> None:
+        """Train a model that has a recipe."""
+        from outlier_features.training.checkpoint import train_checkpoint
+
+        lineage = self._lineages.checkpoint(name)
+        if model.train is not None and self._is_due("checkpoint", lineage, layout.source(name)):
+            text = self._config.corpora[model.train.corpus]
+            train_checkpoint(model.train, text, layout.checkpoint(name), lineage)
+
+    def tokenize(self, name: str, model: Model) -> None:
+        """Pack the corpus into windows for a model."""
+        from outlier_features.corpora import tokenize
+
+        lineage, output = self._lineages.tokens(self._corpus, name), layout.tokens(self._corpus, name)
+        if self._is_due("tokens", lineage, output):
+            tokenize(layout.checkpoint(name), self._config.corpora[self._corpus], output, lineage)
+
+    def capture(self, name: str, model: Model) -> None:
+        """Run a model over its windows and keep its statistics and losses."""
+        from outlier_features.capture import Settings, capture
+
+        lineage, output = self._lineages.statistics(self._corpus, name), layout.manifest(self._corpus, name)
+        if self._is_due("statistics", lineage, output):
+            config = self._config
+            settings = Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype)
+            capture(layout.checkpoint(name), layout.tokens(self._corpus, name), output, settings, lineage)
+
+    def reduce(self, name: str, model: Model) -> None:
+        """Evaluate definitions and metrics, and the perplexity."""
+        from outlier_features.perplexity import write_perplexity
+        from outlier_features.reduction import reduce
+
+        corpus, manifest = self._corpus, layout.manifest(self._corpus, name)
+        lineage = self._lineages.reduction(corpus, name)
+        tables = [table(corpus, name) for table in (layout.outliers, layout.channels, layout.layers)]
+        if self._is_due("reduction", lineage, *tables):
+            reduce(manifest, *tables, self._config.definitions, lineage)
+        lineage, output = self._lineages.perplexity(corpus, name), layout.perplexity(corpus, name)
+        if self._is_due("perplexity", lineage, output):
+            write_perplexity(manifest, layout.tokens(corpus, name), output, lineage)
+
+    def summarize(self) -> None:
+        """Join the models of the experiment into one table."""
+        from outlier_features.tables import entry, summarize, write_summary
+
+        lineage = self._lineages.summary(self._corpus)
+        outputs = [layout.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
+        if self._is_due("summary", lineage, outputs[0], outputs[2]):
+            files = (layout.outliers, layout.layers, layout.perplexity)
+            entries = [
+                entry(self._config.models, name, *(path(self._corpus, name) for path in files))
+                for name in self._config.chosen.models
+            ]
+            write_summary(*summarize(entries, lineage), *outputs)
+
+    def plot(self) -> None:
+        """Draw every figure."""
+        import pandas as pd
+
+        from outlier_features.figures import FIGURES, draw_experiment, draw_model, save
+        from outlier_features.tables import read_table
+
+        lineage = self._lineages.figure(self._corpus)
+        summary, _ = read_table(layout.summary(self._corpus, "parquet"), "summary", lineage["summary"])
+        published = pd.read_csv(PUBLISHED)
+        for figure in (name for name, found in FIGURES.items() if found.scope == "experiment"):
+            drawn = draw_experiment(figure, summary, published)
+            for suffix in ("png", "svg"):
+                save(drawn, layout.figure(figure, suffix), provenance.record(lineage))
+        for model in self._config.chosen.models:
+            lineage = self._lineages.model_figure(self._corpus, model)
+            channels, origin = read_table(layout.channels(self._corpus, model), "reduction", lineage["reduction"])
+            layers, _ = read_table(layout.layers(self._corpus, model), "reduction", lineage["reduction"])
+            size = origin["facts"]["channels"], origin["facts"]["blocks"]
+            for figure in (name for name, found in FIGURES.items() if found.scope == "model"):
+                drawn = draw_model(figure, self._config.label(model), channels, layers, *size)
+                for suffix in ("png", "svg"):
+                    save(drawn, layout.figure(figure, suffix, model), provenance.record(lineage))
+
+    def _is_due(self, artefact: str, lineage: Lineage, *paths: Path) -> bool:
+        fresh = all(_recorded(path).get("lineage", {}).get(artefact) == lineage[artefact] for path in paths)
+        print(f"{'up to date' if fresh and not self._force else 'making'}: {paths[0]}")
+        return self._force or not fresh
+
+
+EACH_MODEL: dict[str, Callable[[Stages, str, Model], None]] = {
+    "fetch": Stages.fetch,
+    "train": Stages.train,
+    "tokenize": Stages.tokenize,
+    "capture": Stages.capture,
+    "reduce": Stages.reduce,
+}
+WHOLE_EXPERIMENT: dict[str, Callable[[Stages], None]] = {"summarize": Stages.summarize, "plot": Stages.plot}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command. Expected errors end as one line and exit status 1."""
+    options = _parser().parse_args(arguments)
+    config = Config.read(options.config)
+    if options.experiment:
+        config = Config.check(config.model_dump() | {"experiment": options.experiment}, "--experiment")
+    if options.command == "show":
+        _show(config, options)
+    elif options.command in WHOLE_EXPERIMENT:
+        WHOLE_EXPERIMENT[options.command](Stages(config, force=options.force))
+    else:
+        stages = Stages(config, force=options.force)
+        for name in options.models or config.chosen.models:
+            if name not in config.models:
+                raise ConfigError(f"unknown model {name!r}; known: {', '.join(config.models)}")
+            EACH_MODEL[options.command](stages, name, config.models[name])
+
+
+def _show(config: Config, options: argparse.Namespace) -> None:
+    from outlier_features.tables import read_table
+    from outlier_features.terminal import show
+
+    path = layout.summary(config.chosen.corpus, "parquet")
+    if not path.is_file():
+        raise ConfigError(f"{path}: no summary yet; run snakemake or the stages up to summarize.")
+    summary, _ = read_table(path)
+    show(summary, format=options.format, definition=options.definition, sort=options.sort, plot=options.plot)
+
+
+def _recorded(path: Path) -> provenance.Provenance:
+    """Return the provenance of a result of any kind, empty where there is none to be read."""
+    try:
+        if path.suffix == ".json":
+            return json.loads(path.read_text(encoding="utf-8"))["provenance"]
+        if path.suffix == ".parquet":
+            return provenance.decode(pq.read_schema(path).metadata)
+        with pa.memory_map(str(path)) as source:
+            return provenance.decode(pa.ipc.open_file(source).schema.metadata)
+    except (OSError, ValueError, KeyError, pa.ArrowException):
+        return {}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m outlier_features", description=__doc__)
+    parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="the configuration (config.yaml)")
+    parser.add_argument("--experiment", help="which experiment of it, instead of the one it names")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, stage in {**EACH_MODEL, **WHOLE_EXPERIMENT}.items():
+        command = commands.add_parser(name, help=(stage.__doc__ or "").rstrip("."), description=stage.__doc__)
+        command.add_argument("--force", action="store_true", help="make it again even if it is up to date")
+        if name in EACH_MODEL:
+            command.add_argument("models", nargs="*", help="models of config.yaml; those of the experiment by default")
+    show = commands.add_parser("show", help="Print the summary", description="Print the summary of the experiment.")
+    show.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    show.add_argument("--definition", help="only the rows of this definition")
+    show.add_argument("--sort", help="a column to sort by")
+    show.add_argument("--plot", action="store_true", help="draw layers affected against active parameters")
+    return parser

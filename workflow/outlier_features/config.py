@@ -1,0 +1,286 @@
+"""The experiments as strict, frozen types: config.yaml is checked in full before anything runs.
+
+Data only. No result follows from the code of this module, so it is left out of lineages: what a stage reads of the
+configuration is hashed by value instead.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from outlier_features.errors import ConfigError
+from outlier_features.grid import exact, grid
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A key of config.yaml: the wildcard, the folder and the default label."""
+SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Thresholds = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=120)]
+
+
+class Strict(BaseModel):
+    """An entry that knows all of its keys and never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def canonical(self, *, without: set[str] | None = None) -> dict[str, Any]:
+        """Return what was set, as plain values: the form that enters a lineage (a new default changes none)."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=without)
+
+
+class Recipe(Strict):
+    """How a model of this project is trained from scratch."""
+
+    corpus: Name
+    """The corpus whose training part is read."""
+    architecture: dict[str, Any]
+    """Fields of a transformers configuration; `model_type` names it. The vocabulary size comes from the tokenizer."""
+    vocabulary: int = Field(ge=300)
+    """Size of the byte-level BPE vocabulary, trained on the same text."""
+    steps: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    """Windows a step."""
+    length: int = Field(ge=2)
+    """Tokens a window."""
+    learning_rate: float = Field(gt=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _names_an_architecture(self) -> Self:
+        if "model_type" not in self.architecture:
+            raise ValueError("architecture needs a model_type, as transformers names it (qwen3, qwen3_moe, ...)")
+        return self
+
+
+class Model(Strict):
+    """One language model: exactly one of `hub`, `path`, `package`, `train` says where it comes from."""
+
+    label: str | None = None
+    """The name on plots and in tables; the key by default."""
+    dtype: Dtype = "bfloat16"
+    """The precision of the forward pass."""
+    hub: str | None = None
+    revision: str | None = None
+    """The commit of a hub model."""
+    path: str | None = None
+    """A local directory with config.json, tokenizer and safetensors."""
+    package: str | None = None
+    """`name==version` of an installed Python package that ships a model."""
+    file: str | None = None
+    """The GGUF file inside the package."""
+    train: Recipe | None = None
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        _exactly_one(self, "hub", "path", "package", "train")
+        _belongs(self, "hub", "revision")
+        _belongs(self, "package", "file")
+        if self.package and not self.file:
+            raise ValueError("package needs file: the GGUF file inside the package")
+        return self
+
+
+class Corpus(Strict):
+    """One text and how it is cut into windows: exactly one of `package`, `path`, `hub` says where it comes from."""
+
+    package: str | None = None
+    """`name==version` of an installed Python package that ships text files."""
+    path: str | None = None
+    """A local .txt, .jsonl or .parquet file, or a directory that `files` picks from."""
+    hub: str | None = None
+    """A data set of the hub, streamed."""
+    files: tuple[str, ...] = ()
+    """Patterns of the files to measure on, below the package or the directory, in the order of their names."""
+    training: tuple[str, ...] = ()
+    """Patterns of the files that `train` recipes may read; never measured on."""
+    name: str | None = None
+    """Configuration of a hub data set."""
+    split: str = "train"
+    revision: str | None = None
+    """The commit of a hub data set."""
+    column: str = "text"
+    """Where the text is in .jsonl, .parquet and hub data sets."""
+    sequences: int = Field(ge=1)
+    """Windows to measure on."""
+    length: int = Field(ge=2)
+    """Tokens a window."""
+    stride: int | None = Field(default=None, ge=1)
+    """Tokens from the start of one window to the next; `length` by default."""
+    bos: Literal["auto", "always", "never"] = "auto"
+    """Whether a BOS token starts each window; `auto` does what the tokenizer does by default."""
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        _exactly_one(self, "package", "path", "hub")
+        _belongs(self, "hub", "name")
+        _belongs(self, "hub", "revision")
+        if self.package and not self.files:
+            raise ValueError("package needs files: which of its files hold the text")
+        if self.stride is not None and self.stride > self.length:
+            raise ValueError(f"stride {self.stride} is longer than the window ({self.length}) and would skip text")
+        return self
+
+
+class Definition(Strict):
+    """A criterion for outlier features: |x| >= threshold in enough layers and at enough positions."""
+
+    sites: tuple[SiteName, ...] = Field(min_length=1)
+    """The tensors that count as layers: these sites of every block."""
+    threshold: float = Field(default=6.0, gt=0)
+    min_layers: Share = 0.25
+    min_positions: Share = 0.06
+    scope: Literal["pooled", "sequence"] = "pooled"
+    """`pooled` counts distinct channels over all sequences; `sequence` applies the criterion to each and sums."""
+    rounding: Literal["bfloat16"] | None = None
+    """Round activations before they are compared, and take magnitudes from the rounded values."""
+
+
+class Capture(Strict):
+    """What one forward pass keeps."""
+
+    sites: tuple[SiteName, ...] = Field(min_length=1)
+    thresholds: Thresholds
+    """Magnitudes at which hits are counted; any of them can be asked for later without another pass."""
+    rms_thresholds: Thresholds
+    """The same in units of each tensor's RMS, for the scale-free twins."""
+    nonfinite: Literal["error", "count"] = "error"
+    """What NaN and infinity do: stop the pass, or be counted and left out."""
+
+
+class Experiment(Strict):
+    """Which models are measured together on which corpus."""
+
+    models: tuple[Name, ...] = Field(min_length=1)
+    corpus: Name
+
+
+class Config(Strict):
+    """All of config.yaml."""
+
+    experiment: Name
+    experiments: dict[Name, Experiment]
+    models: dict[Name, Model]
+    corpora: dict[Name, Corpus]
+    definitions: dict[Name, Definition]
+    capture: Capture
+
+    @classmethod
+    def read(cls, path: Path) -> "Config":
+        """Read and check a configuration file. Raises ConfigError, one line a mistake."""
+        try:
+            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}); run from the top of the project.") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        return cls.check(values, str(path))
+
+    @classmethod
+    def check(cls, values: Any, where: str = "config.yaml") -> "Config":
+        """Check plain values. Raises ConfigError, one line a mistake."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError("\n".join(f"{where}: {_explain(cls, found)}" for found in error.errors())) from error
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        _known("experiment", self.experiment, self.experiments)
+        for name, experiment in self.experiments.items():
+            _known(f"experiments.{name}.corpus", experiment.corpus, self.corpora)
+            for model in experiment.models:
+                _known(f"experiments.{name}.models", model, self.models)
+        for name, entry in self.models.items():
+            if entry.train:
+                _known(f"models.{name}.train.corpus", entry.train.corpus, self.corpora)
+                if not self.corpora[entry.train.corpus].training:
+                    raise ValueError(f"models.{name}.train: corpora.{entry.train.corpus} names no training files")
+        return self
+
+    @model_validator(mode="after")
+    def _definitions_can_be_answered(self) -> Self:
+        for name, definition in self.definitions.items():
+            for site in definition.sites:
+                if site not in self.capture.sites:
+                    raise ValueError(f"definitions.{name}.sites: {site} is not among capture.sites")
+            for key in ("thresholds", "rms_thresholds"):
+                on_grid = getattr(self.capture, key)
+                if exact(definition.threshold) not in grid(on_grid):
+                    raise ValueError(
+                        f"definitions.{name}.threshold {definition.threshold:g} is not on the grid capture.{key} "
+                        f"({', '.join(f'{value:g}' for value in on_grid)}); choose one of these or add it there"
+                    )
+        return self
+
+    @property
+    def chosen(self) -> Experiment:
+        """The experiment that `experiment` names."""
+        return self.experiments[self.experiment]
+
+    def label(self, model: str) -> str:
+        """Return the name of a model on plots and in tables."""
+        return self.models[model].label or model
+
+    @property
+    def counted_sites(self) -> tuple[SiteName, ...]:
+        """The sites whose hits are counted, because a definition asks for them."""
+        wanted = {site for definition in self.definitions.values() for site in definition.sites}
+        return tuple(site for site in self.capture.sites if site in wanted)
+
+    @property
+    def coverages(self) -> tuple[tuple[SiteName, ...], ...]:
+        """The sets of sites over which definitions ask whether a position is hit in any tensor."""
+        return tuple(sorted({definition.sites for definition in self.definitions.values()}))
+
+
+def _exactly_one(entry: BaseModel, *keys: str) -> None:
+    given = [key for key in keys if getattr(entry, key) is not None]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {', '.join(keys)} (found {', '.join(given) or 'none'})")
+
+
+def _belongs(entry: BaseModel, owner: str, key: str) -> None:
+    if getattr(entry, key) is not None and getattr(entry, owner) is None:
+        raise ValueError(f"{key} is only for {owner} sources")
+
+
+def _known(where: str, name: str, entries: Mapping[str, object]) -> None:
+    if name not in entries:
+        raise ValueError(f"{where}: unknown {name!r}{_suggestion(name, entries)}; known: {', '.join(entries)}")
+
+
+def _suggestion(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _explain(root: type[BaseModel], error: Any) -> str:
+    """Return one mistake in words: where, what, and what would be right."""
+    where = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    if error["type"] == "extra_forbidden":
+        allowed = _fields_at(root, error["loc"][:-1])
+        key = str(error["loc"][-1])
+        return f"{where}: unknown key{_suggestion(key, dict.fromkeys(allowed))}; allowed: {', '.join(allowed)}"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message
+
+
+def _fields_at(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Return the keys allowed at a place in the configuration."""
+    kinds: dict[str, type[BaseModel]] = {
+        "experiments": Experiment,
+        "models": Model,
+        "corpora": Corpus,
+        "definitions": Definition,
+        "capture": Capture,
+        "train": Recipe,
+    }
+    kind = root
+    for part in path:
+        kind = kinds.get(str(part), kind)
+    return list(kind.model_fields)

@@ -1,0 +1,200 @@
+"""Corpora: text from a package, from local files or from the hub, packed into windows of token ids."""
+
+# Shapes: S sequence (window), T position.
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from outlier_features import atomic, packages, provenance
+from outlier_features.config import Corpus
+from outlier_features.errors import ConfigError, DamagedFile, SourceError
+from outlier_features.lineage import Lineage
+
+SEPARATOR = "\n\n"
+"""Joins the documents of a corpus."""
+
+SCHEMA = pa.schema(
+    [
+        ("window", pa.int32()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("token_bytes", pa.list_(pa.int32())),
+        ("scored_from", pa.int32()),
+    ]
+)
+"""One row a window. `token_bytes` are the UTF-8 bytes each token adds to the text; tokens from `scored_from` on are
+predicted in this window and in no earlier one."""
+
+
+@dataclass(frozen=True)
+class TokenWindows:
+    """Packed windows of one corpus for one tokenizer."""
+
+    ids_ST: np.ndarray
+    bytes_ST: np.ndarray
+    scored_from_S: np.ndarray
+    provenance: provenance.Provenance
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """How the text was cut: window, stride, bos."""
+        return self.provenance["cut"]
+
+
+def documents(corpus: Corpus, part: Literal["files", "training"] = "files") -> Iterator[str]:
+    """Yield the texts of one part of a corpus, in a fixed order. Raises SourceError if there is none to be had."""
+    if corpus.hub is not None:
+        yield from _from_hub(corpus)
+        return
+    root = packages.directory(corpus.package) if corpus.package else Path(str(corpus.path))
+    if not root.exists():
+        raise SourceError(f"{root}: no such file or directory; check the path of the corpus in config.yaml.")
+    patterns = getattr(corpus, part)
+    paths = [root] if root.is_file() else sorted({path for pattern in patterns for path in root.glob(pattern)})
+    if not paths:
+        raise SourceError(f"{root}: no file matches {', '.join(patterns) or 'an empty list'} ({part} of the corpus).")
+    for path in paths:
+        yield from _from_file(path, corpus.column)
+
+
+def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -> None:
+    """Pack a corpus into windows for the tokenizer of `checkpoint` and write them to `output`.
+
+    Raises SourceError if the text is too short and ConfigError if a window exceeds the model's context.
+    """
+    from transformers import AutoConfig, AutoTokenizer  # seconds to import; readers of windows do without
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise SourceError(f"{checkpoint}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
+    context = getattr(AutoConfig.from_pretrained(checkpoint).get_text_config(), "max_position_embeddings", None)
+    if context and corpus.length > context:
+        raise ConfigError(
+            f"corpora: length {corpus.length} is longer than the context of {checkpoint.name} ({context} tokens); "
+            "choose a shorter length."
+        )
+    bos = _bos(tokenizer, corpus.bos)
+    # a BOS takes the place of one token; the windows still leave no text out
+    stride = min(corpus.stride or corpus.length, corpus.length - (bos is not None))
+    rows = _pack(_encoded(documents(corpus), tokenizer), corpus.sequences, corpus.length, stride, bos)
+    cut = {"window": corpus.length, "stride": stride, "bos": bos is not None}
+    origin = provenance.record(lineage, model=checkpoint.name, cut=cut, text=corpus.canonical())
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(provenance.encode(origin)))
+    with (
+        atomic.file(output) as unfinished,
+        pa.OSFile(str(unfinished), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
+
+
+def read_windows(path: Path, expected: str | None = None) -> TokenWindows:
+    """Read packed windows; refuse a damaged file or one whose lineage is not `expected`."""
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+            table = reader.read_all()
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{path}: missing; run the tokenize stage.") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamagedFile(f"{path}: not a readable Arrow file; delete it and run the tokenize stage again.") from error
+    origin = provenance.decode(table.schema.metadata)
+    if expected is not None:
+        provenance.require(origin, "tokens", expected, path)
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    shape = (table.num_rows, -1)
+    return TokenWindows(
+        ids_ST=columns["token_ids"].flatten().to_numpy().reshape(shape),
+        bytes_ST=columns["token_bytes"].flatten().to_numpy().reshape(shape),
+        scored_from_S=columns["scored_from"].to_numpy(),
+        provenance=origin,
+    )
+
+
+def _encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[tuple[int, int]]:
+    """Yield each token of the joined texts with the UTF-8 bytes it adds; they sum up to the bytes of the text."""
+    for text in texts:
+        text += SEPARATOR
+        encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        ends = np.array([end for _, end in encoding["offset_mapping"]], dtype=np.int64)
+        position = _bytes_before(text)[np.maximum.accumulate(ends)] if len(ends) else ends
+        yield from zip(encoding["input_ids"], np.diff(position, prepend=0).tolist(), strict=True)
+
+
+def _bytes_before(text: str) -> np.ndarray:
+    """Return the UTF-8 length of each prefix of a text, the empty one first."""
+    points = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+    widths = 1 + (points >= 0x80).astype(np.int64) + (points >= 0x800) + (points >= 0x10000)
+    return np.concatenate([[0], np.cumsum(widths)])
+
+
+def _pack(
+    tokens: Iterator[tuple[int, int]], sequences: int, length: int, stride: int, bos: int | None
+) -> list[dict[str, Any]]:
+    """Cut a stream of tokens into windows of equal length. Raises SourceError if it does not fill them."""
+    room = length - (bos is not None)
+    window = list(islice(tokens, room))
+    rows: list[dict[str, Any]] = []
+    for index in tqdm(range(sequences), desc="packing windows", unit="window"):
+        if len(window) < room:
+            raise SourceError(
+                f"the corpus is too short: it fills {index} windows of {length} tokens where {sequences} are asked "
+                "for; lower sequences or length, or give more text."
+            )
+        start = [(bos, 0)] if bos is not None else []
+        ids, widths = zip(*start, *window, strict=True)
+        scored_from = 1 if index == 0 else max(1, length - stride)
+        rows.append({"window": index, "token_ids": ids, "token_bytes": widths, "scored_from": scored_from})
+        window = window[stride:] + list(islice(tokens, stride))
+    return rows
+
+
+def _bos(tokenizer: Any, wish: Literal["auto", "always", "never"]) -> int | None:
+    """Return the token that starts each window, if any."""
+    bos = tokenizer.bos_token_id
+    if wish == "always" and bos is None:
+        raise ConfigError("corpora: bos is always, but this tokenizer has no BOS token; use auto or never.")
+    by_default = bos is not None and tokenizer("a")["input_ids"][:1] == [bos]
+    return bos if wish == "always" or (wish == "auto" and by_default) else None
+
+
+def _from_file(path: Path, column: str) -> Iterator[str]:
+    try:
+        if path.suffix == ".jsonl":
+            with path.open(encoding="utf-8") as lines:
+                yield from (json.loads(line)[column] for line in lines if line.strip())
+        elif path.suffix == ".parquet":
+            for batch in pq.ParquetFile(path).iter_batches(columns=[column]):
+                yield from batch[column].to_pylist()
+        else:
+            yield path.read_text(encoding="utf-8")
+    except (KeyError, ValueError, pa.ArrowException) as error:
+        raise SourceError(f"{path}: cannot be read as text ({' '.join(str(error).split())}); is column right?") from error
+
+
+def _from_hub(corpus: Corpus) -> Iterator[str]:
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise SourceError(f"{corpus.hub}: reading a hub data set needs the package datasets; install it.") from error
+    try:
+        stream = load_dataset(
+            corpus.hub, name=corpus.name, split=corpus.split, revision=corpus.revision, streaming=True
+        )
+        for row in stream:
+            yield row[corpus.column]
+    except KeyError as error:
+        raise SourceError(f"{corpus.hub}: has no column {error}; set column in config.yaml.") from error
+    except Exception as error:  # the client raises a dozen kinds; all mean that the text cannot be had
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(
+            f"{corpus.hub}: the data set cannot be read from the hub ({type(error).__name__}: {reason}); "
+            "check the network, HF_ENDPOINT, HF_TOKEN and the revision."
+        ) from error

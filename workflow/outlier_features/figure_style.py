@@ -1,0 +1,333 @@
+"""How figures look: fonts, colours and markers, the page around the panels, and where names are written.
+
+Lengths are inches; font sizes and places on the page are points (1/72 inch). Nothing global changes: draw and save
+inside `style()`.
+"""
+
+import itertools
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import seaborn
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap, to_hex
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from numpy.typing import NDArray
+
+# Shapes: N names, K places tried for a name, M things in the way.
+
+Floats = NDArray[np.float64]
+"""Places (x, y) or boxes (left, bottom, right, top) on the page, in points, along the last axis."""
+Segment = tuple[tuple[float, float], tuple[float, float]]
+"""A straight line between two places in data coordinates."""
+
+DPI = 200
+"""Names are placed at the resolution figures are saved at, so what was measured is what is seen."""
+TITLE, TEXT, NAME, SMALL_NAME, NOTE = 18.0, 13.0, 12.0, 10.5, 11.0
+MARKER_SIZE = 10.0
+INK, GREY, FAINT = "#222222", "#666666", "#c4c4c4"
+PARAMETER_TICKS = {1e6: "1M", 1e7: "10M", 1e8: "100M", 1e9: "1B", 1e10: "10B", 1e11: "100B", 1e12: "1T"}
+"""Labels of an axis that counts parameters."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one kind of thing is drawn, and what the legend calls it."""
+
+    label: str
+    color: str
+    marker: str
+
+
+_BLUE, _ORANGE = (to_hex(color) for color in seaborn.color_palette("colorblind", 2))
+KINDS = {"dense": Look("dense model", _BLUE, "o"), "moe": Look("mixture of experts", _ORANGE, "D")}
+SITES = {
+    "attn_in": Look("input of the attention (attn_in)", FAINT, "o"),
+    "out_proj_in": Look("input of the output projection (out_proj_in)", FAINT, "s"),
+    "mlp_in": Look("input of the MLP (mlp_in)", FAINT, "^"),
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Apply the fonts, colours and file settings of this project to everything drawn or saved inside."""
+    settings = {
+        **seaborn.axes_style("ticks"),
+        "font.family": ["DejaVu Sans"],
+        "font.size": TEXT,
+        "axes.titlesize": TEXT,
+        "axes.labelsize": TEXT,
+        "xtick.labelsize": NAME,
+        "ytick.labelsize": NAME,
+        "legend.fontsize": NAME,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": GREY,
+        "xtick.color": GREY,
+        "ytick.color": GREY,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "svg.hashsalt": "outlier-features",
+    }
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def magnitude_colors() -> Colormap:
+    """Return the colours of magnitudes, light to dark; even the lightest stands out on white."""
+    return seaborn.color_palette("flare", as_cmap=True)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A figure with its words written: a title, lines under it, notes at the foot; panels and legend are to come."""
+
+    figure: Figure
+    width: float
+    height: float
+    top: float
+    """Where the panels may begin, in inches from the upper edge."""
+    bottom: float
+    """Where they have to end, with their labels, in inches from the lower edge; the legend hangs below."""
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        """Add a panel, in inches: from the left edge, from where panels may begin, and its own size."""
+        below = self.height - self.top - top - height
+        place = (left / self.width, below / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(place)
+
+    def legend(self, handles: Sequence[Artist], columns: int) -> None:
+        """Explain the marks, below the panels."""
+        self.figure.legend(
+            handles=list(handles),
+            loc="upper left",
+            bbox_to_anchor=(MARGIN / self.width, self.bottom / self.height),
+            ncols=columns,
+            frameon=False,
+            borderaxespad=0.0,
+            borderpad=0.0,
+            columnspacing=2.0,
+        )
+
+
+MARGIN, GAP = 0.3, 0.18
+TITLE_HEIGHT, TEXT_HEIGHT, NOTE_HEIGHT, LEGEND_HEIGHT = 0.4, 0.245, 0.21, 0.29
+"""Height of one line of each, in inches."""
+
+
+def page(
+    title: str, lines: Sequence[str], notes: Sequence[str], *, width: float, body: float, legend_rows: int
+) -> Page:
+    """Return a page that leaves `body` inches of height to panels and their labels; the words decide the rest."""
+    under_title = _wrapped(lines, width - 2 * MARGIN, TEXT)
+    at_foot = _wrapped(notes, width - 2 * MARGIN, NOTE)
+    top = MARGIN + TITLE_HEIGHT + TEXT_HEIGHT * len(under_title) + GAP
+    foot = MARGIN + NOTE_HEIGHT * len(at_foot)
+    bottom = foot + GAP + LEGEND_HEIGHT * legend_rows
+    height = top + body + bottom
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+
+    def write(lines: Sequence[str], y: float, size: float, color: str, weight: str = "normal") -> None:
+        text = "\n".join(lines)
+        figure.text(MARGIN / width, y / height, text, va="top", size=size, color=color, weight=weight, linespacing=1.3)
+
+    write([title], height - MARGIN, TITLE, INK, "bold")
+    write(under_title, height - MARGIN - TITLE_HEIGHT, TEXT, INK)
+    write(at_foot, foot, NOTE, GREY)
+    return Page(figure, width, height, top, bottom)
+
+
+def _wrapped(paragraphs: Sequence[str], width: float, size: float) -> list[str]:
+    """Break paragraphs into lines of at most `width` inches: a letter of this font is about 0.52 of its size wide."""
+    columns = int(width * 72 / (0.52 * size))
+    return [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, columns)]
+
+
+@dataclass(frozen=True)
+class Name:
+    """What is written beside a point, which is given in data coordinates."""
+
+    text: str
+    x: float
+    y: float
+    size: float = NAME
+    color: str = INK
+
+
+def write_names(
+    axes: Axes, names: Sequence[Name], marks: Sequence[tuple[float, float]], lines: Sequence[Segment] = ()
+) -> None:
+    """Write names beside their points, with a leader where one had to move away.
+
+    While there is room, no name covers another one or any of `marks` (data coordinates); `lines` are crossed where
+    that saves a long way. Call it last: limits and layout have to be final. The same input gives the same places.
+    """
+    if not names:
+        return
+    halo = withStroke(linewidth=2.5, foreground="white")
+    look: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 6, "path_effects": [halo]}
+    texts = [axes.annotate(n.text, (n.x, n.y), size=n.size, color=n.color, **look) for n in names]
+    anchors_N2 = _on_page(axes, [(name.x, name.y) for name in names])
+    boxes_NK4 = np.stack([_around(anchor, _extent(text)) for anchor, text in zip(anchors_N2, texts, strict=True)])
+    dots = np.concatenate([np.empty((0, 2)), *(_dotted(*_on_page(axes, line)) for line in lines)])
+    frame = axes.get_window_extent().get_points().ravel() * 72 / DPI
+    alone_NK = _alone(boxes_NK4, anchors_N2, frame, _on_page(axes, marks), dots)
+    chosen_N = _settle(alone_NK, _conflicts(boxes_NK4, anchors_N2))
+    for text, anchor, box in zip(texts, anchors_N2, boxes_NK4[np.arange(len(names)), chosen_N], strict=True):
+        text.set_anncoords("offset points")
+        text.set_position(tuple(_middles(box) - anchor))
+        edge = np.clip(anchor, box[:2], box[2:]) - anchor
+        if np.hypot(*edge) > LEADER_FROM:
+            leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": MARKER_SIZE / 2}
+            axes.annotate("", text.xy, tuple(edge), textcoords="offset points", arrowprops=leader)
+
+
+LEADER_FROM = 13.0
+"""Points between a mark and its name from which on a line joins them."""
+DISTANCES = (8, 12, 18, 26, 37, 52, 74, 105)
+"""How far from its point a name may go, in points."""
+ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
+"""Where around its point a name may stand, in degrees, the easiest to read first."""
+COVERING, CROSSING, CLOSENESS, DOT = 1000.0, 60.0, 8.0, 4.0
+"""What it costs a name to cover another or a mark, to cross one with its leader, to be a point nearer to another mark
+than is clear, and to cover three points of a line; each in points of distance that it would rather move away."""
+STARTS = 60
+"""Orders in which the names are tried; the cheapest outcome is kept."""
+
+
+def _around(anchor: Floats, size: Floats) -> Floats:
+    """Return boxes [K, 4] of one size around a point, the nearest first."""
+    angles = np.radians(ANGLES)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1).round(9)
+    aside = np.clip(1.5 * directions, -1, 1) * size / 2  # half a box, so that its edge keeps the distance
+    middles = np.concatenate([anchor + distance * directions + aside for distance in DISTANCES])
+    return np.hstack([middles - size / 2, middles + size / 2])
+
+
+def _alone(boxes_NK4: Floats, anchors_N2: Floats, frame: Floats, marks_M2: Floats, dots_M2: Floats) -> Floats:
+    """Return what each place [N, K] costs whatever the other names do."""
+    marks_M4 = np.hstack([marks_M2 - 0.6 * MARKER_SIZE, marks_M2 + 0.6 * MARKER_SIZE])
+    costs = np.tile(np.repeat(DISTANCES, len(ANGLES)).astype(float), (len(boxes_NK4), 1))
+    for cost, boxes, anchor in zip(costs, boxes_NK4, anchors_N2, strict=True):
+        is_other = ~_inside(anchor, marks_M4)
+        others, places = marks_M4[is_other], marks_M2[is_other]
+        gaps = np.hypot(*np.moveaxis(np.clip(places, boxes[:, None, :2], boxes[:, None, 2:]) - places, -1, 0))
+        out = np.maximum(frame[:2] - boxes[:, :2], boxes[:, 2:] - frame[2:]).max(axis=1)
+        cost += COVERING * (_shared(boxes, marks_M4) > 0).sum(axis=1) + COVERING * np.clip(out + 2, 0, None)
+        cost += CROSSING * _crosses(anchor, _middles(boxes), others).sum(axis=1)
+        cost += CLOSENESS * np.clip(LEADER_FROM - gaps, 0, None).sum(axis=1)
+        cost += DOT * _inside(dots_M2, boxes[:, None]).sum(axis=1)
+    return costs
+
+
+def _conflicts(boxes_NK4: Floats, anchors_N2: Floats) -> Floats:
+    """Return what each pair of places [N, K, N, K] of two names costs: a symmetric matrix."""
+    names, places = boxes_NK4.shape[:2]
+    costs = np.zeros((names, places, names, places), dtype=np.float32)
+    middles = _middles(boxes_NK4)
+    for i, j in itertools.combinations(range(names), 2):
+        shared = _shared(boxes_NK4[i], boxes_NK4[j])
+        crossed = 1.0 * _crosses(anchors_N2[i], middles[i], boxes_NK4[j])
+        crossed += _crosses(anchors_N2[j], middles[j], boxes_NK4[i]).T
+        crossed += _leaders_cross(anchors_N2[i], middles[i], anchors_N2[j], middles[j])
+        costs[i, :, j] = COVERING * (shared > 0) + shared + CROSSING * crossed
+        costs[j, :, i] = costs[i, :, j].T
+    return costs.astype(float)
+
+
+def _settle(alone_NK: Floats, conflicts_NKNK: Floats) -> NDArray[np.intp]:
+    """Choose a place for each name so that no single move is cheaper; the best of many orders of moving."""
+    names = np.arange(len(alone_NK))
+    shuffle = np.random.default_rng(0)
+    best, lowest = names, np.inf
+    for _ in range(STARTS):
+        chosen, before = alone_NK.argmin(axis=1), None
+        while before is None or (chosen != before).any():
+            before = chosen.copy()
+            for i in shuffle.permutation(names):
+                chosen[i] = (alone_NK[i] + conflicts_NKNK[i][:, names, chosen].sum(axis=1)).argmin()
+        cost = alone_NK[names, chosen].sum() + conflicts_NKNK[names, chosen][:, names, chosen].sum() / 2
+        if cost < lowest:
+            best, lowest = chosen, cost
+    return best
+
+
+def _shared(boxes_K4: Floats, others_M4: Floats) -> Floats:
+    """Return the area [K, M] that boxes share, each grown by half a point."""
+    lows = np.maximum(boxes_K4[:, None, :2], others_M4[:, :2])
+    highs = np.minimum(boxes_K4[:, None, 2:], others_M4[:, 2:])
+    sides = np.clip(highs - lows + 1, 0, None)
+    return np.asarray(sides[..., 0] * sides[..., 1])
+
+
+def _crosses(start: Floats, ends_K2: Floats, boxes_M4: Floats) -> NDArray[np.bool_]:
+    """Tell which lines from `start` pass through which boxes [K, M]."""
+    way = ends_K2[:, None] - start
+    way = np.where(np.abs(way) < 1e-9, 1e-9, way)
+    one, other = (boxes_M4[:, :2] - start) / way, (boxes_M4[:, 2:] - start) / way
+    first, last = np.minimum(one, other), np.maximum(one, other)
+    enters, leaves = np.maximum(first[..., 0], first[..., 1]), np.minimum(last[..., 0], last[..., 1])
+    return np.asarray((enters <= leaves) & (leaves >= 0) & (enters <= 1))
+
+
+def _leaders_cross(a: Floats, ends_K2: Floats, b: Floats, others_M2: Floats) -> NDArray[np.bool_]:
+    """Tell which lines from `a` cross which lines from `b`, [K, M]."""
+    p, q = ends_K2[:, None] - a, others_M2 - b
+    parts_b = _turn(p, b - a) * _turn(p, others_M2 - a) < 0
+    parts_a = _turn(q, a - b) * _turn(q, ends_K2[:, None] - b) < 0
+    return np.asarray(parts_b & parts_a)
+
+
+def _turn(u: Floats, v: Floats) -> Floats:
+    """Return on which side of `u` the vector `v` points, by its sign."""
+    return np.asarray(u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0])
+
+
+def _inside(places: Floats, boxes: Floats) -> NDArray[np.bool_]:
+    """Tell which places lie in which boxes; the axes before the last are broadcast."""
+    return np.asarray(((places >= boxes[..., :2]) & (places <= boxes[..., 2:])).all(axis=-1))
+
+
+def _dotted(start: Floats, end: Floats) -> Floats:
+    """Return places [M, 2] along a line, three points apart."""
+    return np.linspace(start, end, 2 + int(np.hypot(*(end - start)) / 3))
+
+
+def _middles(boxes: Floats) -> Floats:
+    return np.asarray((boxes[..., :2] + boxes[..., 2:]) / 2)
+
+
+def _extent(text: Text) -> Floats:
+    """Return the width and the height of a text."""
+    extent = text.get_window_extent()
+    return np.array([extent.width, extent.height]) * 72 / DPI
+
+
+def _on_page(axes: Axes, places: Sequence[tuple[float, float]]) -> Floats:
+    """Return where places in data coordinates are on the page."""
+    return np.asarray(axes.transData.transform(np.reshape(places, (-1, 2)))) * 72 / DPI
+
+
+def spread(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move ascending places as little as possible (least squares) so that neighbours keep `gap` within low..high.
+
+    Where the room is too small for that, the gap shrinks.
+    """
+    gap = min(gap, (high - low) / max(1, len(places) - 1))
+    groups: list[list[float]] = []  # places that end up side by side, each less the gaps before it
+    for i, place in enumerate(places):
+        groups.append([place - i * gap])
+        while len(groups) > 1 and np.mean(groups[-2]) > np.mean(groups[-1]):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    starts = [float(np.mean(group)) for group in groups for _ in group]
+    return [min(max(start, low), high - gap * (len(places) - 1)) + i * gap for i, start in enumerate(starts)]

@@ -1,0 +1,56 @@
+"""Where results lie: the same paths as in the rules, for those who run without Snakemake."""
+
+from pathlib import Path
+
+RESULTS = Path("results")
+
+
+def checkpoint(model: str) -> Path:
+    """Return the directory of a model: config, tokenizer, safetensors, source.json."""
+    return RESULTS / "checkpoints" / model
+
+
+def source(model: str) -> Path:
+    """Return the file that seals a checkpoint and says where it comes from."""
+    return checkpoint(model) / "source.json"
+
+
+def tokens(corpus: str, model: str) -> Path:
+    """Return the file of packed windows of token ids."""
+    return RESULTS / corpus / "tokens" / f"{model}.arrow"
+
+
+def manifest(corpus: str, model: str) -> Path:
+    """Return the manifest of a model's statistics shards, which lie in the directory of its name beside it."""
+    return RESULTS / corpus / "statistics" / f"{model}.json"
+
+
+def outliers(corpus: str, model: str) -> Path:
+    """Return the table of outlier features."""
+    return RESULTS / corpus / "outliers" / f"{model}.parquet"
+
+
+def channels(corpus: str, model: str) -> Path:
+    """Return the table of every tensor and channel with a hit."""
+    return RESULTS / corpus / "channels" / f"{model}.parquet"
+
+
+def layers(corpus: str, model: str) -> Path:
+    """Return the table of metrics per block and site."""
+    return RESULTS / corpus / "layers" / f"{model}.parquet"
+
+
+def perplexity(corpus: str, model: str) -> Path:
+    """Return the file of perplexity and bits per byte."""
+    return RESULTS / corpus / "perplexity" / f"{model}.json"
+
+
+def summary(corpus: str, suffix: str) -> Path:
+    """Return the summary of an experiment as `suffix`: parquet, csv or json."""
+    return RESULTS / corpus / f"summary.{suffix}"
+
+
+def figure(name: str, suffix: str, model: str | None = None) -> Path:
+    """Return a figure, of one model where one is named."""
+    folder = RESULTS / "plots"
+    return folder / f"{name}.{suffix}" if model is None else folder / name / f"{model}.{suffix}"

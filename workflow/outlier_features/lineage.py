@@ -1,0 +1,157 @@
+"""Lineages: one hash that says what a result was made from, so a result is stale exactly when its lineage has moved.
+
+The lineage of an artefact covers the script that makes it, every module of this library which that script reaches
+through imports (as syntax trees, so comments, docstrings and formatting change nothing), its own slice of the
+configuration in canonical form, and the lineages of what it is made from. File times play no part.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from outlier_features.config import Config
+
+PACKAGE = Path(__file__).parent
+SCRIPTS = PACKAGE.parent / "scripts"
+
+WITHOUT_EFFECT = {"config", "errors", "layout", "lineage", "logs"}
+"""Modules from which no number follows: the configuration enters by value, the others carry words and paths."""
+
+Lineage = dict[str, Any]
+"""The lineage of an artefact under its own name, and those of what it is made from under theirs."""
+
+
+class Lineages:
+    """The lineage of every artefact of one configuration."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def checkpoint(self, model: str) -> Lineage:
+        """Return the lineage of a model's directory, fetched or trained."""
+        entry = self._config.models[model]
+        if entry.train is None:
+            return _lineage("checkpoint", "fetch", entry.canonical(without={"label", "dtype"}))
+        text = self._text(entry.train.corpus, "training")
+        return _lineage("checkpoint", "train", {"recipe": entry.train.canonical(), "text": text})
+
+    def tokens(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of the packed windows of token ids."""
+        cut = self._config.corpora[corpus].canonical(without={"training"})
+        return _lineage("tokens", "tokenize", cut, checkpoint=self.checkpoint(model))
+
+    def statistics(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of the statistics shards. Thresholds of definitions are no part of it."""
+        settings = {
+            "capture": self._config.capture.canonical(),
+            "counted_sites": self._config.counted_sites,
+            "coverages": self._config.coverages,
+            "dtype": self._config.models[model].dtype,
+        }
+        upstream = {"checkpoint": self.checkpoint(model), "tokens": self.tokens(corpus, model)}
+        return _lineage("statistics", "capture", settings, **upstream)
+
+    def reduction(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of the tables of outlier features, channels and layers."""
+        definitions = {name: definition.canonical() for name, definition in self._config.definitions.items()}
+        return _lineage("reduction", "reduce", definitions, statistics=self.statistics(corpus, model))
+
+    def perplexity(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of the perplexity file."""
+        upstream = {"statistics": self.statistics(corpus, model), "tokens": self.tokens(corpus, model)}
+        return _lineage("perplexity", "perplexity", {}, **upstream)
+
+    def summary(self, corpus: str) -> Lineage:
+        """Return the lineage of the summary of the chosen experiment."""
+        models = self._config.chosen.models
+        labels = {model: [self._config.models[model].label, self._config.models[model].hub] for model in models}
+        upstream = {f"reduction {model}": self.reduction(corpus, model) for model in models}
+        upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in models}
+        return _lineage("summary", "summarize", labels, **upstream)
+
+    def figure(self, corpus: str) -> Lineage:
+        """Return the lineage of the figures drawn from the summary."""
+        return _lineage("figure", "plot", {}, summary=self.summary(corpus))
+
+    def model_figure(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of the figures of one model."""
+        label = self._config.models[model].label
+        return _lineage("model_figure", "plot_model", {"label": label}, reduction=self.reduction(corpus, model))
+
+    def _text(self, corpus: str, part: str) -> dict[str, Any]:
+        """Return the part of a corpus entry that says which text is read, without how it is cut."""
+        cutting = {"sequences", "length", "stride", "bos"}
+        other = {"training": "files", "files": "training"}[part]
+        return self._config.corpora[corpus].canonical(without=cutting | {other})
+
+
+def sources(script: Path) -> list[Path]:
+    """Return a script and every module of this library that it imports, directly or not, sorted."""
+    found: set[Path] = set()
+    queue = [script]
+    while queue:
+        path = queue.pop()
+        if path not in found:
+            found.add(path)
+            queue.extend(_imported(path))
+    return sorted(found)
+
+
+def _lineage(artefact: str, stage: str, settings: Any, **upstream: Lineage) -> Lineage:
+    """Return the lineage of `artefact`, made by the script `stage` from `upstream`."""
+    parents = {name: parent[name.partition(" ")[0]] for name, parent in upstream.items()}
+    content = {"code": _code(stage), "settings": settings, "upstream": parents}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {artefact: digest[:16], **parents}
+
+
+@cache
+def _code(stage: str) -> str:
+    digest = hashlib.sha256()
+    for path in sources(SCRIPTS / f"{stage}.py"):
+        digest.update(f"{path.relative_to(PACKAGE.parent).as_posix()}\n{_meaning(path)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _meaning(path: Path) -> str:
+    """Return a module's code without comments, docstrings and formatting."""
+    tree = _tree(path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [s for s in node.body if not _is_docstring(s)] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            yield from _module_files(name)
+
+
+def _module_files(name: str) -> Iterator[Path]:
+    """Yield the files that importing `name` runs, as far as they belong to this library and affect results."""
+    package, *parts = name.split(".")
+    if package != PACKAGE.name or parts[:1] and parts[0] in WITHOUT_EFFECT:
+        return
+    for depth in range(len(parts) + 1):
+        base = PACKAGE.joinpath(*parts[:depth])
+        yield from (path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file())
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

@@ -1,0 +1,186 @@
+"""Metrics per block and site: kurtosis in its four meanings, max-median ratio, signal propagation, expert load."""
+
+# Shapes: S sequence, T position, C channel, E expert.
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from outlier_features.shards import BlockTable, SiteTable, Statistics
+
+TOKEN_CLASSES = {"all": slice(None), "first": slice(0, 1), "rest": slice(1, None)}
+"""Which positions of a sequence a row is about: attention sinks live at the first."""
+
+TOP_MASSIVE = 5
+
+LAYER_COLUMNS = {
+    "block": "int32",
+    "site": "string",
+    "token_class": "string",
+    "channels": "Int32",
+    "rms": "float64",
+    "max_abs": "float64",
+    "hit_threshold": "float64",
+    "hit_share": "float64",
+    "kurtosis_neuron_rms": "float64",
+    "kurtosis_flattened": "float64",
+    "kurtosis_token_excess": "float64",
+    "kurtosis_channel_mean": "float64",
+    "mmr": "float64",
+    "input_correlation": "float64",
+    "median_abs": "float64",
+    "massive_count": "Int64",
+    "massive_top": "object",
+    "nan_count": "Int64",
+    "inf_count": "Int64",
+    "experts": "Int32",
+    "top_k": "Int32",
+    "expert_tokens": "object",
+    "expert_load": "object",
+    "routing_entropy": "float64",
+    "unused_experts": "Int32",
+}
+"""Columns of the table of layers, one row per block, site and token class; routers have the site `router`.
+
+The formulas are those of DEFINITIONS: `kurtosis_neuron_rms` He et al. 2024 Eq. 1, `kurtosis_flattened` Bondarenko et
+al. 2023, `kurtosis_token_excess` Outlier-Safe Pre-Training, `kurtosis_channel_mean` llama.cpp imatrix, `mmr` and
+`input_correlation` He et al. 2024, massive activations Sun et al. 2024 (`residual` only, as is `mmr`).
+`hit_share` is the share of values with |x| >= `hit_threshold`; `routing_entropy` is in bits.
+"""
+
+
+def layers(statistics: Statistics, hit_threshold: float) -> pd.DataFrame:
+    """Return every metric of every block and site, with LAYER_COLUMNS. `hit_threshold` is a value of the grid."""
+    rows: list[dict[str, Any]] = []
+    for block in range(statistics.blocks):
+        table = statistics.block(block)
+        for site in table.sites:
+            found = _router_rows(table) if site == "router" else _site_rows(table.site(site), hit_threshold)
+            rows += [{"block": block, "site": site} | row for row in found]
+    return pd.DataFrame(rows, columns=list(LAYER_COLUMNS)).astype(LAYER_COLUMNS)
+
+
+def _site_rows(site: SiteTable, hit_threshold: float) -> Iterator[dict[str, Any]]:
+    for token_class, positions in TOKEN_CLASSES.items():
+        moments = _Moments(site, token_class)
+        yield {
+            "token_class": token_class,
+            "channels": site.width,
+            "rms": float(np.sqrt(moments.sum_2_SC.sum() / moments.values)),
+            "max_abs": float(moments.max_abs_SC.max()),
+            "kurtosis_neuron_rms": moments.kurtosis_neuron_rms(),
+            "kurtosis_flattened": moments.kurtosis_flattened(),
+            "kurtosis_token_excess": float(site.matrix("position_kurtosis")[:, positions].mean()),
+            "kurtosis_channel_mean": moments.kurtosis_channel_mean(),
+            "input_correlation": moments.input_correlation(),
+            "nan_count": int(site.values("nan_count").sum()) if token_class == "all" else None,
+            "inf_count": int(site.values("inf_count").sum()) if token_class == "all" else None,
+            **_hit_share(site, token_class, hit_threshold, moments.values),
+            **_median_metrics(site, token_class, positions),
+        }
+
+
+class _Moments:
+    """Sums over the positions of one token class, per sequence and channel."""
+
+    def __init__(self, site: SiteTable, token_class: str) -> None:
+        first_SC = site.matrix("first").astype(np.float64)
+        sequences, self.channels = first_SC.shape
+        use_first, use_rest = token_class != "rest", token_class != "first"
+        self.tokens = use_first + use_rest * (site.statistics.positions - 1)
+        self.values = sequences * self.tokens * self.channels
+        sums = [use_rest * site.matrix(name) for name in ("sum", "sum_2", "sum_4")]
+        self.sum_SC, self.sum_2_SC, self.sum_4_SC = (
+            total + use_first * first_SC**power for total, power in zip(sums, (1, 2, 4), strict=True)
+        )
+        first_3_S = (first_SC**3).sum(1)
+        self.sum_3_S = use_first * first_3_S + use_rest * (site.values("sum_3") - first_3_S)
+        rest_SC = np.maximum(np.abs(site.matrix("max")), np.abs(site.matrix("min")))
+        self.max_abs_SC = np.maximum(use_first * np.abs(first_SC), use_rest * rest_SC)
+
+    def kurtosis_neuron_rms(self) -> float:
+        """Return (mean_c s_c^4) / (mean_c s_c^2)^2 with s_c^2 the mean square of a channel; 1 to C."""
+        square_C = self.sum_2_SC.sum(0) / (self.values / self.channels)
+        return _ratio((square_C**2).mean(), square_C.mean() ** 2)
+
+    def kurtosis_flattened(self) -> float:
+        """Return the Pearson kurtosis of each sequence's flattened tensor, averaged over sequences."""
+        count = self.tokens * self.channels
+        mean, square, cube, fourth = (
+            total / count for total in (self.sum_SC.sum(1), self.sum_2_SC.sum(1), self.sum_3_S, self.sum_4_SC.sum(1))
+        )
+        central = fourth - 4 * mean * cube + 6 * mean**2 * square - 3 * mean**4
+        return float(np.mean([_ratio(c, v) for c, v in zip(central, (square - mean**2) ** 2, strict=True)]))
+
+    def kurtosis_channel_mean(self) -> float:
+        """Return the excess kurtosis over the per-channel mean activations."""
+        mean_C = self.sum_SC.sum(0) / (self.values / self.channels)
+        deviation_C = mean_C - mean_C.mean()
+        return _ratio((deviation_C**4).mean(), (deviation_C**2).mean() ** 2) - 3
+
+    def input_correlation(self) -> float:
+        """Return the mean off-diagonal of X X^T / C, X scaled to mean square 1, averaged over sequences."""
+        if self.tokens < 2:
+            return np.nan
+        energy_S = self.sum_2_SC.sum(1)
+        pairs_S = (self.sum_SC**2).sum(1) - energy_S
+        scale_S = energy_S / (self.tokens * self.channels) * self.tokens * (self.tokens - 1) * self.channels
+        return float(np.mean([_ratio(p, s) for p, s in zip(pairs_S, scale_S, strict=True)]))
+
+
+def _hit_share(site: SiteTable, token_class: str, threshold: float, values: int) -> dict[str, Any]:
+    if site.hits is None:
+        return {}
+    first = int((np.abs(site.matrix("first").astype(np.float64)) >= threshold).sum())
+    everything = int(site.hits.reaching(threshold).sum())
+    hits = {"all": everything, "first": first, "rest": everything - first}[token_class]
+    return {"hit_threshold": threshold, "hit_share": hits / values}
+
+
+def _median_metrics(site: SiteTable, token_class: str, positions: slice) -> dict[str, Any]:
+    """Return MMR and the massive activations of a hidden state; nothing at sites whose medians were not taken."""
+    if site.rows["mmr"].null_count:
+        return {}
+    found = _massive(site, token_class)
+    return {
+        "mmr": float(site.matrix("mmr")[:, positions].mean()),
+        "median_abs": float(site.values("median_abs").mean()) if token_class == "all" else np.nan,
+        "massive_count": len(found),
+        "massive_top": sorted(found, key=lambda entry: -abs(entry["value"]))[:TOP_MASSIVE],
+    }
+
+
+def _massive(site: SiteTable, token_class: str) -> list[dict[str, Any]]:
+    keys = ("position", "channel", "token", "value")
+    columns = [site.lists(f"massive_{key}") for key in keys]
+    found = [
+        {"window": int(window)} | {key: value.item() for key, value in zip(keys, entry, strict=True)}
+        for window, *lists in zip(site.values("window"), *columns, strict=True)
+        for entry in zip(*lists, strict=True)
+    ]
+    wanted = {"all": (True, False), "first": (True,), "rest": (False,)}[token_class]
+    return [entry for entry in found if (entry["position"] == 0) in wanted]
+
+
+def _router_rows(table: BlockTable) -> Iterator[dict[str, Any]]:
+    """Yield the load of the experts under natural routing, over all tokens."""
+    site = table.site("router")
+    experts, top_k = int(site.values("expert_count")[0]), int(site.values("top_k")[0])
+    tokens_E = np.bincount(np.concatenate(site.lists("expert_choices")), minlength=experts)
+    load_E = tokens_E / tokens_E.sum()
+    used = load_E[load_E > 0]
+    yield {
+        "token_class": "all",
+        "experts": experts,
+        "top_k": top_k,
+        "expert_tokens": tokens_E.tolist(),
+        "expert_load": load_E.tolist(),
+        "routing_entropy": float(-(used * np.log2(used)).sum()),
+        "unused_experts": int((tokens_E == 0).sum()),
+    }
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return float(numerator / denominator) if denominator > 0 else np.nan

@@ -1,0 +1,22 @@
+"""Python packages that ship a model or a text: found by their files, never imported."""
+
+from importlib import metadata, util
+from pathlib import Path
+
+from outlier_features.errors import SourceError
+
+
+def directory(requirement: str) -> Path:
+    """Return the directory of the installed package `name==version`. Raises SourceError if it is not that one."""
+    name, _, version = requirement.partition("==")
+    remedy = f"install it: pip install --no-deps {requirement}"
+    try:
+        found = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        raise SourceError(f"package {name} is not installed; {remedy}") from None
+    if version and found != version:
+        raise SourceError(f"package {name} is installed as {found}, but config.yaml asks for {version}; {remedy}")
+    module = util.find_spec(name.replace("-", "_"))
+    if module is None or module.origin is None:
+        raise SourceError(f"package {name} has no directory of files; {remedy}")
+    return Path(module.origin).parent

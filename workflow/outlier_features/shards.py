@@ -1,0 +1,265 @@
+"""Statistics shards: one Arrow file per decoder block, and a manifest written last that names and seals them all."""
+
+# Shapes: S sequence (window), T position, C channel, G value of a threshold grid, L decoder block.
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+
+from outlier_features import atomic, provenance
+from outlier_features.errors import ConfigError, DamagedFile
+from outlier_features.grid import level
+
+_REAL, _WIDE, _INDEX = pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.int32())
+
+BLOCK_SCHEMA = pa.schema(
+    [
+        ("block", pa.int32()),
+        ("site", pa.string()),
+        ("window", pa.int32()),
+        ("first", _REAL),
+        ("max", _REAL),
+        ("min", _REAL),
+        ("sum", _WIDE),
+        ("sum_2", _WIDE),
+        ("sum_4", _WIDE),
+        ("sum_3", pa.float64()),
+        ("rms", pa.float64()),
+        ("position_max_abs", _REAL),
+        ("position_channel", _INDEX),
+        ("position_rms", _REAL),
+        ("position_kurtosis", _REAL),
+        ("nan_count", pa.int64()),
+        ("inf_count", pa.int64()),
+        ("hit_channel", _INDEX),
+        ("hit_level", pa.list_(pa.uint8())),
+        ("hit_count", _INDEX),
+        ("rms_hit_channel", _INDEX),
+        ("rms_hit_level", pa.list_(pa.uint8())),
+        ("rms_hit_count", _INDEX),
+        ("median_abs", pa.float64()),
+        ("mmr", _REAL),
+        ("massive_position", _INDEX),
+        ("massive_channel", _INDEX),
+        ("massive_token", _INDEX),
+        ("massive_value", _REAL),
+        ("expert_count", pa.int32()),
+        ("top_k", pa.int32()),
+        ("expert_choices", pa.list_(pa.int16())),
+    ]
+)
+"""One row per site and window of a block; a router's row has the site `router`. Columns are those of `statistics`:
+channel lists hold C values, position lists T, `expert_choices` T x top_k."""
+
+COVERAGE_SCHEMA = pa.schema(
+    [
+        ("sites", pa.string()),
+        ("window", pa.int32()),
+        ("hit_channel", _INDEX),
+        ("hit_level", pa.list_(pa.uint8())),
+        ("hit_count", _INDEX),
+        ("rms_hit_channel", _INDEX),
+        ("rms_hit_level", pa.list_(pa.uint8())),
+        ("rms_hit_count", _INDEX),
+    ]
+)
+"""One row per set of sites (joined by +) and window: at how many positions a channel reaches a level in any tensor."""
+
+LOSS_SCHEMA = pa.schema([("window", pa.int32()), ("loss", _REAL)])
+"""One row per window: the negative log-likelihood in nats of each token after the first."""
+
+COVERAGE, LOSSES = "coverage.arrow", "losses.arrow"
+
+
+def block_name(block: int) -> str:
+    """Return the file name of a block's shard."""
+    return f"block-{block:03d}.arrow"
+
+
+def write(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]], origin: provenance.Provenance) -> None:
+    """Write rows as one compressed Arrow file, atomically. Columns that a row lacks are null."""
+    columns = [pa.array([row.get(name) for row in rows], schema.field(name).type) for name in schema.names]
+    table = pa.Table.from_arrays(columns, schema=schema.with_metadata(provenance.encode(origin)))
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with (
+        atomic.file(path) as unfinished,
+        pa.OSFile(str(unfinished), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema, options=options) as writer,
+    ):
+        writer.write_table(table)
+
+
+def write_manifest(path: Path, directory: Path, facts: Mapping[str, Any], origin: provenance.Provenance) -> None:
+    """Seal the shards of a directory: their names and digests, what they hold, and where they come from."""
+    shards = {shard.name: atomic.digest(shard) for shard in sorted(directory.glob("*.arrow"))}
+    atomic.write_json(path, {"provenance": origin, "facts": dict(facts), "shards": shards})
+
+
+class Statistics:
+    """The statistics of one model on one corpus, of one capture or of several that shared the windows out."""
+
+    def __init__(self, manifests: Sequence[Path], expected: str | None = None) -> None:
+        """Open captures by their manifests; refuse one whose lineage is not `expected` or whose model differs."""
+        self._parts = [_Part(Path(path), expected) for path in manifests]
+        self.facts: dict[str, Any] = dict(self._parts[0].facts)
+        self.facts["windows"] = sorted(window for part in self._parts for window in part.facts["windows"])
+        self.provenance = self._parts[0].provenance
+        self.lineage = self.provenance["lineage"]["statistics"]
+
+    @property
+    def sequences(self) -> int:
+        """Number of windows."""
+        return len(self.facts["windows"])
+
+    @property
+    def positions(self) -> int:
+        """Tokens a window."""
+        return int(self.facts["positions"])
+
+    @property
+    def blocks(self) -> int:
+        """Number of decoder blocks."""
+        return int(self.facts["blocks"])
+
+    def block(self, index: int) -> "BlockTable":
+        """Read the rows of one block, in the order of windows."""
+        return BlockTable(self._read(block_name(index)), self)
+
+    def coverage(self, sites: Iterable[str]) -> "HitTable":
+        """Return, per window, at how many positions each channel reaches a level in any tensor of `sites`."""
+        table = self._read(COVERAGE)
+        rows = table.filter(pa.compute.equal(table["sites"], "+".join(sites)))
+        if rows.num_rows == 0:
+            raise ConfigError(f"this capture did not count positions over {', '.join(sites)} together; capture again.")
+        return HitTable(rows.combine_chunks(), int(self.facts["channels"]), self.facts["grids"])
+
+    def losses(self) -> np.ndarray:
+        """Return the negative log-likelihood in nats of each token after the first: (S, T - 1)."""
+        return _matrix(self._read(LOSSES), "loss")
+
+    def _read(self, name: str) -> pa.Table:
+        table = pa.concat_tables([part.read(name) for part in self._parts])
+        return table.sort_by("window") if len(self._parts) > 1 else table
+
+
+@dataclass(frozen=True)
+class BlockTable:
+    """The rows of one block."""
+
+    table: pa.Table
+    statistics: Statistics
+
+    @cached_property
+    def sites(self) -> list[str]:
+        """The sites that were observed in this block, `router` among them in a MoE block."""
+        return list(dict.fromkeys(self.table["site"].to_pylist()))
+
+    def site(self, name: str) -> "SiteTable":
+        """Return the rows of one site, one a window."""
+        rows = self.table.filter(pa.compute.equal(self.table["site"], name))
+        return SiteTable(rows.combine_chunks(), self.statistics)
+
+
+@dataclass(frozen=True)
+class SiteTable:
+    """The rows of one site of one block, as arrays."""
+
+    rows: pa.Table
+    statistics: Statistics
+
+    def values(self, column: str) -> np.ndarray:
+        """Return a column with one value a window (S,)."""
+        return self.rows[column].to_numpy()
+
+    def matrix(self, column: str) -> np.ndarray:
+        """Return a column with a list of equal length a window: (S, C) or (S, T)."""
+        return _matrix(self.rows, column)
+
+    def lists(self, column: str) -> list[np.ndarray]:
+        """Return a column with a list of any length a window."""
+        return [entry.values.to_numpy() for entry in self.rows[column]]
+
+    @property
+    def width(self) -> int:
+        """Channels of this tensor."""
+        return len(self.rows["first"][0])
+
+    @property
+    def hits(self) -> "HitTable | None":
+        """The hits at this site, None where they were not counted."""
+        if self.rows["hit_channel"].null_count:
+            return None
+        return HitTable(self.rows, self.width, self.statistics.facts["grids"])
+
+
+@dataclass(frozen=True)
+class HitTable:
+    """How many values of each channel reach each value of a grid, one histogram a window."""
+
+    rows: pa.Table
+    channels: int
+    grids: Mapping[str, Sequence[float]]
+
+    def reaching(self, threshold: float, *, relative: bool = False, rounded: bool = False) -> np.ndarray:
+        """Return how many values reach a threshold: counts (S, C). Raises ConfigError if it is not on the grid.
+
+        `relative` thresholds count in RMS of the tensor; `rounded` compares after rounding to bfloat16.
+        """
+        values = tuple(self.grids["relative" if relative else "absolute"])
+        reached = 1 + level(threshold, values, round_to_bfloat16=rounded and not relative)
+        return self.levels(relative=relative)[:, :, reached:].sum(2)
+
+    def levels(self, *, relative: bool = False) -> np.ndarray:
+        """Return how many values reach exactly the first k values of the grid: counts (S, C, 1 + G)."""
+        prefix, grid = ("rms_hit", "relative") if relative else ("hit", "absolute")
+        count_SCG = np.zeros((self.rows.num_rows, self.channels, 1 + len(self.grids[grid])), np.int32)
+        for row in range(self.rows.num_rows):
+            channel, reached, count = (
+                self.rows[f"{prefix}_{name}"][row].values.to_numpy() for name in ("channel", "level", "count")
+            )
+            count_SCG[row, channel, reached] = count
+        return count_SCG
+
+
+class _Part:
+    """The shards of one capture."""
+
+    def __init__(self, manifest: Path, expected: str | None) -> None:
+        self._manifest = manifest
+        self._directory = manifest.with_suffix("")
+        content = _load(manifest)
+        self.provenance, self.facts, self._digests = content["provenance"], content["facts"], content["shards"]
+        if expected is not None:
+            provenance.require(self.provenance, "statistics", expected, manifest)
+
+    def read(self, name: str) -> pa.Table:
+        path = self._directory / name
+        remedy = f"delete {self._manifest} and {self._directory} and capture again"
+        if name not in self._digests or not path.is_file():
+            raise DamagedFile(f"{path}: the shard is missing; {remedy}.")
+        if atomic.digest(path) != self._digests[name]:
+            raise DamagedFile(f"{path}: the shard is cut or altered (its sha256 is not the manifest's); {remedy}.")
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+            return reader.read_all()
+
+
+def _load(manifest: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        return {key: content[key] for key in ("provenance", "facts", "shards")}
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{manifest}: missing; the capture is not complete, run it again.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedFile(f"{manifest}: not a manifest of statistics; delete it and capture again.") from error
+
+
+def _matrix(table: pa.Table, column: str) -> np.ndarray:
+    values = table[column].combine_chunks()
+    return values.flatten().to_numpy().reshape(len(values), -1)

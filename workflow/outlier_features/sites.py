@@ -1,0 +1,161 @@
+"""Sites: where in a decoder block activations are read, found by what consumes the tensor.
+
+Attention is the part of a block that is handed a mask or a cache; the MLP is the other part that holds matrices; the
+output projection is the last matrix of the attention. No name of a class or of a norm is looked at, so a new
+architecture costs nothing unless its structure is ambiguous.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from outlier_features.errors import ArchitectureError
+
+SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
+SITES: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in", "residual")
+
+MIXES_POSITIONS = {"attention_mask", "past_key_values", "past_key_value", "layer_past", "cache_params"}
+"""Arguments that only a module which mixes positions is handed."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One tensor to observe: the input or the output of `module`."""
+
+    site: SiteName
+    module: nn.Module
+    reads_output: bool = False
+
+
+def probes(block: nn.Module, sites: Sequence[SiteName]) -> list[Probe]:
+    """Return where each of `sites` is read in `block`. Raises ArchitectureError if the structure does not tell."""
+    finders: dict[SiteName, Callable[[nn.Module], Probe]] = {
+        "attn_in": lambda block: Probe("attn_in", attention(block)),
+        "out_proj_in": lambda block: Probe("out_proj_in", output_projection(block)),
+        "mlp_in": lambda block: Probe("mlp_in", mlp(block)),
+        "residual": lambda block: Probe("residual", block, reads_output=True),
+    }
+    return [finders[site](block) for site in sites]
+
+
+def attention(block: nn.Module) -> nn.Module:
+    """Return the attention, or linear attention, of `block`: the child that is handed a mask or a cache."""
+    found = [child for child in block.children() if MIXES_POSITIONS & set(_arguments(child))]
+    if len(found) != 1:
+        raise ArchitectureError(
+            f"{type(block).__name__} has {len(found)} parts that take a mask or a cache where one attention was "
+            f"expected ({_names(found)}); declare its sites in outlier_features/sites.py."
+        )
+    return found[0]
+
+
+def mlp(block: nn.Module) -> nn.Module:
+    """Return the part of `block` that reads the MLP's input: its first child with matrices that is no attention."""
+    mixer = attention(block)
+    found = [child for child in block.children() if child is not mixer and _has_matrix(child)]
+    if not found:
+        raise ArchitectureError(
+            f"{type(block).__name__} has no part with matrices beside its attention; "
+            "leave mlp_in out of capture.sites or declare its sites in outlier_features/sites.py."
+        )
+    return found[0]
+
+
+def output_projection(block: nn.Module) -> nn.Module:
+    """Return the last matrix of the attention of `block`."""
+    matrices = [module for module in attention(block).modules() if _is_matrix(module)]
+    if not matrices:
+        raise ArchitectureError(
+            f"the attention of {type(block).__name__} holds no matrix; leave out_proj_in out of capture.sites."
+        )
+    return matrices[-1]
+
+
+def expert_bank(block: nn.Module) -> nn.Module | None:
+    """Return the fused routed experts of `block`, or None in a dense block.
+
+    transformers keeps the experts of a block as parameters with a leading axis of the number of experts; hooks on
+    Linear modules would see nothing of them.
+    """
+    for module in block.modules():
+        own = list(module.parameters(recurse=False))
+        if own and len({p.shape[0] for p in own}) == 1 and any(p.dim() == 3 and p.shape[0] > 1 for p in own):
+            return module
+    return None
+
+
+def expert_count(bank: nn.Module) -> int:
+    """Return the number of routed experts of a bank."""
+    return next(iter(bank.parameters(recurse=False))).shape[0]
+
+
+@contextmanager
+def observed(
+    probe_list: Sequence[Probe], record: Callable[[SiteName, torch.Tensor], None]
+) -> Iterator[None]:
+    """Call `record(site, x)` with each probed tensor as (positions, channels) while the context is open."""
+    with ExitStack() as hooks:
+        for probe in probe_list:
+            hooks.callback(_hook(probe, record).remove)
+        yield
+
+
+@contextmanager
+def routed(bank: nn.Module, record: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Call `record(choices)` with the experts (positions, top_k) the router picked, as handed to the experts."""
+
+    def read(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        record(_choices(args, kwargs))
+
+    handle = bank.register_forward_pre_hook(read, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _hook(probe: Probe, record: Callable[[SiteName, torch.Tensor], None]) -> Any:
+    if probe.reads_output:
+
+        def after(_module: nn.Module, _args: tuple, output: Any) -> None:
+            record(probe.site, _rows(output if isinstance(output, torch.Tensor) else output[0]))
+
+        return probe.module.register_forward_hook(after)
+    argument = next(iter(_arguments(probe.module)))
+
+    def before(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        record(probe.site, _rows(args[0] if args else kwargs[argument]))
+
+    return probe.module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _choices(args: tuple, kwargs: dict) -> torch.Tensor:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.Tensor) and not value.is_floating_point():
+            return value
+    raise ArchitectureError("the experts were handed no integer tensor; routing of this model cannot be observed.")
+
+
+def _arguments(module: nn.Module) -> list[str]:
+    return list(inspect.signature(type(module).forward).parameters)[1:]
+
+
+def _has_matrix(module: nn.Module) -> bool:
+    return any(p.dim() >= 2 for p in module.parameters())
+
+
+def _is_matrix(module: nn.Module) -> bool:
+    return any(p.dim() == 2 for p in module.parameters(recurse=False))
+
+
+def _names(modules: Sequence[nn.Module]) -> str:
+    return ", ".join(type(module).__name__ for module in modules) or "none"

@@ -1,0 +1,238 @@
+"""What one pass keeps of an activation, and the plain torch function that computes it.
+
+Everything that a definition or a metric needs is here in small form: per channel extremes, sums and hits over a grid of
+thresholds; per position its largest value and its moments. float32 while an activation is read, float64 once summed.
+This is the reference; `kernels` holds the fast form of the same functions.
+"""
+
+# Shapes: T position in a sequence, C channel, G value of a threshold grid, N entry of a sparse list.
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+MASSIVE_FLOOR = 100.0
+"""A massive activation exceeds this magnitude (Sun et al. 2024) ..."""
+MASSIVE_RATIO = 1000.0
+"""... and is at least so many times the median magnitude of its hidden state."""
+
+
+@dataclass(frozen=True)
+class Grids:
+    """The thresholds at which hits are counted: ascending float32 values, at most 255 of each."""
+
+    absolute: tuple[float, ...]
+    relative: tuple[float, ...]
+    """In units of the site tensor's own RMS."""
+
+    def tensors(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return both grids as float32 tensors on `device`."""
+        return _float32(self.absolute, device), _float32(self.relative, device)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The highest value of each grid that |x| reached at each position and channel, over the tensors of one site.
+
+    uint8; 0 where no value of the grid was reached, k where the first k were.
+    """
+
+    absolute_TC: torch.Tensor
+    relative_TC: torch.Tensor
+
+    @classmethod
+    def nothing(cls, positions: int, channels: int, device: torch.device) -> "Reached":
+        """Return the state before any tensor was seen."""
+        empty = torch.zeros(2, positions, channels, dtype=torch.uint8, device=device)
+        return cls(empty[0], empty[1])
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Magnitudes per channel, counted between the values of a grid; only cells that hold any.
+
+    Entry `i` says: `count_N[i]` values of channel `channel_N[i]` reach the first `level_N[i]` (1..G) values of the
+    grid and no more.
+    """
+
+    channel_N: torch.Tensor
+    level_N: torch.Tensor
+    count_N: torch.Tensor
+
+    @classmethod
+    def of_levels(cls, level_TC: torch.Tensor, cells: int) -> "Histogram":
+        """Count levels (T, C), each 0..cells-1, per channel; level 0 is left out."""
+        channels = level_TC.shape[1]
+        key_TC = level_TC.long() + torch.arange(channels, device=level_TC.device) * cells
+        count = torch.bincount(key_TC.flatten(), minlength=channels * cells)
+        return cls.of_counts(count.view(channels, cells))
+
+    @classmethod
+    def of_counts(cls, count_CG: torch.Tensor) -> "Histogram":
+        """Keep what is not zero of a full table of counts (C, 1 + G), whose first column is left out."""
+        channel_N, level_N = count_CG[:, 1:].nonzero(as_tuple=True)
+        return cls(channel_N.int(), (level_N + 1).to(torch.uint8), count_CG[channel_N, level_N + 1].int())
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """What is kept of one site tensor (T, C) in one window.
+
+    The `_C` sums and extremes run over positions 1..T-1; position 0 is kept whole in `first_C`, so each metric can be
+    given with and without it. NaN and infinite values are counted and read as 0 everywhere else.
+    """
+
+    first_C: torch.Tensor
+    max_C: torch.Tensor
+    min_C: torch.Tensor
+    sum_C: torch.Tensor
+    sum_2_C: torch.Tensor
+    sum_4_C: torch.Tensor
+    sum_3: float
+    """Sum of cubes over all positions."""
+    rms: float
+    """Root mean square over all positions."""
+    position_max_abs_T: torch.Tensor
+    position_channel_T: torch.Tensor
+    position_rms_T: torch.Tensor
+    position_kurtosis_T: torch.Tensor
+    """`kurtosis_token_excess` of each position."""
+    nan_count: int = 0
+    inf_count: int = 0
+    hits: Histogram | None = None
+    rms_hits: Histogram | None = None
+
+
+@dataclass(frozen=True)
+class MedianStatistics:
+    """What is kept of a hidden state (T, C) beside SiteStatistics, because it takes a median.
+
+    `mmr_T` is the max-median ratio of each position (He et al. 2024); `massive_*_N` list the massive activations with
+    their value (Sun et al. 2024), largest magnitude first.
+    """
+
+    median_abs: float
+    mmr_T: torch.Tensor
+    massive_position_N: torch.Tensor
+    massive_channel_N: torch.Tensor
+    massive_value_N: torch.Tensor
+
+
+@dataclass(frozen=True)
+class RouterStatistics:
+    """What is kept of one router in one window: the experts each token was sent to (T, k), int16."""
+
+    choices_Tk: torch.Tensor
+    expert_count: int
+
+
+@dataclass(frozen=True)
+class WindowStatistics:
+    """All that is kept of one window in one block, by site."""
+
+    sites: dict[str, SiteStatistics] = field(default_factory=dict)
+    medians: dict[str, MedianStatistics] = field(default_factory=dict)
+    router: RouterStatistics | None = None
+
+
+def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None) -> SiteStatistics:
+    """Reduce one activation (T, C) of any float type; with `reached` given, count hits and fold them into it in place.
+
+    A value hits a threshold of `grids.relative` when |x| / RMS, rounded to float32, is at least that.
+    """
+    x_TC = x_TC.float()
+    nan_count, inf_count = int(x_TC.isnan().sum()), int(x_TC.isinf().sum())
+    if nan_count + inf_count:
+        x_TC = x_TC.nan_to_num(0.0, 0.0, 0.0)
+    # float64: beside one outlier of 1e4 (1e16 once squared twice) a float32 sum drops every ordinary value
+    square_TC = x_TC.double() ** 2
+    magnitude_TC, rest_TC = x_TC.abs(), x_TC[1:]
+    energy_T = square_TC.sum(1)
+    rms = float((energy_T.sum() / x_TC.numel()).sqrt())
+    maximum_T, channel_T = magnitude_TC.max(1)
+    channels = x_TC.shape[1]
+    statistics = SiteStatistics(
+        first_C=x_TC[0].clone(),
+        max_C=rest_TC.amax(0),
+        min_C=rest_TC.amin(0),
+        sum_C=rest_TC.double().sum(0),
+        sum_2_C=square_TC[1:].sum(0),
+        sum_4_C=(square_TC[1:] ** 2).sum(0),
+        sum_3=float((square_TC * x_TC).sum()),
+        rms=rms,
+        position_max_abs_T=maximum_T,
+        position_channel_T=channel_T.int(),
+        position_rms_T=(energy_T / channels).sqrt().float(),
+        position_kurtosis_T=excess_kurtosis(x_TC.double().sum(1), energy_T, (square_TC**2).sum(1), channels),
+        nan_count=nan_count,
+        inf_count=inf_count,
+    )
+    if reached is None:
+        return statistics
+    scaled_TC = magnitude_TC * inverse(rms)
+    absolute_G, relative_G = grids.tensors(x_TC.device)
+    return SiteStatistics(
+        **vars(statistics)
+        | {
+            "hits": _count(magnitude_TC, absolute_G, reached.absolute_TC),
+            "rms_hits": _count(scaled_TC, relative_G, reached.relative_TC),
+        }
+    )
+
+
+def reduce_medians(x_TC: torch.Tensor, site: SiteStatistics) -> MedianStatistics:
+    """Reduce a hidden state (T, C) of any float type, whose site statistics are `site`, to what takes a median."""
+    magnitude_TC = x_TC.float().nan_to_num(0.0, 0.0, 0.0).abs()
+    median_T = middle(magnitude_TC.sort(dim=1).values)
+    return medians(x_TC, site, float(middle(magnitude_TC.flatten().sort().values)), median_T)
+
+
+def medians(x_TC: torch.Tensor, site: SiteStatistics, median_abs: float, median_T: torch.Tensor) -> MedianStatistics:
+    """Put together what follows from the median magnitude of a hidden state and of each of its positions."""
+    floor_T = site.position_max_abs_T.double()
+    row_N = ((floor_T > MASSIVE_FLOOR) & (floor_T >= MASSIVE_RATIO * median_abs)).nonzero()[:, 0]
+    value_NC = x_TC[row_N].float().nan_to_num(0.0, 0.0, 0.0)
+    magnitude_NC = value_NC.abs()
+    massive_NC = (magnitude_NC > MASSIVE_FLOOR) & (magnitude_NC.double() >= MASSIVE_RATIO * median_abs)
+    within_N, channel_N = massive_NC.nonzero(as_tuple=True)
+    order = magnitude_NC[within_N, channel_N].argsort(descending=True, stable=True)
+    within_N, channel_N = within_N[order], channel_N[order]
+    return MedianStatistics(
+        median_abs=median_abs,
+        mmr_T=(site.position_max_abs_T / median_T).float(),
+        massive_position_N=row_N[within_N].int(),
+        massive_channel_N=channel_N.int(),
+        massive_value_N=value_NC[within_N, channel_N],
+    )
+
+
+def excess_kurtosis(
+    sum_T: torch.Tensor, sum_2_T: torch.Tensor, sum_4_T: torch.Tensor, channels: int
+) -> torch.Tensor:
+    """Return E[x^4] / std^4 - 3 over the channels of each position, clamped at 0 (Outlier-Safe Pre-Training)."""
+    mean_T = sum_T.double() / channels
+    variance_T = sum_2_T.double() / channels - mean_T**2
+    ratio_T = sum_4_T.double() / channels / variance_T**2
+    return (ratio_T - 3).clamp(min=0).nan_to_num(0.0, 0.0, 0.0).float()
+
+
+def middle(ordered: torch.Tensor) -> torch.Tensor:
+    """Return the median along the last axis of ascending values (the mean of the two middle ones for an even count)."""
+    count = ordered.shape[-1]
+    return (ordered[..., (count - 1) // 2].double() + ordered[..., count // 2].double()) / 2
+
+
+def inverse(rms: float) -> float:
+    """Return 1 / rms as the float32 that magnitudes are scaled by; 0 for a tensor of zeros."""
+    return float(torch.tensor(1 / rms if rms > 0 else 0.0, dtype=torch.float32))
+
+
+def _count(magnitude_TC: torch.Tensor, grid_G: torch.Tensor, reached_TC: torch.Tensor) -> Histogram:
+    level_TC = torch.bucketize(magnitude_TC, grid_G, right=True).to(torch.uint8)
+    torch.maximum(reached_TC, level_TC, out=reached_TC)
+    return Histogram.of_levels(level_TC, len(grid_G) + 1)
+
+
+def _float32(values: Sequence[float], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)

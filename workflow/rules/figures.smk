@@ -1,0 +1,51 @@
+"""Figures: pictures of the experiment, and of each of its models. No torch.
+
+In: results/{corpus}/summary.parquet and the published figures; for a model its tables.
+Out: results/plots/{figure}.{png,svg} and results/plots/{figure}/{model}.{png,svg}.
+"""
+
+EXPERIMENT_FIGURES = ["moe_vs_dense", "moe_vs_dense_rms"]
+MODEL_FIGURES = ["channel_map"]
+
+
+localrules:
+    plot,
+    plot_model,
+
+
+rule plot:
+    input:
+        summary=f"results/{CORPUS}/summary.parquet",
+        published="resources/published/arb8020_2025.csv",
+    output:
+        png="results/plots/{figure}.png",
+        svg="results/plots/{figure}.svg",
+    wildcard_constraints:
+        figure=alternatives(EXPERIMENT_FIGURES),
+    log:
+        "results/logs/plot/{figure}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=lambda wildcards: lineages.figure(CORPUS),
+    script:
+        "../scripts/plot.py"
+
+
+rule plot_model:
+    input:
+        channels=f"results/{CORPUS}/channels/{{model}}.parquet",
+        layers=f"results/{CORPUS}/layers/{{model}}.parquet",
+    output:
+        png="results/plots/{figure}/{model}.png",
+        svg="results/plots/{figure}/{model}.svg",
+    wildcard_constraints:
+        figure=alternatives(MODEL_FIGURES),
+    log:
+        "results/logs/plot_model/{figure}/{model}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=lambda wildcards: lineages.model_figure(CORPUS, wildcards.model),
+    script:
+        "../scripts/plot_model.py"

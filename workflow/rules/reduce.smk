@@ -1,0 +1,23 @@
+"""Reduce: every definition and metric, evaluated from the statistics. No model, no GPU.
+
+In: results/{corpus}/statistics/{model}/ and its manifest.
+Out: three tables of results/{corpus}/: outliers (one row per outlier feature, definition and sequence), channels (one
+per tensor and channel with a hit) and layers (one per block, site and token class: every metric).
+"""
+
+
+rule reduce:
+    input:
+        manifest="results/{corpus}/statistics/{model}.json",
+    output:
+        outliers="results/{corpus}/outliers/{model}.parquet",
+        channels="results/{corpus}/channels/{model}.parquet",
+        layers="results/{corpus}/layers/{model}.parquet",
+    log:
+        "results/logs/reduce/{corpus}/{model}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=lambda wildcards: lineages.reduction(wildcards.corpus, wildcards.model),
+    script:
+        "../scripts/reduce.py"

@@ -1,0 +1,24 @@
+"""Tokenize: the text of a corpus is packed into windows of token ids by each model's own tokenizer.
+
+In: results/checkpoints/{model}/ (its tokenizer) and the text that config.yaml names.
+Out: results/{corpus}/tokens/{model}.arrow, one row a window, with the bytes of every token.
+"""
+
+
+localrules:
+    tokenize,
+
+
+rule tokenize:
+    input:
+        source="results/checkpoints/{model}/source.json",
+    output:
+        tokens="results/{corpus}/tokens/{model}.arrow",
+    log:
+        "results/logs/tokenize/{corpus}/{model}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=lambda wildcards: lineages.tokens(wildcards.corpus, wildcards.model),
+    script:
+        "../scripts/tokenize.py"

@@ -1,0 +1,22 @@
+"""Train: a model of this project is trained from scratch on the training part of a corpus.
+
+In: nothing but the recipe in config.yaml and the text it names.
+Out: results/checkpoints/{model}/, an ordinary checkpoint, as `fetch` makes them.
+"""
+
+
+rule train:
+    output:
+        source="results/checkpoints/{model}/source.json",
+    wildcard_constraints:
+        model=alternatives(name for name, model in settings.models.items() if model.train),
+    log:
+        "results/logs/train/{model}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    resources:
+        gpu=1,
+    params:
+        lineage=lambda wildcards: lineages.checkpoint(wildcards.model),
+    script:
+        "../scripts/train.py"

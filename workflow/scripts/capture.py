@@ -1,0 +1,18 @@
+"""Rule capture: hand paths and settings to the library."""
+
+from pathlib import Path
+
+from outlier_features.capture import Settings, capture
+from outlier_features.config import Config
+from outlier_features.logs import logged
+
+config = Config.check(snakemake.config)
+model = config.models[snakemake.wildcards.model]
+with logged(snakemake.log[0]):
+    capture(
+        Path(snakemake.input.source).parent,
+        Path(snakemake.input.tokens),
+        Path(snakemake.output.manifest),
+        Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype),
+        snakemake.params.lineage,
+    )

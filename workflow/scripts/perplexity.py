@@ -1,0 +1,14 @@
+"""Rule perplexity: hand paths to the library."""
+
+from pathlib import Path
+
+from outlier_features.logs import logged
+from outlier_features.perplexity import write_perplexity
+
+with logged(snakemake.log[0]):
+    write_perplexity(
+        Path(snakemake.input.manifest),
+        Path(snakemake.input.tokens),
+        Path(snakemake.output.perplexity),
+        snakemake.params.lineage,
+    )

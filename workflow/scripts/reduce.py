@@ -1,0 +1,18 @@
+"""Rule reduce: hand paths and definitions to the library."""
+
+from pathlib import Path
+
+from outlier_features.config import Config
+from outlier_features.logs import logged
+from outlier_features.reduction import reduce
+
+definitions = Config.check(snakemake.config).definitions
+with logged(snakemake.log[0]):
+    reduce(
+        Path(snakemake.input.manifest),
+        Path(snakemake.output.outliers),
+        Path(snakemake.output.channels),
+        Path(snakemake.output.layers),
+        definitions,
+        snakemake.params.lineage,
+    )
