@@ -1,8 +1,6 @@
 """What gets built: the summary and the figures of the experiment that config.yaml names."""
 
-import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -15,6 +13,7 @@ sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError
+from outlier_features.layout import one_of
 from outlier_features.lineage import Lineages
 
 
@@ -31,14 +30,9 @@ MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
 
 
-def alternatives(names: Iterable[str]) -> str:
-    """Return a wildcard constraint that allows just these names (none of them: nothing)."""
-    return "|".join(map(re.escape, names)) or "(?!)"
-
-
 wildcard_constraints:
-    corpus=alternatives(settings.corpora),
-    model=alternatives(settings.models),
+    corpus=one_of(settings.corpora),
+    model=one_of(settings.models),
 
 
 include: "workflow/rules/fetch.smk"
@@ -60,7 +54,14 @@ rule all:
         f"results/{CORPUS}/summary.parquet",
         f"results/{CORPUS}/summary.csv",
         f"results/{CORPUS}/summary.json",
-        collect("results/plots/{figure}.{suffix}", figure=EXPERIMENT_FIGURES, suffix=["png", "svg"]),
         collect(
-            "results/plots/{figure}/{model}.{suffix}", figure=MODEL_FIGURES, model=MODELS, suffix=["png", "svg"]
+            "results/plots/{figure}.{suffix}",
+            figure=EXPERIMENT_FIGURES,
+            suffix=["png", "svg"],
+        ),
+        collect(
+            "results/plots/{figure}/{model}.{suffix}",
+            figure=MODEL_FIGURES,
+            model=MODELS,
+            suffix=["png", "svg"],
         ),

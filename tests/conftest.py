@@ -41,7 +41,9 @@ PLANTED = {3: 9.0, 17: 6.0, 30: -4.0}
 """Channels whose norm gain is set so that they become outlier features, or come near."""
 
 
-def save_checkpoint(directory: Path, architecture: dict, seed: int = 0, planted: dict[int, float] | None = None) -> Path:
+def save_checkpoint(
+    directory: Path, architecture: dict, seed: int = 0, planted: dict[int, float] | None = None
+) -> Path:
     """Write a random-weight checkpoint, gains of `planted` channels set in every norm over the hidden size."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**architecture)).eval()
@@ -59,7 +61,7 @@ def save_checkpoint(directory: Path, architecture: dict, seed: int = 0, planted:
 
 def write_windows(path: Path, ids: np.ndarray, stride: int | None = None) -> Path:
     """Write windows of token ids, two bytes a token."""
-    sequences, length = ids.shape
+    length = ids.shape[1]
     stride = stride or length
     rows = [
         {

@@ -53,15 +53,15 @@ def test_logits_and_losses_equal_the_ordinary_forward_to_the_bit(
 def test_only_the_running_block_holds_weights(checkpoints: dict[str, Path], ids: np.ndarray) -> None:
     weights = Weights(checkpoints["moe"], torch.float32, CPU)
 
-    class Watch(Silent):
-        present: list[set[int]] = []
+    present: list[set[int]] = []
 
+    class Watch(Silent):
         def enter(self, block: int, window: int) -> None:
             held = {i for i, b in enumerate(weights.blocks) if any(not p.is_meta for p in b.parameters())}
-            self.present.append(held)
+            present.append(held)
 
     engine.run(weights, windows_of(ids), lambda *_: None, Watch())
-    assert Watch.present == [{block} for block in range(BLOCKS) for _ in ids]
+    assert present == [{block} for block in range(BLOCKS) for _ in ids]
     assert all(p.is_meta for p in weights.blocks.parameters())
 
 

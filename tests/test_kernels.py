@@ -110,7 +110,7 @@ def test_the_same_input_gives_the_same_bits(reduction: str) -> None:
 
 @pytest.mark.parametrize("reduce_medians", [kernels.reduce_medians, statistics.reduce_medians])
 @pytest.mark.parametrize("shape", [(9, 10), (7, 11), (64, 257)])
-def test_medians_and_massive_activations_are_those_of_numpy(reduce_medians, shape: tuple[int, int]) -> None:  # noqa: ANN001
+def test_medians_and_massive_activations_are_those_of_numpy(reduce_medians, shape: tuple[int, int]) -> None:
     x_TC = torch.randn(shape, generator=torch.Generator().manual_seed(3)) * 0.1
     x_TC[0, 2], x_TC[3, 4], x_TC[5, 1], x_TC[6, 6] = -500.0, 150.0, 99.0, 101.0
     wide = np.abs(x_TC.double().numpy())

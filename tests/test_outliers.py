@@ -1,6 +1,7 @@
 """Outlier features of planted models equal a naive float64 computation of each definition, written only here."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +21,7 @@ DEFINITIONS = {
     "arb8020": Definition(sites=("attn_in", "mlp_in"), scope="sequence", rounding="bfloat16"),
     "llm_int8": Definition(sites=("attn_in", "mlp_in")),
     "llm_int8_paper": Definition(sites=("attn_in", "out_proj_in", "mlp_in")),
-    "strict": Definition(sites=("mlp_in",), threshold=8.0, min_layers=0.6, min_positions=0.3),
+    "strict": Definition(sites=("mlp_in",), threshold=4.0, min_layers=0.6, min_positions=0.3),
 }
 
 
@@ -34,12 +35,16 @@ def activations(checkpoints: dict[str, Path], ids: np.ndarray) -> dict[str, dict
         with ExitStack() as hooks, torch.inference_mode():
             for block in model.model.layers:
                 probes = sites.probes(block, sites.SITES)
-                hooks.enter_context(sites.observed(probes, lambda site, x: seen[site].append(x.double().numpy())))
+                hooks.enter_context(sites.observed(probes, keep(seen)))
             for window in ids:
                 model(torch.from_numpy(window).long()[None], use_cache=False)
         shape = (WINDOWS, len(model.model.layers), LENGTH, HIDDEN)
         result[name] = {site: np.stack(parts).reshape(shape).swapaxes(0, 1) for site, parts in seen.items()}
     return result
+
+
+def keep(seen: dict[str, list]) -> Callable[[str, torch.Tensor], None]:
+    return lambda site, x: seen[site].append(x.double().numpy())
 
 
 def naive_features(raw: dict[str, np.ndarray], definition: Definition, relative: bool) -> pd.DataFrame:
@@ -78,17 +83,21 @@ def naive_features(raw: dict[str, np.ndarray], definition: Definition, relative:
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("name", DEFINITIONS)
 @pytest.mark.parametrize("kind", ["dense", "moe"])
-def test_features_equal_the_naive_float64_computation(kind, name, relative, manifests, activations) -> None:  # noqa: ANN001
+def test_features_equal_the_naive_float64_computation(kind, name, relative, manifests, activations) -> None:
     criterion = outliers.Criterion(name, DEFINITIONS[name], relative)
     (found,) = outliers.gather(Statistics([manifests[kind]], "test"), [criterion])
     table = outliers.features(found)
     expected = naive_features(activations[kind], DEFINITIONS[name], relative)
     assert table["channel"].tolist() == expected["channel"].tolist()
-    assert table["sequence"].isna().all() if criterion.pooled else (
-        table["sequence"].tolist() == expected["sequence"].tolist()
+    assert (
+        table["sequence"].isna().all()
+        if criterion.pooled
+        else (table["sequence"].tolist() == expected["sequence"].tolist())
     )
     for column in ("layer_share", "position_share", "position_share_mean", "max_value", "hit_count"):
-        np.testing.assert_allclose(table[column].astype(float), expected[column].astype(float), rtol=1e-6, err_msg=column)
+        np.testing.assert_allclose(
+            table[column].astype(float), expected[column].astype(float), rtol=1e-6, err_msg=column
+        )
     np.testing.assert_array_equal(table["max_abs"], table["max_value"].abs())
     assert table["one_sided"].tolist() == expected["one_sided"].tolist()
     assert [list(names) for names in table["layers"]] == expected["layers"].tolist()
@@ -105,7 +114,7 @@ def test_the_planted_channels_are_found(manifests: dict[str, Path]) -> None:
     assert set(outliers.features(found)["channel"]) == set(PLANTED)
 
 
-def test_sequence_count_says_in_how_many_sequences_a_channel_qualifies(manifests, activations) -> None:  # noqa: ANN001
+def test_sequence_count_says_in_how_many_sequences_a_channel_qualifies(manifests, activations) -> None:
     pooled, each = DEFINITIONS["llm_int8"], DEFINITIONS["llm_int8"].model_copy(update={"scope": "sequence"})
     (found,) = outliers.gather(Statistics([manifests["moe"]]), [outliers.Criterion("x", pooled, relative=False)])
     table = outliers.features(found)
@@ -127,7 +136,7 @@ def test_estimates_agree_with_the_features(name: str, manifests: dict[str, Path]
             assert estimates["mean_layer_pct_low"] <= estimates["mean_layer_pct_high"]
 
 
-def test_another_width_of_the_output_projection_has_no_answer_and_says_why(tmp_path, checkpoints, tokens) -> None:  # noqa: ANN001
+def test_another_width_of_the_output_projection_has_no_answer_and_says_why(tmp_path, checkpoints, tokens) -> None:
     from conftest import DENSE, save_checkpoint
 
     checkpoint = save_checkpoint(tmp_path / "wide", DENSE | {"head_dim": 12})
@@ -145,7 +154,7 @@ def test_a_threshold_off_the_grid_names_the_grid(manifests: dict[str, Path]) -> 
         outliers.gather(Statistics([manifests["dense"]]), [outliers.Criterion("x", definition, relative=False)])
 
 
-def test_channels_list_every_tensor_with_a_hit(manifests: dict[str, Path], activations) -> None:  # noqa: ANN001
+def test_channels_list_every_tensor_with_a_hit(manifests: dict[str, Path], activations) -> None:
     (found,) = outliers.gather(Statistics([manifests["moe"]]), outliers.criteria({"x": DEFINITIONS["llm_int8"]})[:1])
     table = outliers.channels(found)
     raw = activations["moe"]
@@ -163,11 +172,13 @@ def test_channels_list_every_tensor_with_a_hit(manifests: dict[str, Path], activ
 class TestMetrics:
     @pytest.fixture(scope="class")
     def layers(self, manifests: dict[str, Path]) -> pd.DataFrame:
-        return metrics.layers(Statistics([manifests["moe"]]), hit_threshold=6.0).set_index(["site", "block", "token_class"])
+        return metrics.layers(Statistics([manifests["moe"]]), hit_threshold=6.0).set_index(
+            ["site", "block", "token_class"]
+        )
 
     @pytest.mark.parametrize("token_class", ["all", "first", "rest"])
     @pytest.mark.parametrize("site", ["attn_in", "out_proj_in", "mlp_in", "residual"])
-    def test_every_metric_equals_float64_numpy(self, site, token_class, layers, activations) -> None:  # noqa: ANN001
+    def test_every_metric_equals_float64_numpy(self, site, token_class, layers, activations) -> None:
         part = {"all": slice(None), "first": slice(0, 1), "rest": slice(1, None)}[token_class]
         for block, whole in enumerate(activations["moe"][site]):
             x_STC, row = whole[:, part], layers.loc[(site, block, token_class)]

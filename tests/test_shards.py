@@ -26,7 +26,7 @@ def tables(manifests: list[Path]) -> list[pd.DataFrame]:
 
 
 @pytest.mark.parametrize("kind", ["dense", "moe"])
-def test_windows_captured_in_parts_give_the_tables_of_one_pass(kind, checkpoints, tokens, manifests, tmp_path) -> None:  # noqa: ANN001
+def test_windows_captured_in_parts_give_the_tables_of_one_pass(kind, checkpoints, tokens, manifests, tmp_path) -> None:
     parts = {"a": [0, 3], "b": [1, 2, 4]}
     for name, windows in parts.items():
         path = tmp_path / f"{name}.json"
@@ -37,13 +37,13 @@ def test_windows_captured_in_parts_give_the_tables_of_one_pass(kind, checkpoints
     assert np.array_equal(Statistics(merged).losses(), Statistics([manifests[kind]]).losses())
 
 
-def test_observing_does_not_change_the_losses(checkpoints, tokens, manifests, tmp_path) -> None:  # noqa: ANN001
+def test_observing_does_not_change_the_losses(checkpoints, tokens, manifests, tmp_path) -> None:
     settings = capture_settings(sites=("residual",), counted=(), coverages=())
     capture(checkpoints["moe"], tokens, tmp_path / "x.json", settings, {"statistics": "test"})
     assert np.array_equal(Statistics([tmp_path / "x.json"]).losses(), Statistics([manifests["moe"]]).losses())
 
 
-def test_two_captures_write_the_same_bytes(checkpoints, tokens, manifests, tmp_path) -> None:  # noqa: ANN001
+def test_two_captures_write_the_same_bytes(checkpoints, tokens, manifests, tmp_path) -> None:
     capture(checkpoints["dense"], tokens, tmp_path / "dense.json", capture_settings(), {"statistics": "test"})
     digests = [json.loads(path.read_text())["shards"] for path in (tmp_path / "dense.json", manifests["dense"])]
     assert digests[0] == digests[1]
@@ -66,14 +66,14 @@ def flip(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
-def test_a_damaged_shard_is_refused_by_name(damage, copy: Path) -> None:  # noqa: ANN001
+def test_a_damaged_shard_is_refused_by_name(damage, copy: Path) -> None:
     damage(copy.with_suffix("") / block_name(1))
     with pytest.raises(DamagedFile, match=r"block-001\.arrow: the shard is (cut or altered|missing).*capture again"):
         outliers.gather(Statistics([copy]), CRITERIA)
 
 
 @pytest.mark.parametrize("damage", [cut, Path.unlink])
-def test_a_damaged_manifest_is_refused_by_name(damage, copy: Path) -> None:  # noqa: ANN001
+def test_a_damaged_manifest_is_refused_by_name(damage, copy: Path) -> None:
     damage(copy)
     with pytest.raises(DamagedFile, match=r"dense\.json"):
         Statistics([copy])
@@ -111,8 +111,10 @@ def poisoned(path: Path, value: float) -> Path:
     return checkpoint
 
 
-@pytest.mark.parametrize(("value", "words"), [(float("nan"), "33 NaN and 0 infinite"), (float("inf"), "0 NaN and 33 inf")])
-def test_nan_and_infinity_stop_the_pass_and_leave_nothing(value, words, tmp_path, tokens) -> None:  # noqa: ANN001
+@pytest.mark.parametrize(
+    ("value", "words"), [(float("nan"), "33 NaN and 0 infinite"), (float("inf"), "0 NaN and 33 inf")]
+)
+def test_nan_and_infinity_stop_the_pass_and_leave_nothing(value, words, tmp_path, tokens) -> None:
     checkpoint = poisoned(tmp_path / "model", value)
     with pytest.raises(NonFiniteActivations, match=f"block 1, attn_in, window 0: {words}.*dtype"):
         capture(checkpoint, tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})
@@ -127,10 +129,10 @@ def test_nan_can_be_counted_instead(tmp_path: Path, tokens: Path) -> None:
     assert layers["nan_count"].tolist()[:2] == [0, 33 * WINDOWS]
 
 
-def test_a_site_that_saw_nothing_stops_the_run_and_names_the_block(checkpoints, tokens, tmp_path, monkeypatch) -> None:  # noqa: ANN001
+def test_a_site_that_saw_nothing_stops_the_run_and_names_the_block(checkpoints, tokens, tmp_path, monkeypatch) -> None:
     from outlier_features import sites
 
-    def blind(block, wanted):  # noqa: ANN001, ANN202
+    def blind(block, wanted):
         return [probe for probe in found(block, wanted) if probe.site != "mlp_in"]
 
     found = sites.probes
@@ -139,9 +141,9 @@ def test_a_site_that_saw_nothing_stops_the_run_and_names_the_block(checkpoints, 
         capture(checkpoints["dense"], tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})
 
 
-def test_tokens_of_another_tokenizer_are_refused(checkpoints, tmp_path) -> None:  # noqa: ANN001
+def test_tokens_of_another_tokenizer_are_refused(checkpoints, tmp_path) -> None:
     from conftest import write_windows
 
     tokens = write_windows(tmp_path / "tokens.arrow", np.full((1, 8), 999))
-    with pytest.raises(ConfigError, match="holds token 999.*160 rows"):
+    with pytest.raises(ConfigError, match=r"holds token 999.*160 rows"):
         capture(checkpoints["dense"], tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})

@@ -15,12 +15,14 @@ from transformers import AutoModelForCausalLM
 
 
 @pytest.mark.parametrize("kind", ["dense", "moe"])
-def test_observed_tensors_are_what_the_modules_receive(kind: str, checkpoints: dict[str, Path], ids: np.ndarray) -> None:
+def test_observed_tensors_are_what_the_modules_receive(
+    kind: str, checkpoints: dict[str, Path], ids: np.ndarray
+) -> None:
     model = AutoModelForCausalLM.from_pretrained(checkpoints[kind], dtype=torch.float32).eval()
     window = torch.from_numpy(ids[:1]).long()
     seen, expected = defaultdict(list), defaultdict(list)
 
-    def keep(site: str):  # noqa: ANN202
+    def keep(site: str):
         return lambda _module, args, kwargs: expected[site].append((args[0] if args else kwargs["hidden_states"])[0])
 
     with ExitStack() as hooks, torch.inference_mode():

@@ -24,7 +24,7 @@ def file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def directory(path: Path) -> Iterator[Path]:
-    """Yield an empty directory beside `path`; it takes the place of `path` at the end, and is removed after an error."""
+    """Yield an empty directory beside `path`; it takes the place of `path` at the end, or is removed after an error."""
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -187,7 +187,7 @@ class _Observer:
     def _record(self, site: SiteName, x_TC: torch.Tensor) -> None:
         if x_TC.shape[0] != self._ids_ST.shape[1]:
             raise ArchitectureError(
-                f"block {self._block}: {site} has {x_TC.shape[0]} rows where the window has {self._ids_ST.shape[1]} tokens."
+                f"block {self._block}: {site} has {x_TC.shape[0]} rows for {self._ids_ST.shape[1]} tokens."
             )
         statistics = kernels.reduce_site(x_TC, self._settings.grids, self._reached_at(site, x_TC))
         self._check_finite(site, statistics)
@@ -214,9 +214,11 @@ class _Observer:
             return None
         key = (site, self._window)
         if key not in self._reached:
-            self._reached[key] = Reached.nothing(*x_TC.shape, x_TC.device)
+            self._reached[key] = Reached.nothing(x_TC.shape[0], x_TC.shape[1], x_TC.device)
         elif self._reached[key].absolute_TC.shape != x_TC.shape:
-            raise ConfigError(f"block {self._block}: {site} has another width than in the blocks before; drop the site.")
+            raise ConfigError(
+                f"block {self._block}: {site} has another width than in the blocks before; drop the site."
+            )
         return self._reached[key]
 
     def _check_finite(self, site: SiteName, statistics: SiteStatistics) -> None:
@@ -224,7 +226,7 @@ class _Observer:
             raise NonFiniteActivations(
                 f"block {self._block}, {site}, window {self._windows[self._window]}: {statistics.nan_count} NaN and "
                 f"{statistics.inf_count} infinite values in a {str(self._settings.dtype).removeprefix('torch.')} pass; "
-                "choose bfloat16 or float32 as the model's dtype, or set capture.nonfinite: count to go on without them."
+                "choose bfloat16 or float32 as dtype of the model, or set capture.nonfinite to count to leave them out."
             )
 
 

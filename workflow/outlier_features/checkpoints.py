@@ -37,15 +37,15 @@ def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
     """Check the weights of a checkpoint and write its source.json: origin, and size and sha256 of every file."""
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
-        raise SourceError(
-            f"{origin}: the checkpoint has no safetensors; convert it, or name a revision that has them."
-        )
+        raise SourceError(f"{origin}: the checkpoint has no safetensors; convert it, or name a revision that has them.")
     for path in weights:
         try:
             with safe_open(path, framework="np"):
                 pass
         except SafetensorError as error:
-            raise SourceError(f"{path.name} of {origin}: not a whole safetensors file ({error}); fetch it again.") from error
+            raise SourceError(
+                f"{path.name} of {origin}: not a whole safetensors file ({error}); fetch it again."
+            ) from error
     files = {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": atomic.digest(path)}
         for path in sorted(directory.rglob("*"))
@@ -62,7 +62,9 @@ def read_source(directory: Path, expected: str | None = None) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         record, files = content["provenance"], content["files"]
     except (OSError, ValueError, KeyError) as error:
-        raise DamagedFile(f"{directory}: no whole checkpoint (source.json is missing); fetch the model again.") from error
+        raise DamagedFile(
+            f"{directory}: no whole checkpoint (source.json is missing); fetch the model again."
+        ) from error
     if expected is not None:
         provenance.require(record, "checkpoint", expected, path)
     for name, entry in files.items():

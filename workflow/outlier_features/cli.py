@@ -65,9 +65,9 @@ class Stages:
 
         corpus, manifest = self._corpus, layout.manifest(self._corpus, name)
         lineage = self._lineages.reduction(corpus, name)
-        tables = [table(corpus, name) for table in (layout.outliers, layout.channels, layout.layers)]
-        if self._is_due("reduction", lineage, *tables):
-            reduce(manifest, *tables, self._config.definitions, lineage)
+        outliers, channels, layers = (t(corpus, name) for t in (layout.outliers, layout.channels, layout.layers))
+        if self._is_due("reduction", lineage, outliers, channels, layers):
+            reduce(manifest, outliers, channels, layers, self._config.definitions, lineage)
         lineage, output = self._lineages.perplexity(corpus, name), layout.perplexity(corpus, name)
         if self._is_due("perplexity", lineage, output):
             write_perplexity(manifest, layout.tokens(corpus, name), output, lineage)

@@ -176,7 +176,9 @@ def _from_file(path: Path, column: str) -> Iterator[str]:
         else:
             yield path.read_text(encoding="utf-8")
     except (KeyError, ValueError, pa.ArrowException) as error:
-        raise SourceError(f"{path}: cannot be read as text ({' '.join(str(error).split())}); is column right?") from error
+        raise SourceError(
+            f"{path}: cannot be read as text ({' '.join(str(error).split())}); is column right?"
+        ) from error
 
 
 def _from_hub(corpus: Corpus) -> Iterator[str]:

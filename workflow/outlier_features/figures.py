@@ -113,15 +113,14 @@ SHELF = -20.0
 LANES = {"dense": -6.0, "moe": -14.0}
 """Where on the strip each kind stands, so that a dense model never hides a mixture of experts of its active size."""
 PUBLISHED_FAULTS = (
-    "Published points: arb8020, 2025, 16 sequences x 2048 tokens. The outlier counts there are sums over sequences (one "
-    "channel counts up to 16 times) and are not drawn; the shares are means over that same list. There too every norm "
-    "output is its own layer and positions are a union over layers. OLMoE is given twice (also as 28.0 % and 14.3 %)."
+    "Published points: arb8020, 2025, 16 sequences x 2048 tokens. The outlier counts there are sums over sequences "
+    "(one channel counts up to 16 times) and are not drawn; the shares are means over that same list. There too every "
+    "norm output is its own layer and positions are a union over layers. OLMoE is given twice (also as 28.0 % and "
+    "14.3 %)."
 )
-
-
 REACH = (
-    "How much of a model an outlier feature reaches: the share of tensors (the inputs of attention and MLP of every block) "
-    "and of positions with |x| at or over the threshold, averaged over the outlier features of all sequences."
+    "How much of a model an outlier feature reaches: the share of tensors (the inputs of attention and MLP of every "
+    "block) and of positions with |x| at or over the threshold, averaged over the outlier features of all sequences."
 )
 
 
@@ -191,8 +190,7 @@ def _criterion(measured: pd.DataFrame, definition: str) -> str:
     """Return what was asked under a definition, as far as its rows tell."""
     unit = " times the RMS of the tensor" if definition.endswith("_rms") else ""
     parts = [f"|x| ≥ {value:g}{unit}" for value in sorted(measured["threshold"].dropna().unique())]
-    counts = sorted({int(count) for count in measured["sequences"].dropna()})
-    parts += [f"{' to '.join(f'{count}' for count in sorted({counts[0], counts[-1]}))} sequences"] if counts else []
+    parts += [f"{count:g} sequences" for count in sorted(measured["sequences"].dropna().unique())]
     return f"Definition {definition}{': ' if parts else ''}{', '.join(parts)}."
 
 
@@ -234,13 +232,8 @@ def _set_scales(axes: Axes, points: pd.DataFrame) -> None:
         axes.set_yticks([SHELF / 2, *range(0, 101, 20)], ["no outlier\nfeature", *map(str, range(0, 101, 20))])
         axes.yaxis.get_gridlines()[0].set_visible(False)
     axes.axvline(PHASE_SHIFT, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
-    at_top: dict[str, Any] = {
-        "xycoords": axes.get_xaxis_transform(),
-        "textcoords": "offset points",
-        "ha": "center",
-        "va": "bottom",
-    }
-    axes.annotate("6.7B", (PHASE_SHIFT, 1), (0, 3), color=GREY, size=NAME, **at_top)
+    top = axes.get_xaxis_transform()
+    axes.text(PHASE_SHIFT, 1.01, "6.7B", transform=top, color=GREY, size=NAME, ha="center", va="bottom")
 
 
 def _draw_points(axes: Axes, points: pd.DataFrame, measure: str) -> None:
@@ -295,24 +288,19 @@ def _mark(look: Look, is_published: bool) -> dict[str, Any]:
 def _reach_legend(points: pd.DataFrame) -> list[Artist]:
     """Return an entry for every mark that is in the picture."""
     plain = Look("", GREY, "o")
-    is_published = points["is_published"]
-    has_interval = points[INTERVAL_ENDS].notna().any(axis=None)
-    interval = "95 % interval (bootstrap over sequences)"
+    kinds = [look for kind, look in KINDS.items() if kind in set(points["kind"])]
+    entries = [Line2D([], [], label=look.label, **_mark(look, False)) for look in kinds]
+    if not points["is_published"].all():
+        entries.append(Line2D([], [], label="filled: measured here", **_mark(plain, False)))
+    if points["is_published"].any():
+        entries.append(Line2D([], [], label="hollow: published (arb8020, 2025)", **_mark(plain, True)))
+    if points[INTERVAL_ENDS].notna().any(axis=None):
+        interval = "95 % interval (bootstrap over sequences)"
+        entries.append(Line2D([], [], label=interval, color=GREY, marker="|", ms=14, mew=2.5, linestyle="none"))
+    if points["is_joined"].any():
+        entries.append(Line2D([], [], label="published and measured: the same model", color=GREY, lw=1.4, ls=":"))
     shift = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
-    entries = [
-        *(
-            Line2D([], [], label=look.label, **_mark(look, False))
-            for k, look in KINDS.items()
-            if k in set(points["kind"])
-        ),
-        (~is_published).any() and Line2D([], [], label="filled: measured here", **_mark(plain, False)),
-        is_published.any() and Line2D([], [], label="hollow: published (arb8020, 2025)", **_mark(plain, True)),
-        has_interval and Line2D([], [], color=GREY, marker="|", ms=14, mew=2.5, ls="none", label=interval),
-        points["is_joined"].any()
-        and Line2D([], [], color=GREY, lw=1.4, ls=":", label="published and measured: the same model"),
-        Line2D([], [], color=GREY, linewidth=1.2, linestyle="--", label=shift),
-    ]
-    return [entry for entry in entries if isinstance(entry, Line2D)]
+    return [*entries, Line2D([], [], label=shift, color=GREY, linewidth=1.2, linestyle="--")]
 
 
 # --- Where the outlier features of one model live ------------------------------------------------------------------
@@ -361,7 +349,8 @@ def _count(hits: pd.DataFrame) -> str:
     outliers = hits[hits["is_outlier"]]["channel"].nunique()
     more = outliers - MOST_NUMBERED
     shown = f" ({MOST_NUMBERED} largest numbered, {more} more)" if more > 0 else ""
-    return f"{outliers or 'no'} outlier feature{'s' * (outliers != 1)}{shown}; {hits['channel'].nunique()} channels hit"
+    hit = hits["channel"].nunique()
+    return f"{outliers or 'no'} outlier feature{'s' * (outliers != 1)}{shown}; {hit} channel{'s' * (hit != 1)} hit"
 
 
 def _peak(layers: pd.DataFrame, definition: str) -> str:
@@ -370,9 +359,8 @@ def _peak(layers: pd.DataFrame, definition: str) -> str:
     is_relative = definition.endswith("_rms")
     peaks = tensors["max_abs"] / tensors["rms"] if is_relative else tensors["max_abs"]
     known = peaks.dropna()
-    return (
-        "" if known.empty else f"\nThe largest |x| is {known.max():.3g}{' times the RMS of its tensor' * is_relative}."
-    )
+    unit = " times the RMS of its tensor" if is_relative else ""
+    return "" if known.empty else f"\nThe largest |x| is {known.max():.3g}{unit}."
 
 
 def _say(axes: Axes, words: str) -> None:
@@ -416,7 +404,8 @@ def _number(axes: Axes, max_abs: pd.Series, width: float) -> None:
     axes.vlines(numbered, 0, 1, transform=axes.get_xaxis_transform(), color=FAINT, linewidth=0.8, zorder=1)
     low, high = axes.get_xlim()
     places = [(channel - low) / (high - low) * width for channel in numbered]
-    for channel, place, moved in zip(numbered, places, spread(places, 36.0, 0.0, width), strict=True):
+    gap = 0.64 * NAME * len(f"{high:.0f}") + 8  # the width of a digit, for the longest number, and some air
+    for channel, place, moved in zip(numbered, places, spread(places, gap, 0.0, width), strict=True):
         axes.annotate(
             f"{channel}",
             (channel, 1),
@@ -471,8 +460,8 @@ FIGURES = {
         Figure(
             "channel_map",
             "Where outlier features live",
-            "Every channel of every tensor with an activation at or over the threshold, in any position of any sequence. "
-            "An outlier feature is a channel that is hit in enough tensors and at enough positions.",
+            "Every channel of every tensor with an activation at or over the threshold, in any position of any "
+            "sequence. An outlier feature is a channel that is hit in enough tensors and at enough positions.",
             "model",
             channel_map,
         ),

@@ -1,5 +1,7 @@
 """Where results lie: the same paths as in the rules, for those who run without Snakemake."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 RESULTS = Path("results")
@@ -54,3 +56,8 @@ def figure(name: str, suffix: str, model: str | None = None) -> Path:
     """Return a figure, of one model where one is named."""
     folder = RESULTS / "plots"
     return folder / f"{name}.{suffix}" if model is None else folder / name / f"{model}.{suffix}"
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Return the wildcard constraint that allows just these names, and nothing where there is none."""
+    return "|".join(map(re.escape, names)) or "(?!)"

@@ -146,7 +146,7 @@ def _imported(path: Path) -> Iterator[Path]:
 def _module_files(name: str) -> Iterator[Path]:
     """Yield the files that importing `name` runs, as far as they belong to this library and affect results."""
     package, *parts = name.split(".")
-    if package != PACKAGE.name or parts[:1] and parts[0] in WITHOUT_EFFECT:
+    if package != PACKAGE.name or (parts[:1] and parts[0] in WITHOUT_EFFECT):
         return
     for depth in range(len(parts) + 1):
         base = PACKAGE.joinpath(*parts[:depth])

@@ -35,7 +35,7 @@ class Tee:
 def logged(path: str | Path) -> Iterator[None]:
     """Copy what is printed to a log file as well; turn an expected error into one line and exit status 1."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8") as log:
+    with Path(path).open("w", encoding="utf-8") as log:
         tee = Tee(log, sys.stderr)
         with redirect_stdout(tee), redirect_stderr(tee), one_line_errors():  # type: ignore[type-var]
             yield

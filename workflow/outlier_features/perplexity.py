@@ -41,11 +41,11 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
     def bits_per_byte(weights: np.ndarray) -> np.ndarray:
         return weights @ nats_S / np.log(2) / (weights @ bytes_S)
 
-    once_S = np.ones(len(nats_S))
+    once_1S = np.ones((1, len(nats_S)))
     interval = {
-        "perplexity": estimate(np.exp(mean_loss(once_S)), np.exp(mean_loss(counts_BS))),
-        "bits_per_byte": estimate(bits_per_byte(once_S), bits_per_byte(counts_BS)),
-        "loss": estimate(mean_loss(once_S), mean_loss(counts_BS)),
+        "perplexity": estimate(np.exp(mean_loss(once_1S))[0], np.exp(mean_loss(counts_BS))),
+        "bits_per_byte": estimate(bits_per_byte(once_1S)[0], bits_per_byte(counts_BS)),
+        "loss": estimate(mean_loss(once_1S)[0], mean_loss(counts_BS)),
     }
     return {
         **{name: found.value for name, found in interval.items()},

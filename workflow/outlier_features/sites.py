@@ -95,9 +95,7 @@ def expert_count(bank: nn.Module) -> int:
 
 
 @contextmanager
-def observed(
-    probe_list: Sequence[Probe], record: Callable[[SiteName, torch.Tensor], None]
-) -> Iterator[None]:
+def observed(probe_list: Sequence[Probe], record: Callable[[SiteName, torch.Tensor], None]) -> Iterator[None]:
     """Call `record(site, x)` with each probed tensor as (positions, channels) while the context is open."""
     with ExitStack() as hooks:
         for probe in probe_list:

@@ -207,9 +207,7 @@ def medians(x_TC: torch.Tensor, site: SiteStatistics, median_abs: float, median_
     )
 
 
-def excess_kurtosis(
-    sum_T: torch.Tensor, sum_2_T: torch.Tensor, sum_4_T: torch.Tensor, channels: int
-) -> torch.Tensor:
+def excess_kurtosis(sum_T: torch.Tensor, sum_2_T: torch.Tensor, sum_4_T: torch.Tensor, channels: int) -> torch.Tensor:
     """Return E[x^4] / std^4 - 3 over the channels of each position, clamped at 0 (Outlier-Safe Pre-Training)."""
     mean_T = sum_T.double() / channels
     variance_T = sum_2_T.double() / channels - mean_T**2

@@ -96,7 +96,7 @@ def _rows(entry: Entry, lineage: Lineage) -> list[dict[str, Any]]:
     layers, _ = read_table(entry.layers, "reduction", lineage.get(f"reduction {entry.model}"))
     quality = _read_perplexity(entry.perplexity, lineage.get(f"perplexity {entry.model}"))
     facts = origin["facts"]
-    common = {"model": entry.model, "label": entry.label, "hub": entry.hub}
+    common: dict[str, Any] = {"model": entry.model, "label": entry.label, "hub": entry.hub}
     common |= {name: facts[name] for name in FACTS}
     common |= {"hidden_size": facts["channels"], "sequences": len(facts["windows"]), "length": facts["positions"]}
     after = _quality_columns(quality) | _layer_columns(layers) | {"lineage": origin["lineage"]["reduction"]}

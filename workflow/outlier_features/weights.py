@@ -93,9 +93,7 @@ class Weights:
         for file in self._files:
             with safe_open(file, framework="pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - a safe_open handle is no mapping
-                    target, _ = rename_source_key(
-                        key, renamings, converters, self.model.base_model_prefix, expected
-                    )
+                    target, _ = rename_source_key(key, renamings, converters, self.model.base_model_prefix, expected)
                     groups[self._block_of(target)][file].append(key)
         return groups
 

@@ -13,10 +13,10 @@ localrules:
 rule fetch:
     output:
         source="results/checkpoints/{model}/source.json",
-    wildcard_constraints:
-        model=alternatives(name for name, model in settings.models.items() if not model.train),
     log:
         "results/logs/fetch/{model}.log",
+    wildcard_constraints:
+        model=one_of(name for name, model in settings.models.items() if not model.train),
     conda:
         "../../envs/outlier-features.yaml"
     resources:

@@ -20,10 +20,10 @@ rule plot:
     output:
         png="results/plots/{figure}.png",
         svg="results/plots/{figure}.svg",
-    wildcard_constraints:
-        figure=alternatives(EXPERIMENT_FIGURES),
     log:
         "results/logs/plot/{figure}.log",
+    wildcard_constraints:
+        figure=one_of(EXPERIMENT_FIGURES),
     conda:
         "../../envs/outlier-features.yaml"
     params:
@@ -39,10 +39,10 @@ rule plot_model:
     output:
         png="results/plots/{figure}/{model}.png",
         svg="results/plots/{figure}/{model}.svg",
-    wildcard_constraints:
-        figure=alternatives(MODEL_FIGURES),
     log:
         "results/logs/plot_model/{figure}/{model}.log",
+    wildcard_constraints:
+        figure=one_of(MODEL_FIGURES),
     conda:
         "../../envs/outlier-features.yaml"
     params:

@@ -8,10 +8,10 @@ Out: results/checkpoints/{model}/, an ordinary checkpoint, as `fetch` makes them
 rule train:
     output:
         source="results/checkpoints/{model}/source.json",
-    wildcard_constraints:
-        model=alternatives(name for name, model in settings.models.items() if model.train),
     log:
         "results/logs/train/{model}.log",
+    wildcard_constraints:
+        model=one_of(name for name, model in settings.models.items() if model.train),
     conda:
         "../../envs/outlier-features.yaml"
     resources:

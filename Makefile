@@ -1,0 +1,36 @@
+# Two commands for a fresh machine with python3, make and pip: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check fast format clean
+
+demo: $(READY)  ## set up, and run the experiment of config.yaml
+	$(BIN)/snakemake --cores 1 --resources gpu=1
+	PYTHONPATH=workflow $(BIN)/python -m outlier_features show
+
+test: $(READY)  ## set up, and run every test that needs no GPU
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: $(READY)  ## style, types, workflow lint and the fast tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+	$(BIN)/python -m pytest
+
+format: $(READY)  ## bring the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+clean:  ## remove the environment; results stay
+	rm -rf $(VENV)
+
+$(READY): envs/requirements.lock envs/packages.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r envs/packages.lock
+	touch $@

@@ -1,0 +1,474 @@
+"""Figures, from tables written by hand: what is drawn where, which words are written, and that files are stable."""
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import pytest
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+from outlier_features.errors import ConfigError
+from outlier_features.figure_style import KINDS, spread, style
+from outlier_features.figures import MOST_NUMBERED, draw_experiment, draw_model, save
+from PIL import Image
+
+PROJECT = Path(__file__).parents[1]
+PUBLISHED = pd.read_csv(PROJECT / "resources" / "published" / "arb8020_2025.csv")
+NOTHING_PUBLISHED = PUBLISHED.head(0)
+DENSE, MOE = KINDS["dense"], KINDS["moe"]
+
+
+def row(label, kind="dense", total=1e9, active=None, layer=30.0, position=60.0, **columns):
+    """Return one row of a summary; shares come with an interval of -2 to +3 percent."""
+    values = {
+        "model": label.lower(),
+        "label": label,
+        "kind": kind,
+        "hub": None,
+        "total_params": int(total),
+        "active_params": int(active or total),
+        "definition": "arb8020",
+        "threshold": 6.0,
+        "sequences": 16,
+        "outlier_count": 12.0,
+        "mean_layer_pct": layer,
+        "mean_layer_pct_low": layer - 2,
+        "mean_layer_pct_high": layer + 3,
+        "mean_position_pct": position,
+        "mean_position_pct_low": position - 2,
+        "mean_position_pct_high": position + 3,
+        "note": None,
+    }
+    return values | columns
+
+
+def empty_row(label, **columns):
+    """Return a row of a model without any outlier feature."""
+    return row(label, layer=math.nan, position=math.nan, outlier_count=0.0, **columns)
+
+
+def published_as_measured(*, is_same_hub):
+    """Return a summary that measures all published models, a little beside the published values."""
+    return pd.DataFrame(
+        row(
+            model.model,
+            model.kind,
+            1.02e9 * model.total_params_b,
+            1.03e9 * model.active_params_b,
+            model.mean_layer_pct + 2,
+            model.mean_seq_pct - 2,
+            hub=model.hub if is_same_hub else None,
+        )
+        for model in PUBLISHED.itertuples()
+    )
+
+
+@pytest.fixture(scope="module")
+def two():
+    """A dense model and a mixture of experts, nothing published."""
+    rows = [row("Dense", total=2e9, layer=30, position=60), row("Sparse", "moe", 4e10, 3e9, layer=50, position=40)]
+    return draw_experiment("moe_vs_dense", pd.DataFrame(rows), NOTHING_PUBLISHED)
+
+
+@pytest.fixture(scope="module")
+def empty():
+    """Two models of the same active size without outlier features, one with."""
+    rows = [
+        empty_row("None dense", total=3e6),
+        empty_row("None sparse", kind="moe", total=8e6, active=3e6),
+        row("Some"),
+    ]
+    return draw_experiment("moe_vs_dense", pd.DataFrame(rows), NOTHING_PUBLISHED)
+
+
+@pytest.fixture(scope="module")
+def joined():
+    """Twelve measured models, each of them published too."""
+    return draw_experiment("moe_vs_dense", published_as_measured(is_same_hub=True), PUBLISHED)
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """Twelve measured models among twelve published ones that are not known to be the same."""
+    return draw_experiment("moe_vs_dense", published_as_measured(is_same_hub=False), PUBLISHED)
+
+
+def marks(axes, marker, *, filled):
+    """Return the places of all marks of a shape."""
+    lines = [line for line in axes.lines if line.get_marker() == marker]
+    lines = [line for line in lines if (to_hex(line.get_markerfacecolor()) != "#ffffff") == filled]
+    return [place for line in lines for place in zip(*line.get_data(), strict=True)]
+
+
+def bars(axes):
+    """Return colour, low and high of all intervals."""
+    lines = [line for line in axes.lines if line.get_color() in (DENSE.color, MOE.color)]
+    return [(line.get_color(), *line.get_ydata()) for line in lines]
+
+
+def names(axes):
+    """Return the texts beside points, without the label of the phase shift."""
+    return [text for text in axes.texts if text.get_text() not in ("", "6.7B")]
+
+
+def words(figure):
+    """Return everything written outside of the panels, on one line."""
+    return " ".join(" ".join(text.get_text().split()) for text in figure.texts)
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def overlapping(texts):
+    """Return the pairs of texts that cover each other."""
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    return [(a, b) for (a, one), (b, other) in itertools.combinations(boxes, 2) if one.overlaps(other)]
+
+
+def test_each_panel_shows_its_share_against_its_parameters(two):
+    of_dense = [marks(axes, DENSE.marker, filled=True) for axes in two.axes]
+    of_moe = [marks(axes, MOE.marker, filled=True) for axes in two.axes]
+    assert of_dense == [[(2e9, 30)], [(2e9, 30)], [(2e9, 60)], [(2e9, 60)]]
+    assert of_moe == [[(4e10, 50)], [(3e9, 50)], [(4e10, 40)], [(3e9, 40)]]
+    assert [axes.get_xlabel() for axes in two.axes] == ["total parameters", "active parameters"] * 2
+    assert [axes.get_ylabel() for axes in two.axes] == ["layers affected (%)", "", "positions affected (%)", ""]
+
+
+def test_axes_are_logarithmic_with_readable_ticks_and_span_all_percentages(two):
+    for axes in two.axes:
+        assert axes.get_xscale() == "log"
+        assert axes.get_ylim() == (0, 100)
+        labels = dict(zip(axes.get_xticks(), (tick.get_text() for tick in axes.get_xticklabels()), strict=True))
+        assert labels[1e8] == "100M"
+        assert labels[1e11] == "100B"
+
+
+def test_dense_and_moe_differ_in_colour_and_in_shape():
+    assert DENSE.color != MOE.color
+    assert DENSE.marker != MOE.marker
+
+
+def test_intervals_reach_from_low_to_high(two):
+    assert bars(two.axes[0]) == [(DENSE.color, 28, 33), (MOE.color, 48, 53)]
+    assert bars(two.axes[2]) == [(DENSE.color, 58, 63), (MOE.color, 38, 43)]
+
+
+def test_unknown_interval_is_left_out_and_said():
+    unknown = dict.fromkeys(("mean_layer_pct_low", "mean_layer_pct_high"), math.nan)
+    figure = draw_experiment("moe_vs_dense", pd.DataFrame([row("A", **unknown), row("B", "moe")]), NOTHING_PUBLISHED)
+    assert "Without a 95 % interval: A." in words(figure)
+    assert bars(figure.axes[0]) == [(MOE.color, 28, 33)]
+
+
+def test_phase_shift_stands_at_6_7_billion_in_every_panel_and_is_explained(two):
+    for axes in two.axes:
+        assert [6.7e9, 6.7e9] in [list(line.get_xdata()) for line in axes.lines]
+    assert "6.7B: phase shift in dense models (Dettmers et al. 2022)" in legend(two)
+
+
+def test_models_without_outlier_feature_stand_on_a_named_shelf_and_hide_nobody(empty):
+    for axes in empty.axes:
+        ((dense_x, dense_y), _), ((moe_x, moe_y),) = (marks(axes, look.marker, filled=True) for look in (DENSE, MOE))
+        assert dense_x == 3e6
+        assert moe_x in (3e6, 8e6)
+        assert axes.get_ylim()[0] < moe_y < dense_y < 0
+        assert "no outlier\nfeature" in [tick.get_text() for tick in axes.get_yticklabels()]
+        assert [text.get_text() for text in names(axes)] == ["None dense", "None sparse", "Some"]
+
+
+def test_no_shelf_without_need(two):
+    for axes in two.axes:
+        assert "no outlier\nfeature" not in [tick.get_text() for tick in axes.get_yticklabels()]
+
+
+def test_published_points_are_hollow_and_at_their_values(crowded):
+    moe = PUBLISHED[PUBLISHED["kind"] == "moe"]
+    expected = [
+        zip(1e9 * moe[f"{size}_params_b"], moe[share], strict=True)
+        for share in ("mean_layer_pct", "mean_seq_pct")
+        for size in ("total", "active")
+    ]
+    assert [marks(axes, MOE.marker, filled=False) for axes in crowded.axes] == [list(places) for places in expected]
+    assert "hollow: published (arb8020, 2025)" in legend(crowded)
+    assert "sums over sequences" in words(crowded)
+
+
+def test_every_name_is_written_and_published_ones_are_smaller(crowded):
+    for axes in crowded.axes:
+        sizes = {
+            label: sorted(t.get_fontsize() for t in names(axes) if t.get_text() == label) for label in PUBLISHED.model
+        }
+        assert len(names(axes)) == 24
+        assert all(small < large for small, large in sizes.values())
+
+
+def test_published_value_of_a_measured_model_is_joined_to_it_and_not_named_again(joined):
+    axes = joined.axes[0]
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert len(dotted) == 12
+    assert sorted(text.get_text() for text in names(axes)) == sorted(PUBLISHED["model"])
+    assert "published and measured: the same model" in legend(joined)
+
+
+@pytest.mark.parametrize("case", ["empty", "joined", "crowded"])
+def test_names_cover_neither_each_other_nor_a_mark_and_stay_in_the_panel(case, request):
+    figure = request.getfixturevalue(case)
+    for axes in figure.axes:
+        frame = axes.get_window_extent()
+        places = [
+            place
+            for line in axes.lines
+            if line.get_marker() in (DENSE.marker, MOE.marker)
+            for place in line.get_xydata()
+        ]
+        assert overlapping(names(axes)) == []
+        for text in names(axes):
+            box = text.get_window_extent()
+            assert frame.containsx(box.x0)
+            assert frame.containsx(box.x1)
+            assert frame.containsy(box.y0)
+            assert frame.containsy(box.y1)
+            assert not any(box.contains(*axes.transData.transform(place)) for place in places), text.get_text()
+
+
+@pytest.mark.parametrize("case", ["two", "empty", "joined", "crowded"])
+def test_words_and_legend_stay_on_the_page(case, request):
+    figure = request.getfixturevalue(case)
+    for artist in (*figure.texts, *figure.legends):
+        box = artist.get_window_extent()
+        assert figure.bbox.containsx(box.x0)
+        assert figure.bbox.containsx(box.x1)
+        assert figure.bbox.containsy(box.y0)
+        assert figure.bbox.containsy(box.y1)
+
+
+def test_scale_free_twin_reads_its_own_rows_and_shows_nothing_published():
+    rows = [row("A", layer=30), row("A", layer=10, definition="arb8020_rms")]
+    figure = draw_experiment("moe_vs_dense_rms", pd.DataFrame(rows), PUBLISHED)
+    assert marks(figure.axes[0], DENSE.marker, filled=True) == [(1e9, 10)]
+    assert marks(figure.axes[0], DENSE.marker, filled=False) == []
+    assert "Definition arb8020_rms: |x| ≥ 6 times the RMS of the tensor, 16 sequences." in words(figure)
+    assert "hollow: published (arb8020, 2025)" not in legend(figure)
+
+
+def test_what_cannot_be_shown_is_said():
+    rows = [
+        row("Fine"),
+        row("Odd", layer=math.nan, position=math.nan, outlier_count=math.nan, note="its inputs differ in width"),
+        row("Elsewhere", definition="llm_int8"),
+    ]
+    said = words(draw_experiment("moe_vs_dense", pd.DataFrame(rows), NOTHING_PUBLISHED))
+    assert "No mixture of experts was measured." in said
+    assert "Not shown: Odd (its inputs differ in width)." in said
+    assert "Not shown, for want of a row under arb8020: Elsewhere." in said
+
+
+@pytest.mark.parametrize("rows", [[row("A", definition="llm_int8")], []])
+def test_missing_definition_gives_a_figure_that_says_so(rows):
+    summary = pd.DataFrame(rows, columns=list(row("A")))
+    figure = draw_experiment("moe_vs_dense", summary, NOTHING_PUBLISHED)
+    present = ", ".join(summary["definition"]) or "no rows"
+    assert f"No model was measured under arb8020; the summary has {present}." in words(figure)
+    assert [[text.get_text() for text in names(axes)] for axes in figure.axes] == [["no model to show"]] * 4
+
+
+def hit(channel, block=0, site="attn_in", max_abs=10.0, is_outlier=False, definition="llm_int8"):
+    return {
+        "definition": definition,
+        "block": block,
+        "site": site,
+        "channel": channel,
+        "hit_count": 5,
+        "max_abs": max_abs,
+        "max_value": -max_abs,
+        "is_outlier": is_outlier,
+    }
+
+
+def channel_map(hits, layers=(), hidden_size=64, blocks=4):
+    channels = pd.DataFrame(hits, columns=list(hit(0)))
+    table = pd.DataFrame(layers, columns=["block", "site", "token_class", "max_abs", "rms"])
+    return draw_model("channel_map", "Model", channels, table, hidden_size, blocks)
+
+
+def drawn(axes):
+    """Return {(channel, block with the offset of the site): (largest |x|, is ringed)} of a panel."""
+    return {
+        (x, y): (float(value), bool(len(cloud.get_edgecolors())))
+        for cloud in axes.collections
+        if isinstance(cloud, PathCollection)
+        for (x, y), value in zip(cloud.get_offsets().tolist(), cloud.get_array(), strict=True)
+    }
+
+
+def numbers(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_map_places_hits_by_channel_block_and_site_and_rings_outlier_features():
+    figure = channel_map(
+        [
+            hit(7, block=2, site="attn_in", max_abs=20.0, is_outlier=True),
+            hit(7, block=2, site="mlp_in", max_abs=30.0, is_outlier=True),
+            hit(40, block=0, site="mlp_in", max_abs=6.5),
+            hit(41, block=3, site="attn_in", max_abs=8.0, definition="llm_int8_rms"),
+        ]
+    )
+    absolute, relative = figure.axes[:2]
+    assert drawn(absolute) == {(7, 1.75): (20, True), (7, 2.25): (30, True), (40, 0.25): (6.5, False)}
+    assert drawn(relative) == {(41, 2.75): (8, False)}
+    assert numbers(absolute) == ["7"]
+    assert numbers(relative) == []
+    assert absolute.get_title(loc="left").endswith("1 outlier feature; 2 channels hit")
+    assert relative.get_title(loc="left").endswith("no outlier features; 1 channel hit")
+
+
+def test_map_shares_one_logarithmic_scale_of_colours_that_ends_at_round_numbers():
+    figure = channel_map([hit(1, max_abs=7.0), hit(2, max_abs=70.0, definition="llm_int8_rms")])
+    clouds = [cloud for axes in figure.axes[:2] for cloud in axes.collections if isinstance(cloud, PathCollection)]
+    norms = [cloud.norm for cloud in clouds]
+    assert {(norm.vmin, norm.vmax, type(norm).__name__) for norm in norms} == {(5, 100, "LogNorm")}
+    assert figure.axes[2].get_ylabel() == "largest |x| of the channel in that tensor"
+
+
+def test_map_says_where_block_0_is_and_shows_all_channels_and_blocks():
+    axes = channel_map([hit(1)], hidden_size=64, blocks=4).axes[0]
+    assert axes.get_ylabel() == "block (0 at the bottom)"
+    assert axes.get_ylim() == (-0.5, 3.5)
+    assert axes.get_xlim()[0] < 0
+    assert axes.get_xlim()[1] > 63
+
+
+def test_map_numbers_the_largest_outlier_features_and_counts_the_rest():
+    hits = [hit(channel, max_abs=10.0 + channel, is_outlier=True) for channel in range(MOST_NUMBERED + 5)]
+    axes = channel_map(hits).axes[0]
+    assert numbers(axes) == [str(channel) for channel in range(5, MOST_NUMBERED + 5)]
+    assert f"25 outlier features ({MOST_NUMBERED} largest numbered, 5 more)" in axes.get_title(loc="left")
+
+
+def test_map_keeps_numbers_of_neighbouring_channels_apart():
+    figure = channel_map([hit(12000 + i, is_outlier=True) for i in range(MOST_NUMBERED)], hidden_size=16384)
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # without the leader
+    assert len(boxes) == MOST_NUMBERED
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
+
+
+def test_map_without_hits_says_so_and_how_close_it_came():
+    layers = [
+        (0, "attn_in", "all", 4.5, 1.5),
+        (0, "mlp_in", "all", 4.0, 1.0),
+        (0, "mlp_in", "first", 5.5, 0.1),
+        (0, "residual", "all", 900.0, 1.0),
+    ]
+    absolute, relative = channel_map([], layers).axes
+    assert numbers(absolute) == ["No activation reaches the threshold.\nThe largest |x| is 4.5."]
+    assert numbers(relative) == [
+        "No activation reaches the threshold.\nThe largest |x| is 4 times the RMS of its tensor."
+    ]
+
+
+def test_map_of_many_marks_is_one_image_inside_an_svg(tmp_path):
+    hits = [hit(channel, block, site) for channel in range(700) for block in range(4) for site in ("attn_in", "mlp_in")]
+    figure = channel_map(hits, hidden_size=700)
+    save(figure, tmp_path / "map.svg", {})
+    assert (tmp_path / "map.svg").read_text().count("<use") < len(hits) / 5
+
+
+@pytest.mark.parametrize("places", [[50.0], [0.0, 0.0, 0.0], [10.0, 40.0, 41.0, 90.0], [99.0, 100.0], [5.0] * 20])
+def test_spread_keeps_neighbours_apart_within_the_limits_and_moves_nothing_without_need(places):
+    gap = min(10.0, 100 / max(1, len(places) - 1))
+    moved = spread(places, 10.0, 0.0, 100.0)
+    assert min([later - earlier for earlier, later in itertools.pairwise(moved)], default=gap) >= gap - 1e-9
+    assert min(moved) >= 0
+    assert max(moved) <= 100 + 1e-9
+    assert spread(moved, gap, 0.0, 100.0) == pytest.approx(moved)
+
+
+def test_spread_moves_a_cluster_to_both_sides():
+    assert spread([10.0, 50.0, 50.0], 10.0, 0.0, 100.0) == [10.0, 45.0, 55.0]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_same_tables_give_the_same_bytes(tmp_path, suffix):
+    for folder in ("one", "other"):
+        figure = channel_map([hit(3, is_outlier=True), hit(9, site="mlp_in")])
+        save(figure, tmp_path / folder / f"map.{suffix}", {"lineage": "abc"})
+    assert (tmp_path / "one" / f"map.{suffix}").read_bytes() == (tmp_path / "other" / f"map.{suffix}").read_bytes()
+
+
+def test_names_are_placed_the_same_each_time(joined):
+    again = draw_experiment("moe_vs_dense", published_as_measured(is_same_hub=True), PUBLISHED)
+    placed = [
+        [(t.get_text(), t.get_position()) for axes in figure.axes for t in axes.texts] for figure in (joined, again)
+    ]
+    assert placed[0] == placed[1]
+
+
+def test_saved_files_carry_their_provenance(tmp_path):
+    provenance = {"model": "Modèle", "lineage": {"plot": "abc"}}
+    figure = channel_map([hit(3)])
+    for suffix in ("png", "svg"):
+        save(figure, tmp_path / f"map.{suffix}", provenance)
+    assert json.loads(Image.open(tmp_path / "map.png").text["Description"]) == provenance
+    svg = (tmp_path / "map.svg").read_text()
+    description = svg.partition("<dc:description>")[2].partition("</dc:description>")[0]
+    assert json.loads(description.replace("&quot;", '"')) == provenance
+    assert "<dc:date>" not in svg
+
+
+def test_png_has_two_hundred_dots_an_inch(tmp_path, two):
+    save(two, tmp_path / "figure.png", {})
+    assert Image.open(tmp_path / "figure.png").size == tuple(int(200 * side) for side in two.get_size_inches())
+
+
+def test_failed_save_keeps_the_old_file_and_leaves_nothing_else(tmp_path, two, monkeypatch):
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"old")
+
+    def fail(unfinished, **_):
+        unfinished.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(two, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(two, path, {})
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"figure.png": b"old"}
+
+
+def test_other_suffix_is_refused(tmp_path, two):
+    with pytest.raises(ConfigError, match=r"figure\.pdf: a figure is written as \.png or \.svg"):
+        save(two, tmp_path / "figure.pdf", {})
+
+
+def test_unknown_figure_names_the_known_ones_of_its_scope():
+    summary = pd.DataFrame([row("A")])
+    with pytest.raises(
+        ConfigError, match="unknown figure 'channel_map' for one experiment; known: moe_vs_dense, moe_v"
+    ):
+        draw_experiment("channel_map", summary, PUBLISHED)
+    with pytest.raises(ConfigError, match="unknown figure 'moe_vs_dense' for one model; known: channel_map"):
+        draw_model("moe_vs_dense", "A", pd.DataFrame(), pd.DataFrame(), 8, 2)
+
+
+def test_drawing_changes_no_setting_of_matplotlib():
+    before = dict(matplotlib.rcParams)
+    channel_map([hit(3)])
+    with style():
+        assert dict(matplotlib.rcParams) != before
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_figures_import_neither_torch_nor_the_configuration():
+    code = "import sys, outlier_features.figures; print([m for m in ('torch', 'yaml', 'pydantic') if m in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

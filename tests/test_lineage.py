@@ -1,0 +1,309 @@
+"""Lineages: exactly what a change affects becomes stale."""
+
+import ast
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from outlier_features.config import Config
+from outlier_features.lineage import Lineages, sources
+
+REPOSITORY = Path(__file__).parents[1]
+WORKFLOW = REPOSITORY / "workflow"
+SCRIPTS = sorted((WORKFLOW / "scripts").glob("*.py"))
+PICTURES = {"figure", "model_figure"}
+AFTER_REDUCTION = {"reduction", "summary", *PICTURES}
+AFTER_STATISTICS = {"statistics", "perplexity", *AFTER_REDUCTION}
+AFTER_TOKENS = {"tokens", *AFTER_STATISTICS}
+EVERYTHING = {"checkpoint", *AFTER_TOKENS}
+OF_ALL_MODELS = {"summary", "figure"}
+
+
+def artefacts(config: Config) -> dict[str, str]:
+    """Return the lineage of every artefact of the chosen experiment, as `artefact` or `artefact model`."""
+    lineages, corpus = Lineages(config), config.chosen.corpus
+    found = {"summary": lineages.summary(corpus)["summary"], "figure": lineages.figure(corpus)["figure"]}
+    for model in config.chosen.models:
+        found[f"checkpoint {model}"] = lineages.checkpoint(model)["checkpoint"]
+        for artefact in ("tokens", "statistics", "reduction", "perplexity", "model_figure"):
+            found[f"{artefact} {model}"] = getattr(lineages, artefact)(corpus, model)[artefact]
+    return found
+
+
+def moved(before: dict[str, str], after: dict[str, str]) -> dict[str, set[str]]:
+    """Return the artefacts whose lineage differs, each with its models (none where it is of all models)."""
+    found: dict[str, set[str]] = {}
+    for name in before.keys() & after.keys():
+        artefact, _, model = name.partition(" ")
+        if before[name] != after[name]:
+            found.setdefault(artefact, set()).update({model} - {""})
+    return found
+
+
+def shipped() -> dict[str, Any]:
+    """Return the values of the repository's configuration, of which the demo is chosen."""
+    return yaml.safe_load((REPOSITORY / "config.yaml").read_text(encoding="utf-8"))
+
+
+MODELS = {"smollm2-135m", "tiny-dense", "tiny-moe"}
+
+
+def moved_by(change: Callable[[dict[str, Any]], object]) -> dict[str, set[str]]:
+    """Return what a change of the configuration moves."""
+    values = shipped()
+    change(values)
+    before, after = artefacts(Config.check(shipped())), artefacts(Config.check(values))
+    return moved(before, after)
+
+
+def of(models: set[str], artefact_names: set[str]) -> dict[str, set[str]]:
+    return {artefact: set() if artefact in OF_ALL_MODELS else models for artefact in artefact_names}
+
+
+def test_the_demo_has_the_models_these_tests_speak_of() -> None:
+    assert set(Config.check(shipped()).chosen.models) == MODELS
+
+
+def test_every_artefact_has_a_lineage_of_its_own() -> None:
+    found = artefacts(Config.check(shipped()))
+    assert len(found) == 2 + 6 * 3
+    assert len(set(found.values())) == len(found)
+
+
+def test_a_lineage_names_those_it_is_made_from() -> None:
+    lineages = Lineages(Config.check(shipped()))
+    statistics, reduction = lineages.statistics("sotu", "tiny-moe"), lineages.reduction("sotu", "tiny-moe")
+    assert statistics["tokens"] == lineages.tokens("sotu", "tiny-moe")["tokens"]
+    assert statistics["checkpoint"] == lineages.checkpoint("tiny-moe")["checkpoint"]
+    assert reduction["statistics"] == statistics["statistics"]
+    assert lineages.summary("sotu")["reduction tiny-moe"] == reduction["reduction"]
+
+
+# --- the configuration ---------------------------------------------------------------------------------------------
+
+
+def test_another_threshold_of_the_grid_changes_the_reduction_but_no_statistics() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["definitions"]["llm_int8"]["threshold"] = 8.0
+
+    assert moved_by(change) == of(MODELS, AFTER_REDUCTION)
+
+
+def test_a_new_definition_over_the_same_sites_changes_no_statistics() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["definitions"]["strict"] = {"sites": ["attn_in", "mlp_in"], "threshold": 20}
+
+    assert moved_by(change) == of(MODELS, AFTER_REDUCTION)
+
+
+def test_a_new_definition_over_a_site_that_was_not_counted_changes_the_statistics() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["definitions"]["massive"] = {"sites": ["residual"]}
+
+    assert moved_by(change) == of(MODELS, AFTER_STATISTICS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("thresholds", [3, 6, 6.5]),
+        ("rms_thresholds", [6, 7]),
+        ("sites", ["attn_in", "out_proj_in", "mlp_in"]),
+        ("nonfinite", "count"),
+    ],
+)
+def test_what_the_capture_keeps_changes_the_statistics_but_neither_tokens_nor_checkpoints(key: str, value: Any) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["capture"][key] = value
+
+    assert moved_by(change) == of(MODELS, AFTER_STATISTICS)
+
+
+def test_a_new_model_changes_the_summary_and_nothing_of_the_others() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["models"]["mine"] = {"path": "somewhere"}
+        values["experiments"]["demo"]["models"].append("mine")
+
+    assert moved_by(change) == of(set(), {"summary", "figure"})
+
+
+def test_a_model_of_another_experiment_changes_nothing() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["models"]["qwen3-4b"]["dtype"] = "float32"
+        values["experiments"]["mine"] = {"models": ["qwen3-4b"], "corpus": "sotu"}
+
+    assert moved_by(change) == {}
+
+
+def test_a_label_changes_the_summary_and_the_pictures_of_its_model_only() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["models"]["tiny-moe"]["label"] = "another"
+
+    assert moved_by(change) == of({"tiny-moe"}, {"summary", *PICTURES})
+
+
+def test_the_precision_of_a_model_changes_its_statistics_but_not_its_checkpoint() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["models"]["tiny-moe"]["dtype"] = "bfloat16"
+
+    assert moved_by(change) == of({"tiny-moe"}, AFTER_STATISTICS)
+
+
+def test_another_source_changes_everything_of_its_model() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["models"]["smollm2-135m"] = {"hub": "org/name", "revision": "abc", "dtype": "float32"}
+
+    assert moved_by(change) == of({"smollm2-135m"}, EVERYTHING)
+
+
+def test_a_recipe_changes_everything_of_its_model() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["models"]["tiny-dense"]["train"] = {**values["models"]["tiny-dense"]["train"], "steps": 301}
+
+    assert moved_by(change) == of({"tiny-dense"}, EVERYTHING)
+
+
+def test_the_text_trained_on_changes_the_trained_models_only() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["corpora"]["sotu"]["training"] = ["data/speeches/1*-*.txt"]
+
+    assert moved_by(change) == of({"tiny-dense", "tiny-moe"}, EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("sequences", 4), ("stride", 256), ("files", ["data/speeches/2018-*.txt"]), ("bos", "always")]
+)
+def test_the_windows_measured_on_change_the_tokens_and_what_follows_but_no_checkpoint(key: str, value: Any) -> None:
+    def change(values: dict[str, Any]) -> None:
+        values["corpora"]["sotu"][key] = value
+
+    assert moved_by(change) == of(MODELS, AFTER_TOKENS)
+
+
+def test_the_order_of_keys_changes_nothing() -> None:
+    def change(value: Any) -> None:
+        if isinstance(value, dict):
+            for key in reversed(list(value)):
+                change(value[key])
+                value[key] = value.pop(key)
+
+    values = shipped()
+    change(values)
+    assert list(values) != list(shipped())
+    assert moved_by(change) == {}
+
+
+def test_defaults_written_out_change_nothing() -> None:
+    def change(values: dict[str, Any]) -> None:
+        values.update(Config.check(values).model_dump(mode="json"))
+
+    assert moved_by(change) == {}
+
+
+# --- the code ------------------------------------------------------------------------------------------------------
+
+
+def reworded(module: str) -> str:
+    """Return a module with other docstrings, other comments and other formatting."""
+    tree = ast.parse(module)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            node.body[0] = ast.Expr(ast.Constant("Say it differently."))
+    return "# A remark.\n\n" + ast.unparse(tree).replace("\n\n", "\n\n\n\n")
+
+
+EDITS: dict[str, Callable[[Path], None]] = {
+    "nothing": lambda _copy: None,
+    "words of the engine": lambda copy: edit(copy / "outlier_features/engine.py", reworded),
+    "code of the engine": lambda copy: edit(copy / "outlier_features/engine.py", lambda text: text + "\nSPEED = 2\n"),
+    "code of the figures": lambda copy: edit(copy / "outlier_features/figures.py", lambda text: text + "\nHUE = 2\n"),
+    "code of a script": lambda copy: edit(copy / "scripts/reduce.py", lambda text: text + "\ntotal = 2\n"),
+    "code of the configuration": lambda copy: edit(copy / "outlier_features/config.py", lambda text: text + "\nX = 2\n"),
+    "file times": lambda copy: [os.utime(path, (1e9, 1e9)) for path in copy.rglob("*.py")],
+}
+PRINT_LINEAGES = f"""
+import json, sys
+from pathlib import Path
+from outlier_features.config import Config
+from outlier_features.lineage import Lineages
+{inspect.getsource(artefacts)}
+print(json.dumps(artefacts(Config.read(Path(sys.argv[1])))))
+"""
+
+
+def edit(path: Path, change: Callable[[str], str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert change(text) != text
+    path.write_text(change(text), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def after_edit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """The lineages that edited copies of the workflow give, each in a process of its own."""
+    running = {}
+    for name, change in EDITS.items():
+        copy = tmp_path_factory.mktemp("copy") / "workflow"
+        shutil.copytree(WORKFLOW, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        change(copy)
+        running[name] = subprocess.Popen(
+            [sys.executable, "-B", "-c", PRINT_LINEAGES, str(REPOSITORY / "config.yaml")],
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            cwd=copy,
+            stdout=subprocess.PIPE,
+        )
+    return {name: json.loads(process.communicate(timeout=60)[0]) for name, process in running.items()}
+
+
+def test_lineages_do_not_depend_on_where_the_project_lies(after_edit: dict[str, dict[str, str]]) -> None:
+    assert after_edit["nothing"] == artefacts(Config.check(shipped()))
+
+
+@pytest.mark.parametrize("name", ["words of the engine", "code of the configuration", "file times"])
+def test_comments_docstrings_formatting_and_file_times_change_nothing(
+    after_edit: dict[str, dict[str, str]], name: str
+) -> None:
+    assert moved(after_edit["nothing"], after_edit[name]) == {}
+
+
+def test_code_of_the_figures_changes_pictures_only(after_edit: dict[str, dict[str, str]]) -> None:
+    assert moved(after_edit["nothing"], after_edit["code of the figures"]) == of(MODELS, PICTURES)
+
+
+def test_code_of_the_engine_changes_statistics_and_what_follows(after_edit: dict[str, dict[str, str]]) -> None:
+    assert moved(after_edit["nothing"], after_edit["code of the engine"]) == of(MODELS, AFTER_STATISTICS)
+
+
+def test_code_of_a_script_changes_its_stage_and_what_follows(after_edit: dict[str, dict[str, str]]) -> None:
+    assert moved(after_edit["nothing"], after_edit["code of a script"]) == of(MODELS, AFTER_REDUCTION)
+
+
+def modules(script: str) -> set[str]:
+    found = sources(WORKFLOW / "scripts" / f"{script}.py")
+    return {path.relative_to(WORKFLOW).with_suffix("").as_posix().removeprefix("outlier_features/") for path in found}
+
+
+def test_the_sources_of_a_stage_follow_imports_to_the_end() -> None:
+    assert {"scripts/capture", "capture", "engine", "weights", "statistics", "grid"} <= modules("capture")
+    assert {"scripts/plot", "figures", "figure_style"} <= modules("plot")
+    assert {"training/checkpoint", "training/trainer", "training/tokenizer", "training/__init__"} <= modules("train")
+
+
+def test_the_sources_of_a_stage_are_not_those_of_the_next() -> None:
+    assert modules("capture").isdisjoint({"outliers", "metrics", "perplexity", "tables", "figures", "cli"})
+    assert modules("reduce").isdisjoint({"capture", "engine", "weights", "figures"})
+    assert modules("plot").isdisjoint({"outliers", "metrics", "shards", "capture"})
+    assert modules("fetch").isdisjoint({"corpora", "capture", "training/trainer"})
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_modules_from_which_no_number_follows_are_no_sources(script: Path) -> None:
+    assert modules(script.stem).isdisjoint({"config", "errors", "layout", "lineage", "logs"})
+    assert f"scripts/{script.stem}" in modules(script.stem)

@@ -1,0 +1,175 @@
+"""Perplexity: small cases worked out by hand."""
+
+# Shapes: S sequence, T position.
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from outlier_features import provenance, shards
+from outlier_features.bootstrap import estimate, resampling_counts
+from outlier_features.corpora import SCHEMA, TokenWindows
+from outlier_features.errors import StaleFile
+from outlier_features.perplexity import perplexity, write_perplexity
+
+CUT = {"window": 3, "stride": 3, "bos": False}
+LN2 = math.log(2)
+
+
+def packed(bytes_ST: list[list[int]], scored_from_S: list[int] | None = None) -> TokenWindows:
+    widths = np.array(bytes_ST, np.int32)
+    first = np.array(scored_from_S or [1] * len(widths), np.int32)
+    return TokenWindows(np.zeros_like(widths), widths, first, {"cut": CUT})
+
+
+def random_case() -> tuple[np.ndarray, TokenWindows]:
+    generator = np.random.default_rng(0)
+    losses = generator.gamma(4, 0.8, size=(16, 63)).astype(np.float32)
+    return losses, packed(generator.integers(1, 9, size=(16, 64)).tolist())
+
+
+def test_perplexity_is_exp_of_the_mean_loss_over_all_predicted_tokens() -> None:
+    losses = np.array([[1, 2], [3, 1]]) * LN2
+    found = perplexity(losses, packed([[1, 1, 1], [1, 1, 1]]), [0, 1])
+    assert found["loss"] == pytest.approx(7 / 4 * LN2)
+    assert found["perplexity"] == pytest.approx(2 ** (7 / 4))
+    assert found["tokens"] == 4
+
+
+def test_bits_per_byte_count_the_bytes_of_the_predicted_tokens_only() -> None:
+    losses = np.array([[1, 2], [3, 1]]) * LN2  # 7 bits
+    found = perplexity(losses, packed([[100, 4, 5], [50, 3, 2]]), [0, 1])
+    assert found["bytes"] == 14
+    assert found["bits_per_byte"] == pytest.approx(0.5)
+
+
+def test_the_mean_is_over_tokens_and_not_over_windows() -> None:
+    # two tokens are new in the first window, one in the second
+    losses = np.array([[2, 2], [1000, 8]]) * LN2
+    found = perplexity(losses, packed([[1, 1, 1], [1, 1, 1]], [1, 2]), [0, 1])
+    assert found["perplexity"] == pytest.approx(2**4)
+
+
+def test_what_an_earlier_window_predicted_counts_neither_as_loss_nor_as_token_nor_as_bytes() -> None:
+    losses = np.array([[1, 1, 1], [500, 2, 3], [500, 500, 4]]) * LN2
+    windows = packed([[9, 1, 1, 1], [9, 90, 2, 2], [9, 90, 900, 3]], [1, 2, 3])
+    found = perplexity(losses, windows, [0, 1, 2])
+    assert found["tokens"] == 6
+    assert found["bytes"] == 10
+    assert found["loss"] == pytest.approx(2 * LN2)
+    assert found["bits_per_byte"] == pytest.approx(12 / 10)
+
+
+def test_losses_meet_the_windows_they_were_made_of() -> None:
+    windows = packed([[1, 7, 7], [1, 2, 3], [1, 4, 1]], [1, 1, 2])
+    found = perplexity(np.array([[6, 4], [99, 5]]) * LN2, windows, [1, 2])
+    assert found["sequences"] == 2
+    assert found["tokens"] == 3
+    assert found["bytes"] == 2 + 3 + 1
+    assert found["bits_per_byte"] == pytest.approx(15 / 6)
+
+
+def test_how_the_text_was_cut_stands_beside_the_value() -> None:
+    found = perplexity(np.ones((1, 2)), packed([[1, 1, 1]]), [0])
+    assert {name: found[name] for name in CUT} == CUT
+
+
+def test_many_small_losses_add_up_in_double_precision() -> None:
+    losses = np.full((4, 100_000), 0.1, np.float32)
+    found = perplexity(losses, packed(np.ones((4, 100_001), int).tolist()), [0, 1, 2, 3])
+    assert found["loss"] == pytest.approx(float(np.float32(0.1)), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["perplexity", "bits_per_byte", "loss"])
+def test_the_interval_contains_the_value(name: str) -> None:
+    found = perplexity(*random_case(), list(range(16)))
+    low, high = found["interval"][name]
+    assert low < found[name] < high
+
+
+def test_the_same_losses_give_the_same_interval() -> None:
+    assert perplexity(*random_case(), list(range(16))) == perplexity(*random_case(), list(range(16)))
+
+
+@pytest.mark.parametrize("name", ["perplexity", "bits_per_byte", "loss"])
+def test_losses_that_are_all_alike_have_an_interval_without_width(name: str) -> None:
+    found = perplexity(np.full((5, 2), 3 * LN2), packed([[1, 1, 1]] * 5), list(range(5)))
+    assert found[name] == pytest.approx({"perplexity": 8, "bits_per_byte": 3, "loss": 3 * LN2}[name])
+    assert found["interval"][name] == pytest.approx([found[name]] * 2, rel=1e-12)
+
+
+def test_the_interval_is_that_of_values_worked_out_draw_by_draw() -> None:
+    losses, windows = random_case()
+    draws = [np.repeat(np.arange(16), counts) for counts in resampling_counts(16)]
+    values = [math.exp(losses[drawn].astype(np.float64).mean()) for drawn in draws]
+    expected = np.percentile(values, [2.5, 97.5]).tolist()
+    assert perplexity(losses, windows, list(range(16)))["interval"]["perplexity"] == pytest.approx(expected)
+
+
+def test_every_draw_has_as_many_sequences_as_the_sample() -> None:
+    counts = resampling_counts(7, draws=50)
+    assert counts.shape == (50, 7)
+    assert counts.sum(1).tolist() == [7] * 50
+    assert counts.min() == 0
+    assert (counts != resampling_counts(7, draws=50, seed=1)).any()
+
+
+def test_the_interval_of_a_mean_is_two_standard_errors_wide_on_either_side() -> None:
+    sample = np.random.default_rng(0).normal(size=400)
+    found = estimate(sample.mean(), resampling_counts(400) @ sample / 400)
+    error = 1.96 * sample.std() / math.sqrt(400)
+    assert [found.low, found.high] == pytest.approx([sample.mean() - error, sample.mean() + error], abs=0.1 * error)
+
+
+def test_draws_without_a_value_are_left_out_of_the_interval() -> None:
+    found = estimate(2.0, np.array([np.nan, 1.0, 1.0, np.inf, 1.0]))
+    assert (found.value, found.low, found.high) == (2.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(("value", "draws"), [(np.nan, [1.0, 2.0]), (1.0, [np.nan, np.nan])])
+def test_a_statistic_without_a_value_has_no_interval(value: float, draws: list[float]) -> None:
+    found = estimate(value, np.array(draws))
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def write_inputs(directory: Path) -> tuple[Path, Path]:
+    """Write the losses of windows 0 and 2 and the three windows as capture and tokenize do; return both paths."""
+    tokens, manifest = directory / "model.arrow", directory / "model.json"
+    rows = [
+        {"window": window, "token_ids": [1, 2, 3], "token_bytes": [9, 2, 2], "scored_from": 1} for window in range(3)
+    ]
+    origin = provenance.record({"tokens": "tokens-1"}, cut=CUT)
+    schema = SCHEMA.with_metadata(provenance.encode(origin))
+    with pa.OSFile(str(tokens), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    origin = provenance.record({"statistics": "statistics-1"})
+    losses = [{"window": 0, "loss": [1 * LN2, 3 * LN2]}, {"window": 2, "loss": [2 * LN2, 2 * LN2]}]
+    shards.write(directory / "model" / shards.LOSSES, shards.LOSS_SCHEMA, losses, origin)
+    shards.write_manifest(manifest, directory / "model", {"windows": [0, 2]}, origin)
+    return manifest, tokens
+
+
+LINEAGE = {"perplexity": "perplexity-1", "statistics": "statistics-1", "tokens": "tokens-1"}
+
+
+def test_the_file_holds_the_value_the_cut_and_where_it_comes_from(tmp_path: Path) -> None:
+    output = tmp_path / "out/perplexity.json"
+    write_perplexity(*write_inputs(tmp_path), output, LINEAGE)
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert found["perplexity"] == pytest.approx(4)
+    assert found["bits_per_byte"] == pytest.approx(1)
+    assert (found["tokens"], found["bytes"], found["sequences"]) == (4, 8, 2)
+    assert {name: found[name] for name in CUT} == CUT
+    assert found["provenance"]["lineage"] == LINEAGE
+
+
+@pytest.mark.parametrize("artefact", ["statistics", "tokens"])
+def test_losses_or_windows_of_another_lineage_are_refused_and_nothing_is_written(artefact: str, tmp_path: Path) -> None:
+    output = tmp_path / "out/perplexity.json"
+    with pytest.raises(StaleFile, match=f"{artefact}-1.*another"):
+        write_perplexity(*write_inputs(tmp_path), output, LINEAGE | {artefact: "another"})
+    assert not output.parent.exists()

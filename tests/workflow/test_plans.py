@@ -1,0 +1,196 @@
+"""What Snakemake plans after a change: just what is stale, and nothing for file times.
+
+One small project is run to the end once; each test changes a copy of it.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).parents[2]
+PARTS = ("Snakefile", "workflow", "profiles", "envs", "resources")
+SENTENCE = "the outlier features of a language model live in a few channels and are large "
+
+ARCHITECTURE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+RECIPE = {"corpus": "words", "vocabulary": 300, "steps": 2, "batch": 2, "length": 16, "learning_rate": 0.01}
+MOE = {"model_type": "qwen3_moe", "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+
+
+def model(seed: int, **architecture: object) -> dict:
+    fields = ARCHITECTURE | {"model_type": "qwen3"} | architecture
+    return {"dtype": "float32", "train": RECIPE | {"seed": seed, "architecture": fields}}
+
+
+def write_config(project: Path, change: object = None) -> None:
+    config = yaml.safe_load((PROJECT / "config.yaml").read_text())
+    config["experiments"] = {"demo": {"models": ["dense", "moe"], "corpus": "words"}}
+    config["models"] = {"dense": model(0), "moe": model(1, **MOE)}
+    config["corpora"] = {
+        "words": {"path": "text", "files": ["a.txt"], "training": ["b.txt"], "sequences": 3, "length": 24}
+    }
+    if change:
+        change(config)
+    (project / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "1", "--resources", "gpu=1"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TERM": "dumb"}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+
+
+def plan(project: Path, *targets: str) -> dict[str, int]:
+    """Return how many jobs of each rule are planned."""
+    output = snakemake(project, "-n", *targets)
+    assert output.returncode == 0, output.stderr
+    text = output.stdout + output.stderr
+    if "Nothing to be done" in text:
+        return {}
+    table = text.split("Job stats:")[1].split("total")[0].splitlines()[3:]
+    return {rule: int(count) for rule, count in (line.split() for line in table if line.strip()) if rule != "all"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose demo of two models has run to the end."""
+    project = tmp_path_factory.mktemp("finished")
+    for part in PARTS:
+        source = PROJECT / part
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, project / part, ignore=ignored) if source.is_dir() else shutil.copy(source, project)
+    (project / "text").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (project / "text" / name).write_text(SENTENCE * 60)
+    write_config(project)
+    output = snakemake(project)
+    assert output.returncode == 0, output.stdout + output.stderr
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project with its file times."""
+    shutil.copytree(finished, tmp_path / "project", dirs_exist_ok=True, copy_function=shutil.copy2)
+    return tmp_path / "project"
+
+
+AGGREGATES = {"summarize": 1, "plot": 2}
+
+
+def test_a_finished_project_plans_nothing(project: Path) -> None:
+    assert plan(project) == {}
+
+
+def test_a_new_model_plans_its_own_jobs_and_the_aggregates(project: Path) -> None:
+    def add(config: dict) -> None:
+        config["models"]["third"] = model(2)
+        config["experiments"]["demo"]["models"].append("third")
+
+    write_config(project, add)
+    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", "plot_model"), 1)
+    assert plan(project) == own | AGGREGATES
+
+
+def test_another_threshold_of_the_grid_plans_no_capture(project: Path) -> None:
+    write_config(project, lambda config: config["definitions"]["llm_int8"].update(threshold=5.0))
+    assert plan(project) == {"reduce": 2, "plot_model": 2} | AGGREGATES
+
+
+def test_another_seed_of_one_model_plans_that_model_to_the_end(project: Path) -> None:
+    write_config(project, lambda config: config["models"]["moe"]["train"].update(seed=9))
+    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", "plot_model"), 1)
+    assert plan(project) == own | AGGREGATES
+
+
+def test_another_label_plans_no_computation(project: Path) -> None:
+    write_config(project, lambda config: config["models"]["moe"].update(label="A mixture"))
+    assert plan(project) == {"plot_model": 1} | AGGREGATES
+
+
+def test_an_edit_of_the_figures_plans_only_plots(project: Path) -> None:
+    path = project / "workflow/outlier_features/figures.py"
+    path.write_text(path.read_text() + "\nCOLOUR = 'purple'\n")
+    assert plan(project) == {"plot": 2, "plot_model": 2}
+
+
+def test_an_edit_of_the_engine_plans_captures_and_what_follows(project: Path) -> None:
+    path = project / "workflow/outlier_features/engine.py"
+    path.write_text(path.read_text() + "\nEXTRA = 1\n")
+    assert plan(project) == {"capture": 2, "reduce": 2, "perplexity": 2, "plot_model": 2} | AGGREGATES
+
+
+def test_a_comment_in_the_engine_plans_nothing(project: Path) -> None:
+    path = project / "workflow/outlier_features/engine.py"
+    path.write_text("# a remark\n" + path.read_text().replace('"""Layer-major', '"""Truly layer-major'))
+    assert plan(project) == {}
+
+
+def test_touched_scripts_and_modules_plan_nothing(project: Path) -> None:
+    for path in [*project.glob("workflow/**/*.py"), *project.glob("workflow/rules/*.smk"), project / "Snakefile"]:
+        path.touch()
+    assert plan(project) == {}
+
+
+def test_a_fresh_clone_with_copied_results_plans_nothing(finished: Path, tmp_path: Path) -> None:
+    for part in (*PARTS, "text", "config.yaml", "results", ".snakemake"):  # every file gets a new time, in this order
+        source, target = finished / part, tmp_path / part
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=shutil.copy)
+        else:
+            shutil.copy(source, target)
+        time.sleep(0.05)
+    assert plan(tmp_path) == {}
+
+
+def test_a_capture_that_failed_is_planned_again_for_a_plot(project: Path) -> None:
+    plot = "results/plots/moe_vs_dense.png"
+    write_config(project, lambda config: config["capture"]["thresholds"].append(2048))
+    engine = project / "workflow/outlier_features/engine.py"
+    intact = engine.read_text()
+    engine.write_text(intact + "\nraise RuntimeError('the device is gone')\n")
+    failed = snakemake(project, plot)
+    assert failed.returncode != 0
+    assert "the device is gone" in failed.stdout + failed.stderr
+    engine.write_text(intact)
+    assert (project / plot).exists()
+    assert plan(project, plot)["capture"] == 2
+    assert snakemake(project, plot).returncode == 0
+    assert plan(project, plot) == {}
+
+
+def test_a_new_text_plans_every_window(project: Path) -> None:
+    write_config(project, lambda config: config["corpora"]["words"].update(sequences=4))
+    jobs = ("tokenize", "capture", "reduce", "perplexity", "plot_model")
+    assert plan(project) == dict.fromkeys(jobs, 2) | AGGREGATES
+
+
+def test_a_lost_shard_is_found_by_the_next_reader(project: Path) -> None:
+    (project / "results/words/statistics/moe/block-001.arrow").unlink()
+    write_config(project, lambda config: config["definitions"]["llm_int8"].update(threshold=5.0))
+    output = snakemake(project)
+    assert output.returncode != 0
+    assert "block-001.arrow: the shard is missing" in output.stdout + output.stderr
+
+
+def test_a_mistake_in_the_config_is_one_line_and_runs_nothing(project: Path) -> None:
+    write_config(project, lambda config: config["models"]["moe"].update(dtyp="float32"))
+    output = snakemake(project, "-n")
+    assert output.returncode != 0
+    assert "config.yaml: models.moe.dtyp: unknown key (did you mean 'dtype'?)" in output.stdout + output.stderr

@@ -1,0 +1,189 @@
+"""The summary of an experiment in a terminal: a table to read, CSV and JSON to pipe, a plot without a window.
+
+Takes the summary as a pandas table, one row per model and definition, with shares in percent.
+"""
+
+import math
+import string
+from typing import Literal, TextIO
+
+import pandas as pd
+import plotext
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from outlier_features.errors import ConfigError
+
+WIDTH = 120
+"""Columns of the table where the stream is no terminal that knows its own."""
+FORMATS = ("table", "csv", "json")
+LEGEND = (
+    "features: outlier features as the definition counts them. distinct (stable): their channels, and those that are "
+    "outlier features in at least half of the sequences. layers, positions: mean share affected, in percent. In "
+    "brackets: 95 % interval over sequences."
+)
+
+
+def show(
+    summary: pd.DataFrame,
+    *,
+    format: Literal["table", "csv", "json"] = "table",
+    definition: str | None = None,
+    sort: str | None = None,
+    plot: bool = False,
+    stream: TextIO,
+) -> None:
+    """Write the summary to `stream`: a table per definition, or all columns as CSV or JSON records (blank, null).
+
+    `definition` keeps one definition; `sort` orders the rows by a column, ascending, blanks last; `plot` draws layers
+    affected against active parameters under each table. Raises ConfigError, with the allowed values, for a format,
+    definition or column that is not there, and for a plot in a format that is for machines.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"unknown format {format!r}; allowed: {', '.join(FORMATS)}")
+    if plot and format != "table":
+        raise ConfigError(f"a plot cannot be part of {format}; leave one of the two out")
+    rows = select(summary, definition, sort)
+    if format == "csv":
+        rows.to_csv(stream, index=False)
+    elif format == "json":
+        stream.write(rows.to_json(orient="records", indent=2, force_ascii=False, double_precision=15) + "\n")
+    else:
+        _show_tables(rows, plot, stream)
+
+
+def select(summary: pd.DataFrame, definition: str | None, sort: str | None) -> pd.DataFrame:
+    """Return the rows of a definition (of all by default) in the order of a column (as they are by default)."""
+    rows = summary
+    if definition is not None:
+        _check("definition", definition, list(summary["definition"].unique()))
+        rows = rows[rows["definition"] == definition]
+    if sort is not None:
+        _check("column to sort by", sort, list(summary.columns))
+        rows = rows.sort_values(sort, kind="stable", na_position="last")
+    return rows
+
+
+def _check(what: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        raise ConfigError(f"unknown {what} {name!r}; allowed: {', '.join(known) or 'none, the summary is empty'}")
+
+
+def human(count: float) -> str:
+    """Return a number of parameters as people say it: 134.5M, 30.5B."""
+    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= 0.99995 * unit:  # what is rounded up to a unit is written in it
+            return f"{count / unit:.4g}{suffix}"
+    return _number(count)
+
+
+def _show_tables(rows: pd.DataFrame, plot: bool, stream: TextIO) -> None:
+    console = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, markup=False)
+    if rows.empty:
+        console.print("The summary has no rows.")
+        return
+    for definition in rows["definition"].unique():
+        group = rows[rows["definition"] == definition]
+        notes = list(dict.fromkeys(note for note in group["note"] if isinstance(note, str) and note))
+        console.print(_table(definition, group, notes))
+        for i, note in enumerate(notes, start=1):
+            console.print(f"[{i}] {note}")
+        console.print()
+        if plot:
+            _show_plot(group, console)
+    console.print(LEGEND)
+
+
+COLUMNS = (
+    "kind",
+    "params\ntotal",
+    "\nactive",
+    "outlier\nfeatures",
+    "distinct\n(stable)",
+    "layers\n% (95 %)",
+    "positions\n% (95 %)",
+    "perplexity\n(95 %)",
+)
+
+
+def _table(definition: str, group: pd.DataFrame, notes: list[str]) -> Table:
+    """Return the table of one definition; a model with a note carries the note's number."""
+    unit = " x RMS" if definition.endswith("_rms") else ""
+    thresholds = "".join(f", |x| >= {value:g}{unit}" for value in sorted(group["threshold"].dropna().unique()))
+    sequences = "".join(f", {value:g} sequences" for value in sorted(group["sequences"].dropna().unique()))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
+    table.title = Text(f"definition {definition}{thresholds}{sequences}", style="bold")
+    table.add_column("model", overflow="fold")
+    for header in COLUMNS:
+        table.add_column(header, justify="left" if header == "kind" else "right", no_wrap=True)
+    for _, row in group.iterrows():
+        mark = f" [{notes.index(row['note']) + 1}]" if row["note"] in notes else ""
+        table.add_row(Text(f"{row['label']}{mark}"), *(Text(cell) for cell in _cells(row)))
+    return table
+
+
+def _cells(row: pd.Series) -> list[str]:
+    """Return what the table says of one model, a cell for each of COLUMNS."""
+    stable = row["stable_channels"]
+    return [
+        row["kind"],
+        human(row["total_params"]),
+        human(row["active_params"]),
+        _number(row["outlier_count"]),
+        _number(row["distinct_channels"]) + ("" if pd.isna(stable) else f" ({_number(stable)})"),
+        _interval(row, "mean_layer_pct"),
+        _interval(row, "mean_position_pct"),
+        _interval(row, "perplexity"),
+    ]
+
+
+def _number(value: float, places: int = 0) -> str:
+    """Return a number, or a dash for one that is not known."""
+    return "-" if pd.isna(value) else f"{value:.{places}f}"
+
+
+def _interval(row: pd.Series, column: str) -> str:
+    """Return a value with its interval, as far as they are known: 32.1 (28.0-36.5)."""
+    value, low, high = (row[f"{column}{end}"] for end in ("", "_low", "_high"))
+    places = 1 if pd.isna(value) or abs(value) < 99.95 else 0
+    known = not (pd.isna(low) or pd.isna(high))
+    return _number(value, places) + (f" ({_number(low, places)}-{_number(high, places)})" if known else "")
+
+
+def _show_plot(group: pd.DataFrame, console: Console) -> None:
+    """Draw layers affected against active parameters: a letter a model, capital for mixtures of experts."""
+    drawn = group[group["mean_layer_pct"].notna() & group["active_params"].notna()]
+    left_out = group[~group.index.isin(drawn.index)]["label"]
+    if len(drawn):
+        alphabets = [string.ascii_uppercase if kind == "moe" else string.ascii_lowercase for kind in drawn["kind"]]
+        marks = [alphabet[i % 26] for i, alphabet in enumerate(alphabets)]
+        drawing = _drawing(drawn, marks)
+        console.print(drawing, soft_wrap=True)
+        keys = [f"{mark} {label}" for mark, label in zip(marks, drawn["label"], strict=True)]
+        console.print(f"Capital letters are mixtures of experts: {', '.join(keys)}.")
+        inside = "".join(line for line in drawing.splitlines() if line.endswith("│"))
+        hidden = [key for key, mark in zip(keys, marks, strict=True) if mark not in inside]
+        if hidden:
+            console.print(f"Hidden behind another letter: {', '.join(hidden)}.")
+    if len(left_out):
+        console.print(f"Not in the plot, without layers affected: {', '.join(left_out)}.")
+    console.print()
+
+
+def _drawing(drawn: pd.DataFrame, marks: list[str]) -> str:
+    """Return the frame, the ticks and the marks. plotext has one figure for all: it is cleared before and after."""
+    exponents = [math.log10(count) for count in drawn["active_params"]]
+    ticks = range(math.floor(min(exponents)), max(math.ceil(max(exponents)), math.floor(min(exponents)) + 1) + 1)
+    figure = plotext.figure
+    figure.clear.all()
+    figure.plot_size(78, 20)
+    for exponent, share, mark in zip(exponents, drawn["mean_layer_pct"], marks, strict=True):
+        figure.draw(figure.signal([exponent], [float(share)], marker=mark))
+    figure.ruler("x", "lower").lim(ticks[0], ticks[-1]).ticks(list(ticks), [human(10.0**tick) for tick in ticks])
+    figure.ruler("y", "left").lim(0, 100).ticks(list(range(0, 101, 20)))
+    figure.title("layers affected (%) against active parameters")
+    text: str = figure.build().string(colorless=True)
+    figure.clear.all()
+    return text
