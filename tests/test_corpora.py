@@ -27,7 +27,7 @@ CONTEXT = 128
 LINEAGE = {"tokens": "0123456789abcdef", "checkpoint": "fedcba9876543210"}
 DOCUMENTS = [
     "The state of the Union is strong. Größe über alles, naïve façade: 100 €, 5 ‰.",
-    "🦙🙂 emoji, 日本語 and 𝔘𝔫𝔦𝔠𝔬𝔡𝔢 — four bytes a character.   Three spaces; a tab\there.\nA new line.",
+    "🦙🙂 emoji, 日本語 and 𒀀𒀁𒂗 — four bytes a character.   Three spaces; a tab\there.\nA new line.",
     "Fellow citizens, the state of our economy is strong and the state of our people is stronger.",
 ]
 
@@ -65,7 +65,7 @@ def sentencepiece_like_tokenizer() -> Tokenizer:
 
 def _train(tokenizer: Tokenizer, trainer: trainers.BpeTrainer) -> None:
     trainer.show_progress = False
-    tokenizer.train_from_iterator([text.replace(" ", "▁") if tokenizer.normalizer else text for text in DOCUMENTS], trainer)
+    tokenizer.train_from_iterator(DOCUMENTS, trainer)
 
 
 def save_checkpoint(directory: Path, tokenizer: Tokenizer, **special: str) -> Path:
@@ -123,7 +123,9 @@ def test_the_file_says_where_the_windows_come_from(checkpoint: Path, text: Path,
 
 @pytest.mark.parametrize("build", [byte_level_tokenizer, trimming_tokenizer, sentencepiece_like_tokenizer])
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_token_bytes_are_the_utf8_bytes_of_the_text(build: Callable[[], Tokenizer], document: str, tmp_path: Path) -> None:
+def test_token_bytes_are_the_utf8_bytes_of_the_text(
+    build: Callable[[], Tokenizer], document: str, tmp_path: Path
+) -> None:
     tokenizer = build()
     checkpoint = save_checkpoint(tmp_path / "model", tokenizer)
     (tmp_path / "text.txt").write_text(document, encoding="utf-8")
@@ -149,7 +151,8 @@ def test_token_bytes_of_any_part_are_those_of_the_text_it_covers(checkpoint: Pat
 @pytest.mark.parametrize("stride", [1, 3, 7, 8])
 def test_overlapping_windows_score_each_token_once(checkpoint: Path, text: Path, stride: int, tmp_path: Path) -> None:
     found = windows(checkpoint, tmp_path / "out", path=str(text), sequences=12, length=8, stride=stride)
-    tokens, scored = stream(checkpoint), []
+    tokens = stream(checkpoint)
+    scored: list[int] = []
     for index, (ids, first) in enumerate(zip(found.ids_ST, found.scored_from_S, strict=True)):
         start = index * stride
         assert ids.tolist() == tokens[start : start + 8]
@@ -164,7 +167,8 @@ def test_with_a_bos_every_token_of_the_text_is_scored_once(
     checkpoint: Path, text: Path, stride: int | None, tmp_path: Path
 ) -> None:
     found = windows(checkpoint, tmp_path / "out", path=str(text), sequences=12, length=8, stride=stride, bos="always")
-    tokens, scored, step = stream(checkpoint), [], stride or 7
+    tokens, step = stream(checkpoint), stride or 7
+    scored: list[int] = []
     assert found.cut == {"window": 8, "stride": step, "bos": True}
     for index, (ids, first) in enumerate(zip(found.ids_ST, found.scored_from_S, strict=True)):
         start = index * step
@@ -215,13 +219,14 @@ def test_every_kind_of_file_gives_the_same_windows(checkpoint: Path, text: Path,
     for name, document in zip(["a.txt", "deep/b.txt", "deep/c.txt"], DOCUMENTS, strict=True):
         (folder / name).write_text(document, encoding="utf-8")
     (folder / "ignored.md").write_text("Not this.", encoding="utf-8")
-    cut = {"sequences": 4, "length": 16}
-    expected = windows(checkpoint, tmp_path / "1", path=str(text), **cut)
-    for name, corpus in {
-        "2": {"path": str(parquet), "column": "body"},
-        "3": {"path": str(folder), "files": ["deep/*.txt", "a.*", "deep/b*"]},
-    }.items():
-        found = windows(checkpoint, tmp_path / name, **corpus, **cut)
+    cut: dict[str, Any] = {"sequences": 4, "length": 16}
+    others: list[dict[str, Any]] = [
+        {"path": str(parquet), "column": "body"},
+        {"path": str(folder), "files": ["deep/*.txt", "a.*", "deep/b*"]},
+    ]
+    expected = windows(checkpoint, tmp_path / "expected", path=str(text), **cut)
+    for other in others:
+        found = windows(checkpoint, tmp_path / "found", **other, **cut)
         np.testing.assert_array_equal(found.ids_ST, expected.ids_ST)
         np.testing.assert_array_equal(found.bytes_ST, expected.bytes_ST)
 
@@ -243,7 +248,7 @@ def test_a_text_that_is_too_short_says_how_many_windows_it_fills(
     filled = len(stream(checkpoint)) // (length - (bos == "always"))
     cut = {"path": str(text), "length": length, "bos": bos}
     assert len(windows(checkpoint, tmp_path / "enough", **cut, sequences=filled).ids_ST) == filled
-    with pytest.raises(SourceError, match=f"too short: it fills {filled} windows of {length} tokens where {filled + 1} "):
+    with pytest.raises(SourceError, match=f"it fills {filled} windows of {length} tokens where {filled + 1} are asked"):
         windows(checkpoint, tmp_path / "out", **cut, sequences=filled + 1)
 
 
@@ -331,7 +336,7 @@ def test_a_single_file_is_never_both_trained_and_measured_on(tmp_path: Path) -> 
 
 
 def test_a_package_that_is_not_installed_comes_with_the_command_that_installs_it() -> None:
-    with pytest.raises(SourceError, match="no-such-package is not installed; install it: pip install .*such-package==1"):
+    with pytest.raises(SourceError, match=r"no-such-package is not installed; install it: pip install .*=1"):
         packages.directory("no-such-package==1")
 
 

@@ -15,7 +15,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from outlier_features.errors import ConfigError
-from outlier_features.figure_style import KINDS, spread, style
+from outlier_features.figure_style import KINDS, MARKER_SIZE, Name, page, spread, style, write_names
 from outlier_features.figures import MOST_NUMBERED, draw_experiment, draw_model, save
 from PIL import Image
 
@@ -127,6 +127,10 @@ def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+def is_within(box, frame):
+    return frame.x0 <= box.x0 <= box.x1 <= frame.x1 and frame.y0 <= box.y0 <= box.y1 <= frame.y1
+
+
 def overlapping(texts):
     """Return the pairs of texts that cover each other."""
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
@@ -221,33 +225,33 @@ def test_published_value_of_a_measured_model_is_joined_to_it_and_not_named_again
 @pytest.mark.parametrize("case", ["empty", "joined", "crowded"])
 def test_names_cover_neither_each_other_nor_a_mark_and_stay_in_the_panel(case, request):
     figure = request.getfixturevalue(case)
+    radius = MARKER_SIZE / 2 * figure.dpi / 72
     for axes in figure.axes:
-        frame = axes.get_window_extent()
-        places = [
-            place
-            for line in axes.lines
-            if line.get_marker() in (DENSE.marker, MOE.marker)
-            for place in line.get_xydata()
-        ]
+        lines = [line for line in axes.lines if line.get_marker() in (DENSE.marker, MOE.marker)]
+        places = [axes.transData.transform(place) for line in lines for place in line.get_xydata()]
         assert overlapping(names(axes)) == []
         for text in names(axes):
             box = text.get_window_extent()
-            assert frame.containsx(box.x0)
-            assert frame.containsx(box.x1)
-            assert frame.containsy(box.y0)
-            assert frame.containsy(box.y1)
-            assert not any(box.contains(*axes.transData.transform(place)) for place in places), text.get_text()
+            assert is_within(box, axes.get_window_extent())
+            assert not any(box.padded(radius).contains(*place) for place in places), text.get_text()
+
+
+@pytest.mark.parametrize(("floor", "stays_above"), [(0.0, True), (-math.inf, False)])
+def test_names_stay_above_their_floor(floor, stays_above):
+    sheet = page("Title", [], [], width=6, body=4, legend_rows=0)
+    axes = sheet.axes(1, 0, 4, 3)
+    axes.set(xlim=(0, 1), ylim=(-100, 100))
+    write_names(axes, [Name(f"name {i}", 0.5, 1.0, floor=floor) for i in range(8)], [(0.5, 1.0)])
+    ground = axes.transData.transform((0, 0))[1]
+    assert all(text.get_window_extent().y0 >= ground for text in names(axes)) == stays_above
+    assert overlapping(names(axes)) == []
 
 
 @pytest.mark.parametrize("case", ["two", "empty", "joined", "crowded"])
 def test_words_and_legend_stay_on_the_page(case, request):
     figure = request.getfixturevalue(case)
     for artist in (*figure.texts, *figure.legends):
-        box = artist.get_window_extent()
-        assert figure.bbox.containsx(box.x0)
-        assert figure.bbox.containsx(box.x1)
-        assert figure.bbox.containsy(box.y0)
-        assert figure.bbox.containsy(box.y1)
+        assert is_within(artist.get_window_extent(), figure.bbox)
 
 
 def test_scale_free_twin_reads_its_own_rows_and_shows_nothing_published():
@@ -336,7 +340,10 @@ def test_map_shares_one_logarithmic_scale_of_colours_that_ends_at_round_numbers(
     clouds = [cloud for axes in figure.axes[:2] for cloud in axes.collections if isinstance(cloud, PathCollection)]
     norms = [cloud.norm for cloud in clouds]
     assert {(norm.vmin, norm.vmax, type(norm).__name__) for norm in norms} == {(5, 100, "LogNorm")}
-    assert figure.axes[2].get_ylabel() == "largest |x| of the channel in that tensor"
+    bar = figure.axes[2]
+    ticks = zip(bar.get_yticks(), bar.get_yticklabels(), strict=True)
+    assert [label.get_text() for place, label in ticks if 5 <= place <= 100] == ["5", "10", "20", "50", "100"]
+    assert bar.get_ylabel() == "largest |x| of the channel in that tensor"
 
 
 def test_map_says_where_block_0_is_and_shows_all_channels_and_blocks():

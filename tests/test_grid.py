@@ -97,7 +97,9 @@ def test_what_the_refusal_offers_can_be_chosen() -> None:
     values = grid([3, 6])
     with pytest.raises(ConfigError) as raised:
         level(5.0, values)
-    offered = re.findall(r"[\d.]+", re.search(r"\((.*)\)", str(raised.value)).group(1))
+    (listed,) = re.findall(r"\((.*)\)", str(raised.value))
+    offered = re.findall(r"[\d.]+", listed)
+    assert offered
     assert [values[level(float(text), values)] for text in offered] == [float(text) for text in offered]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from outlier_features import kernels, statistics
+from outlier_features.grid import inverse_rms
 from outlier_features.statistics import Grids, Histogram, Reached, SiteStatistics
 
 GRIDS = Grids((3.0, 4.0, 5.984375, 6.0, 8.0, 100.0), (1.0, 2.0, 3.0, 6.0))
@@ -58,7 +59,7 @@ def test_statistics_equal_float64_numpy(reduction: str, kind: str, shape: tuple[
     np.testing.assert_array_equal(found.position_channel_T, magnitude.argmax(1))
     np.testing.assert_allclose(found.position_rms_T, np.sqrt((wide**2).mean(1)), **close)
     assert as_counts(found.hits) == expected_counts(magnitude.astype(np.float32), GRIDS.absolute)
-    scaled = magnitude.astype(np.float32) * np.float32(statistics.inverse(found.rms))
+    scaled = magnitude.astype(np.float32) * inverse_rms(np.float64(found.rms))
     assert as_counts(found.rms_hits) == expected_counts(scaled, GRIDS.relative)
     np.testing.assert_array_equal(
         reached.absolute_TC, np.searchsorted(np.float32(GRIDS.absolute), np.float32(magnitude), side="right")

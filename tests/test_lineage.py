@@ -91,48 +91,39 @@ def test_a_lineage_names_those_it_is_made_from() -> None:
 
 
 def test_another_threshold_of_the_grid_changes_the_reduction_but_no_statistics() -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["definitions"]["llm_int8"]["threshold"] = 8.0
-
-    assert moved_by(change) == of(MODELS, AFTER_REDUCTION)
+    found = moved_by(lambda values: values["definitions"]["llm_int8"].update(threshold=8.0))
+    assert found == of(MODELS, AFTER_REDUCTION)
 
 
 def test_a_new_definition_over_the_same_sites_changes_no_statistics() -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["definitions"]["strict"] = {"sites": ["attn_in", "mlp_in"], "threshold": 20}
-
-    assert moved_by(change) == of(MODELS, AFTER_REDUCTION)
+    strict = {"sites": ["attn_in", "mlp_in"], "threshold": 20}
+    assert moved_by(lambda values: values["definitions"].update(strict=strict)) == of(MODELS, AFTER_REDUCTION)
 
 
 def test_a_new_definition_over_a_site_that_was_not_counted_changes_the_statistics() -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["definitions"]["massive"] = {"sites": ["residual"]}
-
-    assert moved_by(change) == of(MODELS, AFTER_STATISTICS)
+    massive = {"sites": ["residual"]}
+    assert moved_by(lambda values: values["definitions"].update(massive=massive)) == of(MODELS, AFTER_STATISTICS)
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("thresholds", [3, 6, 6.5]),
+        ("thresholds", [*shipped()["capture"]["thresholds"], 6.5]),
         ("rms_thresholds", [6, 7]),
         ("sites", ["attn_in", "out_proj_in", "mlp_in"]),
         ("nonfinite", "count"),
     ],
 )
 def test_what_the_capture_keeps_changes_the_statistics_but_neither_tokens_nor_checkpoints(key: str, value: Any) -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["capture"][key] = value
-
-    assert moved_by(change) == of(MODELS, AFTER_STATISTICS)
+    assert moved_by(lambda values: values["capture"].update({key: value})) == of(MODELS, AFTER_STATISTICS)
 
 
 def test_a_new_model_changes_the_summary_and_nothing_of_the_others() -> None:
-    def change(values: dict[str, Any]) -> None:
+    def add(values: dict[str, Any]) -> None:
         values["models"]["mine"] = {"path": "somewhere"}
         values["experiments"]["demo"]["models"].append("mine")
 
-    assert moved_by(change) == of(set(), {"summary", "figure"})
+    assert moved_by(add) == of(set(), OF_ALL_MODELS)
 
 
 def test_a_model_of_another_experiment_changes_nothing() -> None:
@@ -144,48 +135,36 @@ def test_a_model_of_another_experiment_changes_nothing() -> None:
 
 
 def test_a_label_changes_the_summary_and_the_pictures_of_its_model_only() -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["models"]["tiny-moe"]["label"] = "another"
-
-    assert moved_by(change) == of({"tiny-moe"}, {"summary", *PICTURES})
+    found = moved_by(lambda values: values["models"]["tiny-moe"].update(label="another"))
+    assert found == of({"tiny-moe"}, {"summary", *PICTURES})
 
 
 def test_the_precision_of_a_model_changes_its_statistics_but_not_its_checkpoint() -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["models"]["tiny-moe"]["dtype"] = "bfloat16"
-
-    assert moved_by(change) == of({"tiny-moe"}, AFTER_STATISTICS)
+    found = moved_by(lambda values: values["models"]["tiny-moe"].update(dtype="bfloat16"))
+    assert found == of({"tiny-moe"}, AFTER_STATISTICS)
 
 
 def test_another_source_changes_everything_of_its_model() -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["models"]["smollm2-135m"] = {"hub": "org/name", "revision": "abc", "dtype": "float32"}
-
-    assert moved_by(change) == of({"smollm2-135m"}, EVERYTHING)
+    source = {"hub": "org/name", "revision": "abc", "dtype": "float32"}
+    found = moved_by(lambda values: values["models"].update({"smollm2-135m": source}))
+    assert found == of({"smollm2-135m"}, EVERYTHING)
 
 
 def test_a_recipe_changes_everything_of_its_model() -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["models"]["tiny-dense"]["train"] = {**values["models"]["tiny-dense"]["train"], "steps": 301}
-
-    assert moved_by(change) == of({"tiny-dense"}, EVERYTHING)
+    found = moved_by(lambda values: values["models"]["tiny-dense"]["train"].update(steps=301))
+    assert found == of({"tiny-dense"}, EVERYTHING)
 
 
 def test_the_text_trained_on_changes_the_trained_models_only() -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["corpora"]["sotu"]["training"] = ["data/speeches/1*-*.txt"]
-
-    assert moved_by(change) == of({"tiny-dense", "tiny-moe"}, EVERYTHING)
+    found = moved_by(lambda values: values["corpora"]["sotu"].update(training=["data/speeches/1*-*.txt"]))
+    assert found == of({"tiny-dense", "tiny-moe"}, EVERYTHING)
 
 
 @pytest.mark.parametrize(
     ("key", "value"), [("sequences", 4), ("stride", 256), ("files", ["data/speeches/2018-*.txt"]), ("bos", "always")]
 )
 def test_the_windows_measured_on_change_the_tokens_and_what_follows_but_no_checkpoint(key: str, value: Any) -> None:
-    def change(values: dict[str, Any]) -> None:
-        values["corpora"]["sotu"][key] = value
-
-    assert moved_by(change) == of(MODELS, AFTER_TOKENS)
+    assert moved_by(lambda values: values["corpora"]["sotu"].update({key: value})) == of(MODELS, AFTER_TOKENS)
 
 
 def test_the_order_of_keys_changes_nothing() -> None:
@@ -202,10 +181,7 @@ def test_the_order_of_keys_changes_nothing() -> None:
 
 
 def test_defaults_written_out_change_nothing() -> None:
-    def change(values: dict[str, Any]) -> None:
-        values.update(Config.check(values).model_dump(mode="json"))
-
-    assert moved_by(change) == {}
+    assert moved_by(lambda values: values.update(Config.check(values).model_dump(mode="json"))) == {}
 
 
 # --- the code ------------------------------------------------------------------------------------------------------
@@ -220,22 +196,31 @@ def reworded(module: str) -> str:
     return "# A remark.\n\n" + ast.unparse(tree).replace("\n\n", "\n\n\n\n")
 
 
+def touched(copy: Path) -> None:
+    for path in copy.rglob("*.py"):
+        os.utime(path, (1e9, 1e9))
+
+
 EDITS: dict[str, Callable[[Path], None]] = {
-    "nothing": lambda _copy: None,
+    "nothing but file times": touched,
     "words of the engine": lambda copy: edit(copy / "outlier_features/engine.py", reworded),
     "code of the engine": lambda copy: edit(copy / "outlier_features/engine.py", lambda text: text + "\nSPEED = 2\n"),
     "code of the figures": lambda copy: edit(copy / "outlier_features/figures.py", lambda text: text + "\nHUE = 2\n"),
     "code of a script": lambda copy: edit(copy / "scripts/reduce.py", lambda text: text + "\ntotal = 2\n"),
-    "code of the configuration": lambda copy: edit(copy / "outlier_features/config.py", lambda text: text + "\nX = 2\n"),
-    "file times": lambda copy: [os.utime(path, (1e9, 1e9)) for path in copy.rglob("*.py")],
+    "code of the configuration": lambda copy: edit(copy / "outlier_features/config.py", lambda text: text + "X = 2\n"),
 }
 PRINT_LINEAGES = f"""
+from __future__ import annotations
 import json, sys
 from pathlib import Path
-from outlier_features.config import Config
-from outlier_features.lineage import Lineages
 {inspect.getsource(artefacts)}
-print(json.dumps(artefacts(Config.read(Path(sys.argv[1])))))
+for copy in sys.argv[2:]:
+    for name in [name for name in sys.modules if name.startswith("outlier_features")]:
+        del sys.modules[name]
+    sys.path.insert(0, copy)
+    from outlier_features.config import Config
+    from outlier_features.lineage import Lineages
+    print(json.dumps(artefacts(Config.read(Path(sys.argv[1])))))
 """
 
 
@@ -247,42 +232,40 @@ def edit(path: Path, change: Callable[[str], str]) -> None:
 
 @pytest.fixture(scope="module")
 def after_edit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """The lineages that edited copies of the workflow give, each in a process of its own."""
-    running = {}
-    for name, change in EDITS.items():
-        copy = tmp_path_factory.mktemp("copy") / "workflow"
+    """The lineages that edited copies of the workflow give, each imported afresh in another process."""
+    copies = [tmp_path_factory.mktemp("copy") / "workflow" for _ in EDITS]
+    for copy, change in zip(copies, EDITS.values(), strict=True):
         shutil.copytree(WORKFLOW, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))
         change(copy)
-        running[name] = subprocess.Popen(
-            [sys.executable, "-B", "-c", PRINT_LINEAGES, str(REPOSITORY / "config.yaml")],
-            env={**os.environ, "PYTHONPATH": str(copy)},
-            cwd=copy,
-            stdout=subprocess.PIPE,
-        )
-    return {name: json.loads(process.communicate(timeout=60)[0]) for name, process in running.items()}
+    command: list[str | Path] = [sys.executable, "-B", "-c", PRINT_LINEAGES, REPOSITORY / "config.yaml", *copies]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    return dict(zip(EDITS, map(json.loads, printed.splitlines()), strict=True))
 
 
-def test_lineages_do_not_depend_on_where_the_project_lies(after_edit: dict[str, dict[str, str]]) -> None:
-    assert after_edit["nothing"] == artefacts(Config.check(shipped()))
-
-
-@pytest.mark.parametrize("name", ["words of the engine", "code of the configuration", "file times"])
-def test_comments_docstrings_formatting_and_file_times_change_nothing(
-    after_edit: dict[str, dict[str, str]], name: str
+def test_lineages_depend_on_neither_file_times_nor_the_place_of_the_project(
+    after_edit: dict[str, dict[str, str]],
 ) -> None:
-    assert moved(after_edit["nothing"], after_edit[name]) == {}
+    assert after_edit["nothing but file times"] == artefacts(Config.check(shipped()))
+
+
+def test_comments_docstrings_and_formatting_change_nothing(after_edit: dict[str, dict[str, str]]) -> None:
+    assert after_edit["words of the engine"] == artefacts(Config.check(shipped()))
+
+
+def test_code_of_the_configuration_changes_nothing(after_edit: dict[str, dict[str, str]]) -> None:
+    assert after_edit["code of the configuration"] == artefacts(Config.check(shipped()))
 
 
 def test_code_of_the_figures_changes_pictures_only(after_edit: dict[str, dict[str, str]]) -> None:
-    assert moved(after_edit["nothing"], after_edit["code of the figures"]) == of(MODELS, PICTURES)
+    assert moved(artefacts(Config.check(shipped())), after_edit["code of the figures"]) == of(MODELS, PICTURES)
 
 
 def test_code_of_the_engine_changes_statistics_and_what_follows(after_edit: dict[str, dict[str, str]]) -> None:
-    assert moved(after_edit["nothing"], after_edit["code of the engine"]) == of(MODELS, AFTER_STATISTICS)
+    assert moved(artefacts(Config.check(shipped())), after_edit["code of the engine"]) == of(MODELS, AFTER_STATISTICS)
 
 
 def test_code_of_a_script_changes_its_stage_and_what_follows(after_edit: dict[str, dict[str, str]]) -> None:
-    assert moved(after_edit["nothing"], after_edit["code of a script"]) == of(MODELS, AFTER_REDUCTION)
+    assert moved(artefacts(Config.check(shipped())), after_edit["code of a script"]) == of(MODELS, AFTER_REDUCTION)
 
 
 def modules(script: str) -> set[str]:

@@ -199,6 +199,16 @@ def test_training_learns_more_than_how_often_tokens_occur(kind: str, request: py
     assert facts["final_loss"] < 0.6 * unigram_entropy()
 
 
+@pytest.mark.parametrize("architecture", [DENSE, MOE])
+def test_reported_loss_is_the_loss_of_the_next_token(architecture: dict, tmp_path: Path) -> None:
+    windows = synthetic_windows()
+    # one step over all windows that moves no weight: the saved model is the one whose loss is reported
+    found = trained(tmp_path, architecture, batch=len(windows), steps=1, learning_rate=1e-30)
+    with torch.no_grad():
+        expected = found.model()(windows, labels=windows).loss.item()
+    assert found.facts["final_loss"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_facts_count_what_was_done(moe: Trained) -> None:
     assert {key: moe.facts[key] for key in ("steps", "tokens_seen", "seed")} == {
         "steps": 40,
@@ -259,6 +269,10 @@ def test_global_state_of_torch_is_untouched_also_after_an_error(learning_rate: f
             torch.utils.deterministic.fill_uninitialized_memory,
         )
 
+    # another state than an earlier training would have left
+    torch.manual_seed(12345)
+    torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = True
     before = state()
     try:
         train(recipe(DENSE, learning_rate=learning_rate, steps=5), synthetic_documents(), tmp_path / "model")

@@ -37,14 +37,16 @@ def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
     """Check the weights of a checkpoint and write its source.json: origin, and size and sha256 of every file."""
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
-        raise SourceError(f"{origin}: the checkpoint has no safetensors; convert it, or name a revision that has them.")
+        raise SourceError(f"{_named(origin)}: has no safetensors; convert it, or name a revision that has them.")
+    for name in sorted(_indexed(directory) - {path.name for path in weights}):
+        raise SourceError(f"{_named(origin)}: {name}, which its index names, is missing; fetch the model again.")
     for path in weights:
         try:
             with safe_open(path, framework="np"):
                 pass
         except SafetensorError as error:
             raise SourceError(
-                f"{path.name} of {origin}: not a whole safetensors file ({error}); fetch it again."
+                f"{path.name} of {_named(origin)}: not a whole safetensors file ({error}); fetch it again."
             ) from error
     files = {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": atomic.digest(path)}
@@ -61,7 +63,7 @@ def read_source(directory: Path, expected: str | None = None) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         record, files = content["provenance"], content["files"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedFile(
             f"{directory}: no whole checkpoint (source.json is missing); fetch the model again."
         ) from error
@@ -130,6 +132,19 @@ def _link_all(source: Path, output: Path) -> None:
             os.link(path.resolve(), output / path.name)
         except OSError:
             shutil.copy2(path.resolve(), output / path.name)
+
+
+def _indexed(directory: Path) -> set[str]:
+    """Return the weight files that the index of a checkpoint in several files names."""
+    files: set[str] = set()
+    for index in directory.glob("*.safetensors.index.json"):
+        files |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return files
+
+
+def _named(origin: Mapping[str, Any]) -> str:
+    kind, value = next(iter(origin.items()))
+    return f"{kind} {value}"
 
 
 def _names(directory: Path, pattern: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -152,7 +153,8 @@ def _show(config: Config, options: argparse.Namespace) -> None:
     if not path.is_file():
         raise ConfigError(f"{path}: no summary yet; run snakemake or the stages up to summarize.")
     summary, _ = read_table(path)
-    show(summary, format=options.format, definition=options.definition, sort=options.sort, plot=options.plot)
+    chosen = {name: getattr(options, name) for name in ("format", "definition", "sort", "plot")}
+    show(summary, **chosen, stream=sys.stdout)
 
 
 def _recorded(path: Path) -> provenance.Provenance:

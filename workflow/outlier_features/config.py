@@ -119,6 +119,8 @@ class Corpus(Strict):
         _exactly_one(self, "package", "path", "hub")
         _belongs(self, "hub", "name")
         _belongs(self, "hub", "revision")
+        if self.hub and (self.files or self.training):
+            raise ValueError("files and training pick files of a package or a directory; a hub data set has none")
         if self.package and not self.files:
             raise ValueError("package needs files: which of its files hold the text")
         if self.stride is not None and self.stride > self.length:
@@ -176,6 +178,8 @@ class Config(Strict):
             values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror}); run from the top of the project.") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
         except yaml.YAMLError as error:
             raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
         return cls.check(values, str(path))
@@ -186,7 +190,7 @@ class Config(Strict):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError("\n".join(f"{where}: {_explain(cls, found)}" for found in error.errors())) from error
+            raise ConfigError("\n".join(f"{where}: {_explain(cls, found)}" for found in _outermost(error))) from error
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -259,6 +263,13 @@ def _suggestion(name: str, known: Mapping[str, object]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def _outermost(error: ValidationError) -> list[Any]:
+    """Return the mistakes without those that only follow from one further inside."""
+    found = error.errors()
+    inside = {other["loc"][:depth] for other in found for depth in range(1, len(other["loc"]))}
+    return [each for each in found if each["loc"] not in inside]
+
+
 def _explain(root: type[BaseModel], error: Any) -> str:
     """Return one mistake in words: where, what, and what would be right."""
     where = ".".join(str(part) for part in error["loc"] if part != "[key]")
@@ -272,15 +283,12 @@ def _explain(root: type[BaseModel], error: Any) -> str:
 
 def _fields_at(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Return the keys allowed at a place in the configuration."""
-    kinds: dict[str, type[BaseModel]] = {
+    sections: dict[int | str, type[BaseModel]] = {
         "experiments": Experiment,
         "models": Model,
         "corpora": Corpus,
         "definitions": Definition,
         "capture": Capture,
-        "train": Recipe,
     }
-    kind = root
-    for part in path:
-        kind = kinds.get(str(part), kind)
-    return list(kind.model_fields)
+    kind = sections[path[0]] if path else root
+    return list((Recipe if path[2:3] == ("train",) else kind).model_fields)

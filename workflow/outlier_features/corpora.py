@@ -58,7 +58,10 @@ def documents(corpus: Corpus, part: Literal["files", "training"] = "files") -> I
     if not root.exists():
         raise SourceError(f"{root}: no such file or directory; check the path of the corpus in config.yaml.")
     patterns = getattr(corpus, part)
-    paths = [root] if root.is_file() else sorted({path for pattern in patterns for path in root.glob(pattern)})
+    matches = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
+    if root.is_file() and part == "training":
+        raise SourceError(f"{root}: one file is what is measured on; give a directory with files and training.")
+    paths = [root] if root.is_file() else sorted(matches)
     if not paths:
         raise SourceError(f"{root}: no file matches {', '.join(patterns) or 'an empty list'} ({part} of the corpus).")
     for path in paths:
@@ -72,10 +75,15 @@ def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -
     """
     from transformers import AutoConfig, AutoTokenizer  # seconds to import; readers of windows do without
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+        settings = AutoConfig.from_pretrained(checkpoint, local_files_only=True).get_text_config()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(f"{checkpoint}: no tokenizer and config.json that transformers can read ({reason}).") from error
     if not tokenizer.is_fast:
         raise SourceError(f"{checkpoint}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
-    context = getattr(AutoConfig.from_pretrained(checkpoint).get_text_config(), "max_position_embeddings", None)
+    context = getattr(settings, "max_position_embeddings", None)
     if context and corpus.length > context:
         raise ConfigError(
             f"corpora: length {corpus.length} is longer than the context of {checkpoint.name} ({context} tokens); "
@@ -167,18 +175,25 @@ def _bos(tokenizer: Any, wish: Literal["auto", "always", "never"]) -> int | None
 
 def _from_file(path: Path, column: str) -> Iterator[str]:
     try:
-        if path.suffix == ".jsonl":
-            with path.open(encoding="utf-8") as lines:
-                yield from (json.loads(line)[column] for line in lines if line.strip())
-        elif path.suffix == ".parquet":
-            for batch in pq.ParquetFile(path).iter_batches(columns=[column]):
-                yield from batch[column].to_pylist()
-        else:
-            yield path.read_text(encoding="utf-8")
-    except (KeyError, ValueError, pa.ArrowException) as error:
-        raise SourceError(
-            f"{path}: cannot be read as text ({' '.join(str(error).split())}); is column right?"
-        ) from error
+        for text in _values(path, column):
+            if not isinstance(text, str):
+                raise TypeError(f"{column} holds {text!r:.40}, not text")
+            yield text
+    except (KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path}: cannot be read as text ({reason}); is the column right?") from error
+
+
+def _values(path: Path, column: str) -> Iterator[Any]:
+    """Yield what a file has in the column; the whole of a plain text file."""
+    if path.suffix == ".jsonl":
+        with path.open(encoding="utf-8") as lines:
+            yield from (json.loads(line)[column] for line in lines if line.strip())
+    elif path.suffix == ".parquet":
+        for batch in pq.ParquetFile(path).iter_batches(columns=[column]):
+            yield from batch[column].to_pylist()
+    else:
+        yield path.read_text(encoding="utf-8")
 
 
 def _from_hub(corpus: Corpus) -> Iterator[str]:

@@ -162,6 +162,8 @@ class Name:
     y: float
     size: float = NAME
     color: str = INK
+    floor: float = -np.inf
+    """The name stays above this height."""
 
 
 def write_names(
@@ -178,15 +180,16 @@ def write_names(
     look: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 6, "path_effects": [halo]}
     texts = [axes.annotate(n.text, (n.x, n.y), size=n.size, color=n.color, **look) for n in names]
     anchors_N2 = _on_page(axes, [(name.x, name.y) for name in names])
-    boxes_NK4 = np.stack([_around(anchor, _extent(text)) for anchor, text in zip(anchors_N2, texts, strict=True)])
+    frames = [_frame(axes, name.floor) for name in names]
+    tried = zip(anchors_N2, texts, frames, strict=True)
+    boxes_NK4 = np.stack([_around(anchor, _extent(text), frame) for anchor, text, frame in tried])
     dots = np.concatenate([np.empty((0, 2)), *(_dotted(*_on_page(axes, line)) for line in lines)])
-    frame = axes.get_window_extent().get_points().ravel() * 72 / DPI
-    alone_NK = _alone(boxes_NK4, anchors_N2, frame, _on_page(axes, marks), dots)
+    alone_NK = _alone(boxes_NK4, anchors_N2, _on_page(axes, marks), dots)
     chosen_N = _settle(alone_NK, _conflicts(boxes_NK4, anchors_N2))
     for text, anchor, box in zip(texts, anchors_N2, boxes_NK4[np.arange(len(names)), chosen_N], strict=True):
         text.set_anncoords("offset points")
-        text.set_position(tuple(_middles(box) - anchor))
-        edge = np.clip(anchor, box[:2], box[2:]) - anchor
+        text.set_position(tuple((box[:2] + box[2:]) / 2 - anchor))
+        edge = _nearest(anchor, box) - anchor
         if np.hypot(*edge) > LEADER_FROM:
             leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": MARKER_SIZE / 2}
             axes.annotate("", text.xy, tuple(edge), textcoords="offset points", arrowprops=leader)
@@ -198,33 +201,41 @@ DISTANCES = (8, 12, 18, 26, 37, 52, 74, 105)
 """How far from its point a name may go, in points."""
 ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
 """Where around its point a name may stand, in degrees, the easiest to read first."""
-COVERING, CROSSING, CLOSENESS, DOT = 1000.0, 60.0, 8.0, 4.0
+COVERING, CROSSING, CLOSENESS, DOT = 1000.0, 100.0, 8.0, 4.0
 """What it costs a name to cover another or a mark, to cross one with its leader, to be a point nearer to another mark
 than is clear, and to cover three points of a line; each in points of distance that it would rather move away."""
-STARTS = 60
+STARTS = 100
 """Orders in which the names are tried; the cheapest outcome is kept."""
 
 
-def _around(anchor: Floats, size: Floats) -> Floats:
-    """Return boxes [K, 4] of one size around a point, the nearest first."""
+def _frame(axes: Axes, floor: float) -> Floats:
+    """Return the box that a name has to stay in: the panel, down to `floor` in data coordinates."""
+    frame = axes.get_window_extent().get_points().ravel() * 72 / DPI + [4, 4, -4, -4]
+    if floor > axes.get_ylim()[0]:
+        frame[1] = _on_page(axes, [(axes.get_xlim()[0], floor)])[0, 1]
+    return frame
+
+
+def _around(anchor: Floats, size: Floats, frame: Floats) -> Floats:
+    """Return boxes [K, 4] of one size around a point, the nearest first, pushed into the frame."""
     angles = np.radians(ANGLES)
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1).round(9)
     aside = np.clip(1.5 * directions, -1, 1) * size / 2  # half a box, so that its edge keeps the distance
     middles = np.concatenate([anchor + distance * directions + aside for distance in DISTANCES])
+    middles = np.clip(middles, frame[:2] + size / 2, np.maximum(frame[2:], frame[:2] + size) - size / 2)
     return np.hstack([middles - size / 2, middles + size / 2])
 
 
-def _alone(boxes_NK4: Floats, anchors_N2: Floats, frame: Floats, marks_M2: Floats, dots_M2: Floats) -> Floats:
+def _alone(boxes_NK4: Floats, anchors_N2: Floats, marks_M2: Floats, dots_M2: Floats) -> Floats:
     """Return what each place [N, K] costs whatever the other names do."""
     marks_M4 = np.hstack([marks_M2 - 0.6 * MARKER_SIZE, marks_M2 + 0.6 * MARKER_SIZE])
     costs = np.tile(np.repeat(DISTANCES, len(ANGLES)).astype(float), (len(boxes_NK4), 1))
     for cost, boxes, anchor in zip(costs, boxes_NK4, anchors_N2, strict=True):
         is_other = ~_inside(anchor, marks_M4)
         others, places = marks_M4[is_other], marks_M2[is_other]
-        gaps = np.hypot(*np.moveaxis(np.clip(places, boxes[:, None, :2], boxes[:, None, 2:]) - places, -1, 0))
-        out = np.maximum(frame[:2] - boxes[:, :2], boxes[:, 2:] - frame[2:]).max(axis=1)
-        cost += COVERING * (_shared(boxes, marks_M4) > 0).sum(axis=1) + COVERING * np.clip(out + 2, 0, None)
-        cost += CROSSING * _crosses(anchor, _middles(boxes), others).sum(axis=1)
+        gaps = np.hypot(*np.moveaxis(_nearest(places, boxes[:, None]) - places, -1, 0))
+        cost += COVERING * (_shared(boxes, marks_M4) > 0).sum(axis=1)
+        cost += CROSSING * _crosses(anchor, _nearest(anchor, boxes), others).sum(axis=1)
         cost += CLOSENESS * np.clip(LEADER_FROM - gaps, 0, None).sum(axis=1)
         cost += DOT * _inside(dots_M2, boxes[:, None]).sum(axis=1)
     return costs
@@ -234,12 +245,12 @@ def _conflicts(boxes_NK4: Floats, anchors_N2: Floats) -> Floats:
     """Return what each pair of places [N, K, N, K] of two names costs: a symmetric matrix."""
     names, places = boxes_NK4.shape[:2]
     costs = np.zeros((names, places, names, places), dtype=np.float32)
-    middles = _middles(boxes_NK4)
+    ends_NK2 = _nearest(anchors_N2[:, None], boxes_NK4)
     for i, j in itertools.combinations(range(names), 2):
         shared = _shared(boxes_NK4[i], boxes_NK4[j])
-        crossed = 1.0 * _crosses(anchors_N2[i], middles[i], boxes_NK4[j])
-        crossed += _crosses(anchors_N2[j], middles[j], boxes_NK4[i]).T
-        crossed += _leaders_cross(anchors_N2[i], middles[i], anchors_N2[j], middles[j])
+        crossed = 1.0 * _crosses(anchors_N2[i], ends_NK2[i], boxes_NK4[j])
+        crossed += _crosses(anchors_N2[j], ends_NK2[j], boxes_NK4[i]).T
+        crossed += _leaders_cross(anchors_N2[i], ends_NK2[i], anchors_N2[j], ends_NK2[j])
         costs[i, :, j] = COVERING * (shared > 0) + shared + CROSSING * crossed
         costs[j, :, i] = costs[i, :, j].T
     return costs.astype(float)
@@ -303,8 +314,9 @@ def _dotted(start: Floats, end: Floats) -> Floats:
     return np.linspace(start, end, 2 + int(np.hypot(*(end - start)) / 3))
 
 
-def _middles(boxes: Floats) -> Floats:
-    return np.asarray((boxes[..., :2] + boxes[..., 2:]) / 2)
+def _nearest(places: Floats, boxes: Floats) -> Floats:
+    """Return the place of each box that is nearest to a place outside: where its leader ends."""
+    return np.clip(places, boxes[..., :2], boxes[..., 2:])
 
 
 def _extent(text: Text) -> Floats:

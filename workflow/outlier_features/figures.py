@@ -246,15 +246,18 @@ def _draw_points(axes: Axes, points: pd.DataFrame, measure: str) -> None:
     for (kind, look), is_published in itertools.product(KINDS.items(), (True, False)):
         group = points[(points["kind"] == kind) & (points["is_published"] == is_published)]
         axes.plot(group["x"], group["y"], **_mark(look, is_published), clip_on=False, zorder=4 if is_published else 5)
-    names = [
-        Name(row["label"], row["x"], row["y"], *((SMALL_NAME, GREY) if row["is_published"] else (NAME, INK)))
-        for _, row in points[~points["is_joined"]].iterrows()
-    ]
+    names = [_name(row) for _, row in points[~points["is_joined"]].iterrows()]
     shift = ((PHASE_SHIFT, axes.get_ylim()[0]), (PHASE_SHIFT, 100.0))
     marks = list(zip(points["x"], points["y"], strict=True))
     if points.empty:
         axes.text(0.3, 0.5, "no model to show", transform=axes.transAxes, ha="center", va="center")
     write_names(axes, names, marks, [bar for _, bar in bars] + joins + [shift])
+
+
+def _name(row: pd.Series) -> Name:
+    """Return how a point is named: published ones small and grey, and only models without outliers on the shelf."""
+    size, color = (SMALL_NAME, GREY) if row["is_published"] else (NAME, INK)
+    return Name(row["label"], row["x"], row["y"], size, color, floor=SHELF if row["is_empty"] else 0)
 
 
 def _intervals(points: pd.DataFrame, measure: str) -> list[tuple[str, Segment]]:

@@ -40,8 +40,9 @@ def level(threshold: float, values: tuple[float, ...], *, round_to_bfloat16: boo
     """Return the index of `threshold` in the grid `values`. Raises ConfigError if it is not on the grid."""
     wanted = rounded(threshold) if round_to_bfloat16 else exact(threshold)
     if wanted not in values:
+        offered = ", ".join(f"{value:g}" for value in values if rounded(value) in values and rounded(value) != value)
         raise ConfigError(
-            f"threshold {threshold:g} is not on the grid of this capture ({', '.join(f'{v:g}' for v in values)}); "
+            f"threshold {threshold:g} is not on the grid of this capture ({offered}); "
             "choose one of these, or add it under capture in config.yaml and capture again."
         )
     return values.index(wanted)
@@ -52,3 +53,9 @@ def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
     even = (bits >> 16) & 1
     return ((bits + 0x7FFF + even) & 0xFFFF0000).view(np.float32)
+
+
+def inverse_rms(rms: np.ndarray) -> np.ndarray:
+    """Return 1 / rms as the float32 that magnitudes are scaled by; 0 for a tensor of zeros (or of subnormal values)."""
+    normal = np.asarray(rms) > np.finfo(np.float32).tiny * 4
+    return np.divide(1.0, rms, out=np.zeros_like(rms, dtype=np.float64), where=normal).astype(np.float32)

@@ -12,6 +12,7 @@ import torch
 from numba import njit
 
 from outlier_features import statistics
+from outlier_features.grid import inverse_rms
 from outlier_features.statistics import Grids, Histogram, MedianStatistics, Reached, SiteStatistics
 
 _MAGNITUDE = np.int32(0x7FFFFFFF)  # drops the sign bit; finite magnitudes order as these integers do
@@ -51,7 +52,7 @@ def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None
     if reached is not None:
         absolute_G, relative_G = (np.array(grid, np.float32) for grid in (grids.absolute, grids.relative))
         counts = [np.zeros((channels, len(grid) + 1), np.int32) for grid in (absolute_G, relative_G)]
-        scale = np.float32(statistics.inverse(rms))
+        scale = inverse_rms(np.float64(rms))
         reached_TC = reached.absolute_TC.numpy(), reached.relative_TC.numpy()
         _hits(values, bits, absolute_G, relative_G, scale, maximum_T, *counts, *reached_TC)
         result["hits"], result["rms_hits"] = (_histogram(count) for count in counts)

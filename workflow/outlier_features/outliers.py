@@ -12,7 +12,7 @@ import pandas as pd
 from outlier_features.bootstrap import estimate, resampling_counts
 from outlier_features.config import Definition
 from outlier_features.errors import ConfigError
-from outlier_features.grid import exact, level, round_to_bfloat16
+from outlier_features.grid import exact, inverse_rms, level, round_to_bfloat16
 from outlier_features.shards import BlockTable, HitTable, SiteTable, Statistics
 
 TWIN = "_rms"
@@ -265,9 +265,8 @@ class _Gathering:
         high, low = np.maximum(first, site.matrix("max")), np.minimum(first, site.matrix("min"))
         if self._criterion.rounded:
             high, low = round_to_bfloat16(high), round_to_bfloat16(low)
-        inverse = np.divide(1.0, rms, out=np.zeros_like(rms), where=rms > 0)
-        scale = inverse if self._criterion.relative else np.ones_like(rms)
-        found = {"hits": self._reaching(hits), "high": high, "low": low, "scale": scale.astype(np.float32)}
+        scale = inverse_rms(rms) if self._criterion.relative else np.ones(len(rms), np.float32)
+        found = {"hits": self._reaching(hits), "high": high, "low": low, "scale": scale}
         for key, values in found.items():
             self._parts[key].append(values)
         self._tensors.append((block, name))

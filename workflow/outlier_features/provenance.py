@@ -43,7 +43,7 @@ def require(found: Mapping[str, Any], artefact: str, expected: str, path: object
 
 def encode(provenance: Provenance) -> dict[bytes, bytes]:
     """Return provenance as Arrow schema metadata."""
-    return {KEY: json.dumps(provenance, sort_keys=True).encode()}
+    return {KEY: json.dumps(provenance).encode()}
 
 
 def decode(schema_metadata: Mapping[bytes, bytes] | None) -> Provenance:

@@ -10,7 +10,10 @@ This is the reference; `kernels` holds the fast form of the same functions.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+
+from outlier_features.grid import inverse_rms
 
 MASSIVE_FLOOR = 100.0
 """A massive activation exceeds this magnitude (Sun et al. 2024) ..."""
@@ -170,7 +173,7 @@ def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None
     )
     if reached is None:
         return statistics
-    scaled_TC = magnitude_TC * inverse(rms)
+    scaled_TC = magnitude_TC * float(inverse_rms(np.float64(rms)))
     absolute_G, relative_G = grids.tensors(x_TC.device)
     return SiteStatistics(
         **vars(statistics)
@@ -219,11 +222,6 @@ def middle(ordered: torch.Tensor) -> torch.Tensor:
     """Return the median along the last axis of ascending values (the mean of the two middle ones for an even count)."""
     count = ordered.shape[-1]
     return (ordered[..., (count - 1) // 2].double() + ordered[..., count // 2].double()) / 2
-
-
-def inverse(rms: float) -> float:
-    """Return 1 / rms as the float32 that magnitudes are scaled by; 0 for a tensor of zeros."""
-    return float(torch.tensor(1 / rms if rms > 0 else 0.0, dtype=torch.float32))
 
 
 def _count(magnitude_TC: torch.Tensor, grid_G: torch.Tensor, reached_TC: torch.Tensor) -> Histogram:

@@ -1,0 +1,119 @@
+"""The command line runs every stage without Snakemake, to the results Snakemake would write."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from outlier_features import cli
+from outlier_features.errors import ConfigError, StaleFile
+
+PROJECT = Path(__file__).parents[1]
+SENTENCE = "Outlier features of a language model live in a few channels; they are large, and déjà vu. "
+ARCHITECTURE = {
+    "model_type": "qwen3_moe",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "moe_intermediate_size": 24,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+}
+STAGES = ("train", "tokenize", "capture", "reduce", "summarize", "plot")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a config of one small trained model, run to the end by the command line."""
+    folder = tmp_path_factory.mktemp("project")
+    config = yaml.safe_load((PROJECT / "config.yaml").read_text())
+    recipe = {"corpus": "words", "vocabulary": 300, "steps": 2, "batch": 2, "length": 16, "learning_rate": 0.01}
+    config["experiments"] = {"demo": {"models": ["moe"], "corpus": "words"}}
+    config["models"] = {"moe": {"dtype": "float32", "train": recipe | {"architecture": ARCHITECTURE}}}
+    text = {"path": "text", "files": ["a.txt"], "training": ["b.txt"]}
+    config["corpora"] = {"words": text | {"sequences": 3, "length": 24}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "text").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (folder / "text" / name).write_text(SENTENCE * 60)
+    (folder / "resources").symlink_to(PROJECT / "resources")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in STAGES:
+            cli.main([stage])
+    return folder
+
+
+def test_every_result_is_there(project: Path) -> None:
+    names = {path.relative_to(project / "results").as_posix() for path in (project / "results").rglob("*")}
+    expected = {"checkpoints/moe/source.json", "words/tokens/moe.arrow", "words/statistics/moe.json"}
+    expected |= {"words/statistics/moe/block-001.arrow", "words/statistics/moe/losses.arrow"}
+    expected |= {f"words/{table}/moe.parquet" for table in ("outliers", "channels", "layers")}
+    expected |= {f"words/summary.{suffix}" for suffix in ("parquet", "csv", "json")}
+    expected |= {"plots/moe_vs_dense.png", "plots/moe_vs_dense.svg", "plots/channel_map/moe.png"}
+    assert expected <= names
+    assert not [name for name in names if "unfinished" in name]
+
+
+def test_the_summary_has_a_row_per_definition_and_says_what_the_model_is(project: Path) -> None:
+    summary = pd.read_parquet(project / "results/words/summary.parquet")
+    names = ["arb8020", "llm_int8", "llm_int8_paper"]
+    assert summary["definition"].tolist() == [*names, *(f"{name}_rms" for name in names)]
+    row = summary.iloc[0]
+    assert (row["kind"], row["experts"], row["top_k"]) == ("moe", 4, 2)
+    experts = 2 * 4 * 3 * 24 * 32
+    assert row["total_params"] - row["active_params"] == experts / 2
+    assert row["sparsity"] == row["active_params"] / row["total_params"]
+    columns = (
+        "outlier_count",
+        "distinct_channels",
+        "mean_layer_pct",
+        "mean_layer_pct_low",
+        "perplexity",
+        "kurtosis_max",
+    )
+    assert set(columns) <= set(summary.columns)
+    assert json.loads((project / "results/words/summary.json").read_text())["models"][0]["model"] == "moe"
+    assert len(pd.read_csv(project / "results/words/summary.csv")) == 6
+
+
+def test_a_second_run_makes_nothing_again(project: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(project)
+    times = {path: path.stat().st_mtime_ns for path in Path("results/words").rglob("*") if path.is_file()}
+    for stage in STAGES[:-1]:
+        cli.main([stage])
+    assert "making" not in capsys.readouterr().out
+    assert times == {path: path.stat().st_mtime_ns for path in Path("results/words").rglob("*") if path.is_file()}
+
+
+def test_a_stage_whose_input_is_stale_is_refused_by_name(project: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(project)
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    config["corpora"]["words"]["sequences"] = 2
+    changed = tmp_path / "config.yaml"
+    changed.write_text(yaml.safe_dump(config))
+    with pytest.raises(StaleFile, match=r"results/words/statistics/moe\.json: made from other"):
+        cli.main(["--config", str(changed), "reduce"])
+
+
+def test_show_prints_the_summary(project: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(project)
+    cli.main(["show", "--definition", "llm_int8"])
+    assert "moe" in capsys.readouterr().out
+    cli.main(["show", "--format", "json"])
+    assert len(json.loads(capsys.readouterr().out)) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["capture", "mo"], "unknown model 'mo'.*moe"), (["--experiment", "x", "show"], "experiment: unknown 'x'")],
+)
+def test_a_wrong_name_is_one_line(arguments: list[str], words: str, project: Path, monkeypatch) -> None:
+    monkeypatch.chdir(project)
+    with pytest.raises(ConfigError, match=words):
+        cli.main(arguments)

@@ -1,0 +1,167 @@
+"""The rules of the workflow and the edges of the library: who may import what, and which paths they agree on."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import outlier_features
+import pytest
+from outlier_features import layout
+
+REPOSITORY = Path(__file__).parents[1]
+WORKFLOW = REPOSITORY / "workflow"
+RULE_FILES = sorted((WORKFLOW / "rules").glob("*.smk"))
+SCRIPTS = sorted((WORKFLOW / "scripts").glob("*.py"))
+RULES = {
+    name: body
+    for path in RULE_FILES
+    for name, body in re.findall(r"^rule (\w+):\n((?:[ \t].*\n|\n)*)", path.read_text(encoding="utf-8"), re.MULTILINE)
+}
+"""Every rule by its name, as text."""
+
+LAYOUT = {
+    "results/checkpoints/{model}/source.json": layout.source("{model}"),
+    "results/{corpus}/tokens/{model}.arrow": layout.tokens("{corpus}", "{model}"),
+    "results/{corpus}/statistics/{model}.json": layout.manifest("{corpus}", "{model}"),
+    "results/{corpus}/outliers/{model}.parquet": layout.outliers("{corpus}", "{model}"),
+    "results/{corpus}/channels/{model}.parquet": layout.channels("{corpus}", "{model}"),
+    "results/{corpus}/layers/{model}.parquet": layout.layers("{corpus}", "{model}"),
+    "results/{corpus}/perplexity/{model}.json": layout.perplexity("{corpus}", "{model}"),
+    "results/{corpus}/summary.parquet": layout.summary("{corpus}", "parquet"),
+    "results/{corpus}/summary.csv": layout.summary("{corpus}", "csv"),
+    "results/{corpus}/summary.json": layout.summary("{corpus}", "json"),
+    "results/plots/{figure}.png": layout.figure("{figure}", "png"),
+    "results/plots/{figure}.svg": layout.figure("{figure}", "svg"),
+    "results/plots/{figure}/{model}.png": layout.figure("{figure}", "png", "{model}"),
+    "results/plots/{figure}/{model}.svg": layout.figure("{figure}", "svg", "{model}"),
+}
+"""What the rules write, as their literal paths, and what the library says of the same."""
+
+
+def directive(rule: str, name: str) -> str:
+    """Return the text below a directive of a rule, empty if it has none."""
+    found = re.search(rf"^    {name}:(.*\n(?:        .*\n)*)", RULES[rule], re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def literal_paths(text: str) -> set[str]:
+    """Return the paths of results in a text, with plain wildcards also where an f-string or collect holds them."""
+    plain = text.replace("{{", "{").replace("}}", "}").replace("{CORPUS}", "{corpus}")
+    return set(re.findall(r'"(results/[^"]*)"', plain))
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process that finds the library as scripts do."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(WORKFLOW)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_rules_are_found() -> None:
+    stages = ["fetch", "train", "tokenize", "capture", "reduce", "perplexity", "summarize", "plot", "plot_model"]
+    assert set(stages) <= set(RULES)
+    declared = sum(path.read_text(encoding="utf-8").count("\nrule ") for path in RULE_FILES)
+    assert declared == len(RULES)
+
+
+def test_the_snakefile_includes_every_rule_file() -> None:
+    included = re.findall(r'include: "(.*)"', (REPOSITORY / "Snakefile").read_text(encoding="utf-8"))
+    assert sorted(included) == [path.relative_to(REPOSITORY).as_posix() for path in RULE_FILES]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_is_the_script_of_its_name(rule: str) -> None:
+    assert directive(rule, "script").strip() == f'"../scripts/{rule}.py"'
+    assert (WORKFLOW / "scripts" / f"{rule}.py").is_file()
+    for other in ("shell", "run", "notebook", "wrapper"):
+        assert directive(rule, other) == ""
+
+
+def test_every_script_belongs_to_a_rule() -> None:
+    assert {path.stem for path in SCRIPTS} == set(RULES)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_only_param_of_a_rule_is_its_lineage(rule: str) -> None:
+    assert re.fullmatch(r"\s*lineage=lambda wildcards: lineages\.\w+\([^()]*\),\s*", directive(rule, "params"))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_has_a_log_of_its_own(rule: str) -> None:
+    (log,) = literal_paths(directive(rule, "log"))
+    assert log.startswith(f"results/logs/{rule}/")
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_runs_in_the_pinned_environment(rule: str) -> None:
+    assert directive(rule, "conda").strip() == '"../../envs/outlier-features.yaml"'
+    assert (REPOSITORY / "envs/outlier-features.yaml").is_file()
+
+
+@pytest.mark.parametrize("path", [*RULE_FILES, REPOSITORY / "Snakefile"], ids=lambda path: path.name)
+@pytest.mark.parametrize("function", ["ancient", "directory"])
+def test_no_input_is_exempt_from_being_compared(path: Path, function: str) -> None:
+    # an ancient input is never compared, a directory only by its file time
+    assert not re.search(rf"\b{function}\(", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("literal", LAYOUT)
+def test_the_library_names_the_path_of_a_result_as_the_rules_do(literal: str) -> None:
+    assert LAYOUT[literal].as_posix() == literal
+
+
+def test_the_rules_write_what_the_library_names_and_nothing_else() -> None:
+    assert set.union(*(literal_paths(directive(rule, "output")) for rule in RULES)) == set(LAYOUT)
+
+
+def test_the_rules_read_what_other_rules_write() -> None:
+    assert set.union(*(literal_paths(directive(rule, "input")) for rule in RULES)) <= set(LAYOUT)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_hands_over_and_does_not_think(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 30
+    forbidden = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda | ast.While | ast.Try
+    assert [node for node in ast.walk(ast.parse(text)) if isinstance(node, forbidden)] == []
+
+
+def test_a_machine_without_snakemake_and_datasets_can_capture() -> None:
+    ended = run(
+        "import sys\n"
+        "sys.modules['snakemake'] = sys.modules['datasets'] = None\n"
+        "import outlier_features.capture, outlier_features.cli"
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_tables_and_figures_do_without_torch_and_every_figure_has_its_rule() -> None:
+    ended = run(
+        "import json, sys\n"
+        "import outlier_features.figures, outlier_features.tables\n"
+        "loaded = [name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules]\n"
+        "figures = {name: figure.scope for name, figure in outlier_features.figures.FIGURES.items()}\n"
+        "print(json.dumps([loaded, figures]))"
+    )
+    assert ended.returncode == 0, ended.stderr
+    loaded, figures = json.loads(ended.stdout)
+    assert loaded == []
+    rules = (WORKFLOW / "rules/figures.smk").read_text(encoding="utf-8")
+    for scope, constant in {"experiment": "EXPERIMENT_FIGURES", "model": "MODEL_FIGURES"}.items():
+        (listed,) = re.findall(rf"^{constant} = (\[.*?\])$", rules, re.MULTILINE | re.DOTALL)
+        assert sorted(ast.literal_eval(listed)) == sorted(name for name, found in figures.items() if found == scope)
+
+
+def test_the_library_is_that_of_this_checkout_and_installed_nowhere() -> None:
+    assert Path(outlier_features.__file__) == WORKFLOW / "outlier_features/__init__.py"
+    with pytest.raises(metadata.PackageNotFoundError):
+        metadata.distribution("outlier-features")
