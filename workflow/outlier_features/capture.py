@@ -173,7 +173,7 @@ class _Observer:
             for index, window in enumerate(self._windows):
                 reached = [self._reached[site, index] for site in coverage]
                 if all(part.absolute_TC.shape[1] == channels for part in reached):
-                    rows.append({"sites": "+".join(coverage), "window": window} | self._covered(reached))
+                    rows.append({"sites": "+".join(sorted(coverage)), "window": window} | self._covered(reached))
         shards.write(self._directory / shards.COVERAGE, shards.COVERAGE_SCHEMA, rows, self._origin)
 
     def _covered(self, parts: Sequence[Reached]) -> dict[str, Any]:

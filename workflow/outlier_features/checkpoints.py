@@ -100,7 +100,8 @@ def _from_package(requirement: str, file: str, output: Path) -> dict[str, Any]:
 def _from_directory(directory: Path, output: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory; check path in config.yaml.")
-    _link_all(directory, output)
+    for path in _files(directory):
+        shutil.copy2(path, output / path.name)  # no link: who edits the original in place would change the copy
     return {"path": str(directory)}
 
 
@@ -119,19 +120,21 @@ def _from_hub(repository: str, revision: str | None, output: Path) -> dict[str, 
             f"{where}: cannot be downloaded ({type(error).__name__}: {reason}); check the network, HF_ENDPOINT and the "
             "revision, then run again: what is already there is kept."
         ) from error
-    _link_all(snapshot, output)
+    for path in _files(snapshot):
+        _link(path.resolve(), output / path.name)
     return {"hub": repository, "revision": revision, "commit": snapshot.name}
 
 
-def _link_all(source: Path, output: Path) -> None:
-    """Give `output` the files of `source`: as hard links where the file system can, else as copies."""
-    for path in sorted(source.iterdir()):
-        if not path.is_file() or path.name == SOURCE:
-            continue
-        try:
-            os.link(path.resolve(), output / path.name)
-        except OSError:
-            shutil.copy2(path.resolve(), output / path.name)
+def _files(directory: Path) -> list[Path]:
+    return [path for path in sorted(directory.iterdir()) if path.is_file() and path.name != SOURCE]
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` a hard link to a file of the hub's cache where the file system can, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _indexed(directory: Path) -> set[str]:

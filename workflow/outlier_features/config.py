@@ -20,7 +20,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Share = Annotated[float, Field(ge=0, le=1)]
-Thresholds = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1, max_length=120)]
+Threshold = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
+Thresholds = Annotated[tuple[Threshold, ...], Field(min_length=1, max_length=120)]
 
 
 class Strict(BaseModel):
@@ -133,7 +134,7 @@ class Definition(Strict):
 
     sites: tuple[SiteName, ...] = Field(min_length=1)
     """The tensors that count as layers: these sites of every block."""
-    threshold: float = Field(default=6.0, gt=0)
+    threshold: Threshold = 6.0
     min_layers: Share = 0.25
     min_positions: Share = 0.06
     scope: Literal["pooled", "sequence"] = "pooled"
@@ -211,7 +212,7 @@ class Config(Strict):
         for name, definition in self.definitions.items():
             for site in definition.sites:
                 if site not in self.capture.sites:
-                    raise ValueError(f"definitions.{name}.sites: {site} is not among capture.sites")
+                    raise ValueError(f"definitions.{name}.sites: {site} is not among capture.sites; add it there")
             for key in ("thresholds", "rms_thresholds"):
                 on_grid = getattr(self.capture, key)
                 if exact(definition.threshold) not in grid(on_grid):
@@ -239,7 +240,7 @@ class Config(Strict):
     @property
     def coverages(self) -> tuple[tuple[SiteName, ...], ...]:
         """The sets of sites over which definitions ask whether a position is hit in any tensor."""
-        return tuple(sorted({definition.sites for definition in self.definitions.values()}))
+        return tuple(sorted({tuple(sorted(definition.sites)) for definition in self.definitions.values()}))
 
 
 def _exactly_one(entry: BaseModel, *keys: str) -> None:

@@ -61,6 +61,8 @@ def documents(corpus: Corpus, part: Literal["files", "training"] = "files") -> I
     matches = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
     if root.is_file() and part == "training":
         raise SourceError(f"{root}: one file is what is measured on; give a directory with files and training.")
+    if part == "training" and (both := matches & {path for pattern in corpus.files for path in root.glob(pattern)}):
+        raise SourceError(f"{min(both)}: is in files and in training; text that is trained on is not measured on.")
     paths = [root] if root.is_file() else sorted(matches)
     if not paths:
         raise SourceError(f"{root}: no file matches {', '.join(patterns) or 'an empty list'} ({part} of the corpus).")
@@ -80,7 +82,9 @@ def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -
         settings = AutoConfig.from_pretrained(checkpoint, local_files_only=True).get_text_config()
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise SourceError(f"{checkpoint}: no tokenizer and config.json that transformers can read ({reason}).") from error
+        raise SourceError(
+            f"{checkpoint}: no tokenizer and config.json that transformers can read ({reason})."
+        ) from error
     if not tokenizer.is_fast:
         raise SourceError(f"{checkpoint}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
     context = getattr(settings, "max_position_embeddings", None)

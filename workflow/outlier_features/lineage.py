@@ -46,8 +46,9 @@ class Lineages:
 
     def statistics(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the statistics shards. Thresholds of definitions are no part of it."""
+        grids = {name: sorted(getattr(self._config.capture, name)) for name in ("thresholds", "rms_thresholds")}
         settings = {
-            "capture": self._config.capture.canonical(),
+            "capture": self._config.capture.canonical() | grids,
             "counted_sites": self._config.counted_sites,
             "coverages": self._config.coverages,
             "dtype": self._config.models[model].dtype,
@@ -71,7 +72,7 @@ class Lineages:
         labels = {model: [self._config.models[model].label, self._config.models[model].hub] for model in models}
         upstream = {f"reduction {model}": self.reduction(corpus, model) for model in models}
         upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in models}
-        return _lineage("summary", "summarize", labels, **upstream)
+        return _lineage("summary", "summarize", {"models": list(models), "labels": labels}, **upstream)
 
     def figure(self, corpus: str) -> Lineage:
         """Return the lineage of the figures drawn from the summary."""
@@ -131,16 +132,15 @@ def _is_docstring(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def _imported(path: Path) -> Iterator[Path]:
+@cache
+def _imported(path: Path) -> tuple[Path, ...]:
+    names: list[str] = []
     for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            yield from _module_files(name)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return tuple(file for name in names for file in _module_files(name))
 
 
 def _module_files(name: str) -> Iterator[Path]:
@@ -148,7 +148,7 @@ def _module_files(name: str) -> Iterator[Path]:
     package, *parts = name.split(".")
     if package != PACKAGE.name or (parts[:1] and parts[0] in WITHOUT_EFFECT):
         return
-    for depth in range(len(parts) + 1):
+    for depth in range(1, len(parts) + 1):  # the package itself holds nothing but its version
         base = PACKAGE.joinpath(*parts[:depth])
         yield from (path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file())
 

@@ -1,6 +1,7 @@
 """Logs: what a stage says goes to its log file and to the terminal; expected errors are one line, not a traceback."""
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -33,12 +34,21 @@ class Tee:
 
 @contextmanager
 def logged(path: str | Path) -> Iterator[None]:
-    """Copy what is printed to a log file as well; turn an expected error into one line and exit status 1."""
+    """Copy what is printed to a log file as well; turn an expected error into one line and exit status 1.
+
+    The traceback of any other error is kept in the log too.
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with Path(path).open("w", encoding="utf-8") as log:
         tee = Tee(log, sys.stderr)
         with redirect_stdout(tee), redirect_stderr(tee), one_line_errors():  # type: ignore[type-var]
-            yield
+            try:
+                yield
+            except OutlierFeaturesError:
+                raise
+            except Exception:
+                log.write(traceback.format_exc())
+                raise
 
 
 @contextmanager

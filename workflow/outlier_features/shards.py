@@ -135,7 +135,7 @@ class Statistics:
     def coverage(self, sites: Iterable[str]) -> "HitTable":
         """Return, per window, at how many positions each channel reaches a level in any tensor of `sites`."""
         table = self._read(COVERAGE)
-        rows = table.filter(pa.compute.equal(table["sites"], "+".join(sites)))
+        rows = table.filter(pa.compute.equal(table["sites"], "+".join(sorted(sites))))
         if rows.num_rows == 0:
             raise ConfigError(f"this capture did not count positions over {', '.join(sites)} together; capture again.")
         return HitTable(rows.combine_chunks(), int(self.facts["channels"]), self.facts["grids"])
