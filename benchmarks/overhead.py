@@ -1,6 +1,7 @@
-"""What observing costs: a capture against the same engine with nothing observed, in turns, and the capture's memory.
+r"""What observing costs: a capture against the same engine with nothing observed, in turns, and the capture's memory.
 
-PYTHONPATH=workflow python benchmarks/overhead.py results/checkpoints/smollm2-135m results/sotu/tokens/smollm2-135m.arrow
+PYTHONPATH=workflow python benchmarks/overhead.py \
+    results/checkpoints/smollm2-135m results/sotu/tokens/smollm2-135m.arrow
 """
 
 import argparse

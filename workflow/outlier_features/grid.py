@@ -55,7 +55,7 @@ def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + even) & 0xFFFF0000).view(np.float32)
 
 
-def inverse_rms(rms: np.ndarray) -> np.ndarray:
+def inverse_rms(rms: np.ndarray | np.float64) -> np.ndarray:
     """Return 1 / rms as the float32 that magnitudes are scaled by; 0 for a tensor of zeros (or of subnormal values)."""
     normal = np.asarray(rms) > np.finfo(np.float32).tiny * 4
     return np.divide(1.0, rms, out=np.zeros_like(rms, dtype=np.float64), where=normal).astype(np.float32)

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch.nn import functional
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils import deterministic
 from tqdm import tqdm
 from transformers import (
     CONFIG_MAPPING,
@@ -108,7 +109,7 @@ def _fit(model: PreTrainedModel, windows_WT: torch.Tensor, recipe: Recipe) -> li
     optimizer = _optimizer(model, recipe.learning_rate)
     schedule = _schedule(optimizer, recipe.steps)
     model, optimizer, schedule = accelerator.prepare(model.train(), optimizer, schedule)
-    losses = []
+    losses: list[float] = []
     with _progress(recipe) as progress:
         for batch_BT in _batches(windows_WT, recipe):
             cross_entropy, objective = _losses(model, batch_BT.to(accelerator.device))
@@ -175,15 +176,15 @@ def _reproducible(seed: int) -> Iterator[None]:
     """Seed torch and ask for deterministic algorithms while the context is open; afterwards both are as before."""
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         # warn_only: an operation without a deterministic form on CUDA costs repeatability there, not the training
         torch.use_deterministic_algorithms(True, warn_only=True)
         # filling every new tensor with NaN would cost a seventh of the time on a CPU
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield
         finally:
             torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-            torch.utils.deterministic.fill_uninitialized_memory = filled
+            deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
