@@ -14,6 +14,8 @@ from outlier_features.grid import grid
 from outlier_features.statistics import Grids
 from transformers import AutoConfig, AutoModelForCausalLM
 
+torch.set_num_threads(1)  # the tensors are tiny: a second thread only waits for a core
+
 HIDDEN, BLOCKS, VOCABULARY = 40, 3, 160
 WINDOWS, LENGTH = 5, 33
 

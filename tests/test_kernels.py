@@ -19,6 +19,12 @@ INPUTS = {
     "huge": lambda rng, shape: rng.normal(size=shape) * np.where(np.arange(shape[1]) == 0, 1e12, 1.0),
     "massive": lambda rng, shape: rng.normal(size=shape) + 25000.0 * (np.arange(shape[1]) == 1),
 }
+CASES = [
+    (kind, dtype)
+    for kind in INPUTS
+    for dtype in (torch.float32, torch.bfloat16, torch.float16)
+    if dtype != torch.float16 or kind not in ("huge", "massive")  # beyond the range of float16
+]
 SHAPES = [(2, 1), (3, 17), (64, 16), (65, 33), (200, 130)]
 
 
@@ -34,13 +40,10 @@ def as_counts(histogram: Histogram) -> dict[tuple[int, int], int]:
     return dict(zip(keys, histogram.count_N.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", INPUTS)
+@pytest.mark.parametrize(("kind", "dtype"), CASES)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_statistics_equal_float64_numpy(reduction: str, kind: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
-    if kind in ("huge", "massive") and dtype == torch.float16:
-        pytest.skip("beyond the range of float16")
     x_TC = torch.from_numpy(INPUTS[kind](np.random.default_rng(0), shape)).to(dtype)
     wide = x_TC.double().numpy()
     reached = Reached.nothing(*shape, x_TC.device)
