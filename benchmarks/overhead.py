@@ -18,6 +18,7 @@ from outlier_features import engine
 from outlier_features.capture import Settings, capture, token_losses
 from outlier_features.config import Config
 from outlier_features.corpora import read_windows
+from outlier_features.devices import best_device
 from outlier_features.weights import Weights
 
 
@@ -37,8 +38,7 @@ class Nothing:
 def plain(checkpoint: Path, tokens: Path, settings: Settings) -> None:
     """Run the engine over the windows and keep only the losses."""
     ids = [torch.from_numpy(row).long() for row in read_windows(tokens).ids_ST]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    weights = Weights(checkpoint, settings.dtype, device)
+    weights = Weights(checkpoint, settings.dtype, best_device())
     engine.run(weights, ids, lambda index, logits: token_losses(logits, ids[index]), Nothing())
 
 

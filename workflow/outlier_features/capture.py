@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from outlier_features import atomic, checkpoints, engine, kernels, parameters, provenance, shards, sites
+from outlier_features import atomic, checkpoints, devices, engine, kernels, parameters, provenance, shards, sites
 from outlier_features.corpora import TokenWindows, read_windows
 from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteActivations
 from outlier_features.grid import grid
@@ -75,7 +75,7 @@ def capture(
     `windows` picks some of the windows, all by default; `device` is a CUDA device where there is one, else the CPU.
     Raises NonFiniteActivations naming block, site and window.
     """
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or devices.best_device()
     source = checkpoints.read_source(checkpoint, lineage.get("checkpoint"))
     packed = read_windows(tokens, lineage.get("tokens"))
     chosen = list(range(len(packed.ids_ST)) if windows is None else windows)
@@ -86,7 +86,7 @@ def capture(
         model=checkpoint.name,
         source=source,
         dtype=str(settings.dtype).removeprefix("torch."),
-        device=_device_name(device),
+        device=devices.name(device),
         attention=weights.model.config._attn_implementation,
         experts_implementation=getattr(weights.model.config, "_experts_implementation", None),
     )
@@ -270,7 +270,3 @@ def _check_vocabulary(weights: Weights, packed: TokenWindows, tokens: Path) -> N
             f"{tokens}: holds token {largest}, but the embedding of {weights.directory.name} has {size} rows; "
             "tokenizer and model do not belong together."
         )
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

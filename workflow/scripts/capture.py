@@ -4,11 +4,13 @@ from pathlib import Path
 
 from outlier_features.capture import Settings, capture
 from outlier_features.config import Config
+from outlier_features.devices import use_every_core
 from outlier_features.logs import logged
 
 config = Config.check(snakemake.config)
 model = config.models[snakemake.wildcards.model]
 with logged(snakemake.log[0]):
+    use_every_core()
     capture(
         Path(snakemake.input.source).parent,
         Path(snakemake.input.tokens),

@@ -45,7 +45,7 @@ def train(recipe: Recipe, documents: Iterable[str], directory: Path) -> dict[str
     """Train the tokenizer and the model of `recipe` on `documents` and save both into `directory`.
 
     Returns steps, tokens_seen, final_loss (nats a token, without the loss of the routers), seed and vocabulary.
-    The same recipe and documents give the same bits on the same machine. Nothing is written before training has ended.
+    The same recipe, documents, machine and number of threads give the same bits. Nothing is written before the end.
     Raises SourceError if the documents do not fill the windows of one step or the loss does not stay finite, and
     ConfigError if transformers does not know the architecture.
     """
