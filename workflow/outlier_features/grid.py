@@ -11,6 +11,9 @@ import numpy as np
 
 from outlier_features.errors import ConfigError
 
+SMALLEST_RMS = 5e-38
+"""A tensor of a smaller RMS counts as zeros: its inverse is beyond float32."""
+
 BFLOAT16_STEP = 1 << 16
 """One unit in the last place of bfloat16, counted in units of float32."""
 
@@ -57,5 +60,5 @@ def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
 
 def inverse_rms(rms: np.ndarray | np.float64) -> np.ndarray:
     """Return 1 / rms as the float32 that magnitudes are scaled by; 0 for a tensor of zeros (or of subnormal values)."""
-    normal = np.asarray(rms) > np.finfo(np.float32).tiny * 4
-    return np.divide(1.0, rms, out=np.zeros_like(rms, dtype=np.float64), where=normal).astype(np.float32)
+    inverse = 1 / np.maximum(rms, SMALLEST_RMS)
+    return np.where(rms > SMALLEST_RMS, inverse, 0.0).astype(np.float32)

@@ -7,6 +7,8 @@ twenty times and costs four times as much. On any other device the torch referen
 
 # Shapes: T position in a sequence, C channel, G value of a threshold grid.
 
+from functools import cache
+
 import numpy as np
 import torch
 from numba import njit
@@ -50,7 +52,7 @@ def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None
         "position_kurtosis_T": torch.from_numpy(_excess_kurtosis(*sums_T, channels)),
     }
     if reached is not None:
-        absolute_G, relative_G = (np.array(grid, np.float32) for grid in (grids.absolute, grids.relative))
+        absolute_G, relative_G = _grid_arrays(grids)
         counts = [np.zeros((channels, len(grid) + 1), np.int32) for grid in (absolute_G, relative_G)]
         scale = inverse_rms(np.float64(rms))
         reached_TC = reached.absolute_TC.numpy(), reached.relative_TC.numpy()
@@ -66,16 +68,17 @@ def reduce_medians(x_TC: torch.Tensor, site: SiteStatistics) -> MedianStatistics
     bits_TC = x_TC.float().contiguous().view(torch.int32).numpy() & _MAGNITUDE
     bits_TC.sort(axis=1)  # integers: numpy orders them with vector instructions
     channels = bits_TC.shape[1]
-    median_T = _mean_of_magnitudes(bits_TC[:, (channels - 1) // 2], bits_TC[:, channels // 2])
-    middles = (_of_rank(bits_TC, rank) for rank in ((bits_TC.size - 1) // 2, bits_TC.size // 2))
-    median = float(_mean_of_magnitudes(*(np.array([bits], np.int32) for bits in middles))[0])
-    return statistics.medians(x_TC, site, median, torch.from_numpy(median_T))
+    low_T, high_T = bits_TC[:, (channels - 1) // 2].copy(), bits_TC[:, channels // 2].copy()
+    # the median of all values lies between the smallest and the largest median of a row
+    middles = np.array(_middles(bits_TC, low_T.min(), high_T.max()), np.int32)
+    median_abs = float(middles.view(np.float32).mean(dtype=np.float64))
+    median_T = (low_T.view(np.float32).astype(np.float64) + high_T.view(np.float32)) / 2
+    return statistics.medians(x_TC, site, median_abs, torch.from_numpy(median_T))
 
 
-def _mean_of_magnitudes(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return the mean of two arrays of float32 magnitudes given as integers."""
-    pair = np.stack([low, high]).astype(np.int32, copy=False).view(np.float32)
-    return pair.mean(0, dtype=np.float64)
+@cache
+def _grid_arrays(grids: Grids) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(grids.absolute, np.float32), np.array(grids.relative, np.float32)
 
 
 def _histogram(count_CG: np.ndarray) -> Histogram:
@@ -221,19 +224,33 @@ def _raise(channel, level, count, reached):  # type: ignore[no-untyped-def]
 
 
 @njit(boundscheck=False, nogil=True, cache=True)
-def _of_rank(ordered, rank):  # type: ignore[no-untyped-def]
-    """Return the value of that rank in a table of non-negative integers whose rows are in order."""
-    low, high = np.int64(0), np.int64(_MAGNITUDE)
+def _middles(ordered, low, high):  # type: ignore[no-untyped-def]
+    """Return the two middle values, known to be in low..high, of a table of integers whose rows are in order."""
+    rows, columns = ordered.shape
+    rank = (ordered.size - 1) // 2
+    start, stop = np.zeros(rows, np.int64), np.full(rows, columns)  # what is still open of each row
+    split = np.empty(rows, np.int64)
+    low, high = np.int64(low), np.int64(high)
     while low < high:
         middle = (low + high) // 2
         reached = 0
-        for row in ordered:
-            reached += np.searchsorted(row, middle, side="right")
+        for t in range(rows):
+            split[t] = start[t] + np.searchsorted(ordered[t, start[t] : stop[t]], middle, side="right")
+            reached += split[t]
         if reached > rank:
             high = middle
+            stop[:] = split
         else:
             low = middle + 1
-    return low
+            start[:] = split
+    reached = 0
+    following = np.int64(_MAGNITUDE)
+    for t in range(rows):
+        after = np.searchsorted(ordered[t], low, side="right")
+        reached += after
+        if after < columns:
+            following = min(following, np.int64(ordered[t, after]))
+    return low, low if reached > ordered.size // 2 else following
 
 
 @njit(boundscheck=False, nogil=True, cache=True)

@@ -111,7 +111,6 @@ class Statistics:
         self.facts: dict[str, Any] = dict(self._parts[0].facts)
         self.facts["windows"] = sorted(window for part in self._parts for window in part.facts["windows"])
         self.provenance = self._parts[0].provenance
-        self.lineage = self.provenance["lineage"]["statistics"]
 
     @property
     def sequences(self) -> int:

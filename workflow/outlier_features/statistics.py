@@ -8,7 +8,7 @@ This is the reference; `kernels` holds the fast form of the same functions.
 # Shapes: T position in a sequence, C channel, G value of a threshold grid, N entry of a sparse list.
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -120,23 +120,6 @@ class MedianStatistics:
     massive_position_N: torch.Tensor
     massive_channel_N: torch.Tensor
     massive_value_N: torch.Tensor
-
-
-@dataclass(frozen=True)
-class RouterStatistics:
-    """What is kept of one router in one window: the experts each token was sent to (T, k), int16."""
-
-    choices_Tk: torch.Tensor
-    expert_count: int
-
-
-@dataclass(frozen=True)
-class WindowStatistics:
-    """All that is kept of one window in one block, by site."""
-
-    sites: dict[str, SiteStatistics] = field(default_factory=dict)
-    medians: dict[str, MedianStatistics] = field(default_factory=dict)
-    router: RouterStatistics | None = None
 
 
 def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None) -> SiteStatistics:

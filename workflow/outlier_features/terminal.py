@@ -22,7 +22,8 @@ FORMATS = ("table", "csv", "json")
 LEGEND = (
     "features: outlier features as the definition counts them. distinct (stable): their channels, and those that are "
     "outlier features in at least half of the sequences. layers, positions: mean share affected, in percent. In "
-    "brackets: 95 % interval over sequences."
+    "brackets: 95 % interval over sequences; a pooled share is a maximum over sequences and a bootstrap draw lacks a "
+    "third of them, so there the interval lies at or below the value."
 )
 
 
