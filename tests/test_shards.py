@@ -121,6 +121,12 @@ def test_nan_and_infinity_stop_the_pass_and_leave_nothing(value, words, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
+def test_a_pass_that_fails_leaves_the_older_result_whole(tmp_path: Path, tokens: Path, copy: Path) -> None:
+    with pytest.raises(NonFiniteActivations):
+        capture(poisoned(tmp_path / "m", float("nan")), tokens, copy, capture_settings(), {"statistics": "test"})
+    assert len(outliers.features(outliers.gather(Statistics([copy], "test"), CRITERIA)[0]))
+
+
 def test_nan_can_be_counted_instead(tmp_path: Path, tokens: Path) -> None:
     checkpoint = poisoned(tmp_path / "model", float("nan"))
     settings = capture_settings(count_nonfinite=True)

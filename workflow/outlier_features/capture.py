@@ -71,7 +71,8 @@ def capture(
 ) -> None:
     """Run the model in `checkpoint` over the windows in `tokens`; write its shards and the `manifest` beside them.
 
-    The shards go to the directory of the manifest's name without suffix; the manifest is written last.
+    The shards go to the directory of the manifest's name without suffix; the manifest is written last. An older result
+    stays until the new one is whole.
     `windows` picks some of the windows, all by default; `device` is a CUDA device where there is one, else the CPU.
     Raises NonFiniteActivations naming block, site and window.
     """
@@ -90,7 +91,6 @@ def capture(
         attention=weights.model.config._attn_implementation,
         experts_implementation=getattr(weights.model.config, "_experts_implementation", None),
     )
-    manifest.unlink(missing_ok=True)
     with atomic.directory(manifest.with_suffix("")) as unfinished:
         observer = _Observer(weights, chosen, packed.ids_ST[chosen], settings, unfinished, origin)
         ids = [torch.from_numpy(row).long() for row in packed.ids_ST[chosen]]
