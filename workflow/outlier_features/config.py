@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from outlier_features import series
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, grid
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-"""A key of config.yaml: the wildcard, the folder and the default label."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@step\d+)?$")]
+"""A key of config.yaml: the wildcard, the folder and the default label. `@step…` names one revision of a series."""
 SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -68,6 +69,14 @@ class Model(Strict):
     hub: str | None = None
     revision: str | None = None
     """The commit of a hub model."""
+    revisions: tuple[str, ...] | dict[int, str] | None = None
+    """Revisions of one training run, by name (`step1000`) or by training step: one model each, named `key@step1000`."""
+    series: Name | None = None
+    """The training run this model is a step of; set for each of `revisions`."""
+    step: int | None = Field(default=None, ge=0)
+    """How many steps the model has been trained for."""
+    keep_weights: bool = True
+    """Whether a checkpoint stays once everything has been made from it."""
     path: str | None = None
     """A local directory with config.json, tokenizer and safetensors."""
     package: str | None = None
@@ -80,10 +89,23 @@ class Model(Strict):
     def _has_one_source(self) -> Self:
         _exactly_one(self, "hub", "path", "package", "train")
         _belongs(self, "hub", "revision")
+        _belongs(self, "hub", "revisions")
         _belongs(self, "package", "file")
         if self.package and not self.file:
             raise ValueError("package needs file: the GGUF file inside the package")
         return self
+
+    @model_validator(mode="after")
+    def _is_one_step_of_a_series(self) -> Self:
+        if self.revisions is not None:
+            raise ValueError(series.refusal(self.revisions, self.revision))
+        if (self.series is None) != (self.step is None):
+            raise ValueError("series and step belong together: the training run, and how far into it")
+        return self
+
+    def named(self, key: str) -> str:
+        """Return the name of the model called `key` in config.yaml on plots and in tables."""
+        return self.label or key if self.series is None else f"{self.label or self.series} step {self.step}"
 
 
 class Corpus(Strict):
@@ -114,6 +136,8 @@ class Corpus(Strict):
     """Tokens from the start of one window to the next; `length` by default."""
     bos: Literal["auto", "always", "never"] = "auto"
     """Whether a BOS token starts each window; `auto` does what the tokenizer does by default."""
+    windows: Literal["packed", "arb8020"] = "packed"
+    """`packed` cuts a stream of tokens; `arb8020` repeats the 2025 sweep's windows, only to reproduce its table."""
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -126,6 +150,8 @@ class Corpus(Strict):
             raise ValueError("package needs files: which of its files hold the text")
         if self.stride is not None and self.stride > self.length:
             raise ValueError(f"stride {self.stride} is longer than the window ({self.length}) and would skip text")
+        if self.windows == "arb8020" and (self.stride is not None or self.bos != "auto"):
+            raise ValueError("windows arb8020 overlap by half and take the tokenizer's BOS; leave out stride and bos")
         return self
 
 
@@ -193,6 +219,11 @@ class Config(Strict):
         except ValidationError as error:
             raise ConfigError("\n".join(f"{where}: {_explain(cls, found)}" for found in _outermost(error))) from error
 
+    @model_validator(mode="before")
+    @classmethod
+    def _each_revision_is_a_model(cls, values: Any) -> Any:
+        return series.expanded(values) if isinstance(values, dict) else values
+
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         _known("experiment", self.experiment, self.experiments)
@@ -229,7 +260,7 @@ class Config(Strict):
 
     def label(self, model: str) -> str:
         """Return the name of a model on plots and in tables."""
-        return self.models[model].label or model
+        return self.models[model].named(model)
 
     @property
     def counted_sites(self) -> tuple[SiteName, ...]:

@@ -21,6 +21,9 @@ SCRIPTS = PACKAGE.parent / "scripts"
 WITHOUT_EFFECT = {"config", "errors", "layout", "lineage", "logs"}
 """Modules from which no number follows: the configuration enters by value, the others carry words and paths."""
 
+WITHOUT_EFFECT_ON_WEIGHTS = {"label", "dtype", "series", "step", "keep_weights"}
+"""Keys of a model's entry that leave its checkpoint as it is."""
+
 Lineage = dict[str, Any]
 """The lineage of an artefact under its own name, and those of what it is made from under theirs."""
 
@@ -35,7 +38,7 @@ class Lineages:
         """Return the lineage of a model's directory, fetched or trained."""
         entry = self._config.models[model]
         if entry.train is None:
-            return _lineage("checkpoint", "fetch", entry.canonical(without={"label", "dtype"}))
+            return _lineage("checkpoint", "fetch", entry.canonical(without=WITHOUT_EFFECT_ON_WEIGHTS))
         text = self._text(entry.train.corpus, "training")
         return _lineage("checkpoint", "train", {"recipe": entry.train.canonical(), "text": text})
 
@@ -69,10 +72,11 @@ class Lineages:
     def summary(self, corpus: str) -> Lineage:
         """Return the lineage of the summary of the chosen experiment."""
         models = self._config.chosen.models
-        labels = {model: [self._config.models[model].label, self._config.models[model].hub] for model in models}
+        entries = {model: self._config.models[model] for model in models}
+        names = {model: [self._config.label(model), e.hub, e.series, e.step] for model, e in entries.items()}
         upstream = {f"reduction {model}": self.reduction(corpus, model) for model in models}
         upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in models}
-        return _lineage("summary", "summarize", {"models": list(models), "labels": labels}, **upstream)
+        return _lineage("summary", "summarize", {"models": list(models), "names": names}, **upstream)
 
     def figure(self, corpus: str) -> Lineage:
         """Return the lineage of the figures drawn from the summary."""
@@ -80,7 +84,7 @@ class Lineages:
 
     def model_figure(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the figures of one model."""
-        label = self._config.models[model].label
+        label = self._config.label(model)
         return _lineage("model_figure", "plot_model", {"label": label}, reduction=self.reduction(corpus, model))
 
     def _text(self, corpus: str, part: str) -> dict[str, Any]:

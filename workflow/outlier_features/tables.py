@@ -37,6 +37,9 @@ class Entry:
     model: str
     label: str
     hub: str | None
+    series: str | None
+    step: int | None
+    """The training run the model is a step of, and which."""
     outliers: Path
     layers: Path
     perplexity: Path
@@ -45,7 +48,7 @@ class Entry:
 def entry(models: Mapping[str, Model], name: str, outliers: Path, layers: Path, perplexity: Path) -> Entry:
     """Return the entry of the model `name` of the configuration."""
     model = models[name]
-    return Entry(name, model.label or name, model.hub, outliers, layers, perplexity)
+    return Entry(name, model.named(name), model.hub, model.series, model.step, outliers, layers, perplexity)
 
 
 def write_table(path: Path, table: pd.DataFrame, origin: provenance.Provenance) -> None:
@@ -76,7 +79,7 @@ def summarize(entries: Sequence[Entry], lineage: Lineage) -> tuple[pd.DataFrame,
     for entry in entries:
         rows += _rows(entry, lineage)
     summary = pd.DataFrame(rows)
-    integers = ["total_params", "active_params", "experts", "top_k", "blocks", "hidden_size", "sequences"]
+    integers = ["step", "total_params", "active_params", "experts", "top_k", "blocks", "hidden_size", "sequences"]
     for name in [*integers, "outlier_count", "distinct_channels", "stable_channels", "massive_count"]:
         summary[name] = summary[name].astype("Int64")
     return summary, provenance.record(lineage)
@@ -96,7 +99,7 @@ def _rows(entry: Entry, lineage: Lineage) -> list[dict[str, Any]]:
     layers, _ = read_table(entry.layers, "reduction", lineage.get(f"reduction {entry.model}"))
     quality = _read_perplexity(entry.perplexity, lineage.get(f"perplexity {entry.model}"))
     facts = origin["facts"]
-    common: dict[str, Any] = {"model": entry.model, "label": entry.label, "hub": entry.hub}
+    common: dict[str, Any] = {name: getattr(entry, name) for name in ("model", "label", "hub", "series", "step")}
     common |= {name: facts[name] for name in FACTS}
     common |= {"hidden_size": facts["channels"], "sequences": len(facts["windows"]), "length": facts["positions"]}
     after = _quality_columns(quality) | _layer_columns(layers) | {"lineage": origin["lineage"]["reduction"]}
