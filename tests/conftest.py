@@ -1,5 +1,6 @@
 """Small real models and windows that several test files share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +62,15 @@ def save_checkpoint(
     return directory
 
 
-def write_windows(path: Path, ids: np.ndarray, stride: int | None = None) -> Path:
-    """Write windows of token ids, two bytes a token."""
-    length = ids.shape[1]
+def write_windows(path: Path, ids: np.ndarray | Sequence[np.ndarray], stride: int | None = None) -> Path:
+    """Write windows of token ids, all of one length or a list of any, two bytes a token."""
+    length = max(map(len, ids))
     stride = stride or length
     rows = [
         {
             "window": index,
             "token_ids": row.tolist(),
-            "token_bytes": [2] * length,
+            "token_bytes": [2] * len(row),
             "scored_from": 1 if index == 0 else max(1, length - stride),
         }
         for index, row in enumerate(ids)
@@ -121,3 +122,41 @@ def manifests(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, P
     for name, checkpoint in checkpoints.items():
         capture(checkpoint, tokens, root / f"{name}.json", capture_settings(), {"statistics": "test"})
     return {name: root / f"{name}.json" for name in checkpoints}
+
+
+class Table:
+    """What was seen of each family, one row each, printed at the end of the tests."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[str, str]] = {}
+
+    def add(self, family: str, model: str, blocks: int, rows: dict[str, int], dtype: torch.dtype) -> None:
+        """Note that a family's logits and sites equal the ordinary forward in one precision."""
+        row = self._rows.setdefault(family, {"model": model, "blocks": str(blocks)})
+        row |= {site: str(count) for site, count in rows.items()}
+        row[str(dtype).removeprefix("torch.")] = "equal"
+
+    def lines(self) -> list[str]:
+        """Return the table as lines of text."""
+        columns = ("model", "blocks", "attn_in", "out_proj_in", "mlp_in", "residual", "float32", "bfloat16")
+        rows = [("family", *columns)]
+        rows += [(family, *(row.get(column, "-") for column in columns)) for family, row in self._rows.items()]
+        widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+        return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+TABLE = pytest.StashKey[Table]()
+
+
+@pytest.fixture(scope="session")
+def families_table(pytestconfig: pytest.Config) -> Table:
+    """The table of families that is printed at the end."""
+    return pytestconfig.stash.setdefault(TABLE, Table())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the table: rows seen per site in one block, and where logits equal the ordinary forward to the bit."""
+    if TABLE in config.stash:
+        terminalreporter.section("families: rows seen at each site of a block; logits and sites against plain forward")
+        for line in config.stash[TABLE].lines():
+            terminalreporter.write_line(line)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from outlier_features.checkpoints import fetch, read_source
+from outlier_features.checkpoints import read_source
 from outlier_features.config import Model
 from outlier_features.errors import DamagedFile, OutlierFeaturesError, SourceError, StaleFile
+from outlier_features.sources import fetch
 from safetensors.numpy import save_file
 
 REPOSITORY = Path(__file__).parents[1]
@@ -97,12 +98,12 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     assert said == f"{tmp_path / 'none'}: no such directory; check path in config.yaml."
 
 
-def test_a_directory_without_safetensors_is_refused_in_plain_words(source: Path, tmp_path: Path) -> None:
+def test_a_directory_without_weights_is_refused_in_plain_words(source: Path, tmp_path: Path) -> None:
     for path in source.glob("*.safetensors"):
         path.unlink()
     said = refusal(Model(path=str(source)), tmp_path / "out")
     assert str(source) in said
-    assert "no safetensors" in said
+    assert "neither safetensors nor pytorch_model.bin" in said
     assert "{" not in said
 
 
@@ -194,7 +195,7 @@ def test_a_fetch_that_was_killed_is_no_obstacle_to_the_next(source: Path, checkp
 
 UNREACHABLE = """
 from pathlib import Path
-from outlier_features.checkpoints import fetch
+from outlier_features.sources import fetch
 from outlier_features.config import Model
 from outlier_features.logs import one_line_errors
 with one_line_errors():

@@ -1,99 +1,180 @@
 """Every family of the sweep runs through the same engine and probes, with nothing per architecture."""
 
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
-from outlier_features import engine, parameters, sites
+from conftest import Table
+from families import DENSE, FAMILIES, MOE, save_family, unpacked
+from outlier_features import architectures, engine, parameters, sites
+from outlier_features.config import Model
+from outlier_features.sources import fetch
 from outlier_features.weights import Weights
+from safetensors.torch import load_file
 from test_engine import Silent
-from transformers import AutoConfig, AutoModelForCausalLM
+from torch import nn
+from transformers import PreTrainedModel
 
-COMMON = {
-    "vocab_size": 160,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "bos_token_id": None,
-    "eos_token_id": None,
+WINDOWS, LENGTH = 2, 24
+READERS: dict[str, tuple[str, ...]] = {
+    "attn_in": (
+        "self_attn.q_proj",
+        "self_attn.q_a_proj",
+        "linear_attn.in_proj_qkvz",
+        "attention.query_key_value",
+        "attn.c_attn",
+        "attn.q_proj",
+    ),
+    "out_proj_in": (
+        "self_attn.o_proj",
+        "linear_attn.out_proj",
+        "self_attn.out_proj",
+        "attention.dense",
+        "attn.c_proj",
+        "attn.out_proj",
+    ),
+    "mlp_in": ("mlp.gate", "mlp.router", "mlp.gate_proj", "mlp.dense_h_to_4h", "mlp.c_fc", "mlp.fc_in", "fc1"),
 }
-ROUTED = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-GROUPED = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "n_shared_experts": 1}
-LATENT = {
-    "q_lora_rank": 16,
-    "kv_lora_rank": 16,
-    "qk_rope_head_dim": 8,
-    "qk_nope_head_dim": 8,
-    "v_head_dim": 8,
-    "num_key_value_heads": 4,
-}
-LINEAR = {
-    "linear_num_value_heads": 4,
-    "linear_num_key_heads": 2,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-    "shared_expert_intermediate_size": 16,
-    "num_hidden_layers": 4,
-}
-GPT = {"vocab_size": 160, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "bos_token_id": None}
-GPT |= {"eos_token_id": None}
+"""The matrices that read each site, by the names the architectures give them; the library knows none of these."""
 
-DENSE = {
-    "llama": COMMON,
-    "qwen3": COMMON,
-    "gemma3_text": COMMON,
-    "olmo2": COMMON | {"pad_token_id": None},
-    "gpt_neox": COMMON,
-    "opt": COMMON | {"ffn_dim": 48, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
-    "gpt2": GPT,
-    "gptj": GPT | {"rotary_dim": 4},
-}
-MOE = {
-    "olmoe": COMMON | ROUTED,
-    "mixtral": COMMON | ROUTED,
-    "qwen3_moe": COMMON | ROUTED,
-    "gpt_oss": COMMON | ROUTED,
-    "qwen3_next": COMMON | ROUTED | LINEAR,
-    "glm4_moe": COMMON | ROUTED | GROUPED,
-    "deepseek_v3": COMMON | ROUTED | GROUPED | LATENT,
-}
+Seen = dict[tuple[int, str], list[torch.Tensor]]
 
 
-@pytest.mark.parametrize("family", [*DENSE, *MOE])
-def test_logits_are_those_of_the_ordinary_forward_and_no_site_is_empty(family: str, tmp_path: Path) -> None:
-    architecture = (DENSE | MOE)[family]
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **architecture)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    model.save_pretrained(tmp_path, max_shard_size="40KB")
-    windows = list(torch.randint(0, 160, (2, 24)))
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """The name of a family, and its tiny checkpoint as fetched."""
+    root = tmp_path_factory.mktemp(request.param)
+    original = save_family(FAMILIES[request.param], root / "original")
+    fetch(Model(path=str(original)), root / "fetched", {"checkpoint": "test"})
+    return request.param, root / "fetched"
 
-    weights = Weights(tmp_path, torch.float32, torch.device("cpu"))
-    rows: Counter[tuple[int, str]] = Counter()
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_logits_and_sites_are_those_of_the_ordinary_forward_to_the_bit(
+    family: tuple[str, Path], dtype: torch.dtype, families_table: Table
+) -> None:
+    name, checkpoint = family
+    windows = list(torch.randint(0, 300, (WINDOWS, LENGTH), generator=torch.Generator().manual_seed(3)))
+    weights = Weights(checkpoint, dtype, torch.device("cpu"))
+    observed, logits = run_engine(weights, windows)
+    expected, full_logits = run_ordinary(checkpoint, dtype, windows)
+
+    assert all(torch.equal(*pair) for pair in zip(logits, full_logits, strict=True))
+    assert observed.keys() == {(block, site) for block in range(len(weights.blocks)) for site in sites.SITES}
+    assert expected.keys() == observed.keys()
+    for key, tensors in observed.items():
+        assert [len(tensor) for tensor in tensors] == [LENGTH] * WINDOWS, key
+        assert all(torch.equal(*pair) for pair in zip(tensors, expected[key], strict=True)), key
+    rows = {site: sum(len(x) for x in observed[0, site]) for site in sites.SITES}
+    families_table.add(name, type(weights.model).__name__, len(weights.blocks), rows, dtype)
+
+
+def run_engine(weights: Weights, windows: list[torch.Tensor]) -> tuple[Seen, list[torch.Tensor]]:
+    """Return what the probes see, and the logits, when the engine runs block by block."""
+    seen: Seen = defaultdict(list)
     with ExitStack() as hooks:
         for index, block in enumerate(weights.blocks):
-            probes = sites.probes(block, sites.SITES)
-            hooks.enter_context(sites.observed(probes, count_rows(rows, index)))
-        found = engine.run(weights, windows, lambda _, logits: logits.clone(), Silent())
-
-    full = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    with torch.inference_mode():
-        for window, logits in zip(windows, found, strict=True):
-            assert torch.equal(full(input_ids=window[None], use_cache=False).logits[0], logits)
-    assert rows == {(block, site): 48 for block in range(len(weights.blocks)) for site in sites.SITES}
-    assert parameters.count(weights.model, weights.blocks).kind == ("moe" if family in MOE else "dense")
+            hooks.enter_context(sites.observed(sites.probes(block, sites.SITES), keep(seen, index)))
+        logits = engine.run(weights, windows, lambda _, logits: logits.clone(), Silent())
+    return seen, logits
 
 
-def count_rows(rows: Counter, block: int):
-    def record(site: str, x: torch.Tensor) -> None:
-        rows[block, site] += len(x)
+def keep(seen: Seen, block: int) -> Callable[[str, torch.Tensor], None]:
+    return lambda site, x: seen[block, site].append(x.clone())
 
-    return record
+
+@torch.inference_mode()
+def run_ordinary(checkpoint: Path, dtype: torch.dtype, windows: list[torch.Tensor]) -> tuple[Seen, list[torch.Tensor]]:
+    """Return the same from an ordinary forward, the sites read at the matrices that `READERS` names.
+
+    The output of a block is what the next block, or the norm at the end, receives.
+    """
+    full = whole_model(checkpoint, dtype)
+    _, blocks = architectures.decoder_blocks(full)
+    seen: Seen = defaultdict(list)
+    with ExitStack() as hooks:
+        for index, block in enumerate(blocks):
+            for site, names in READERS.items():
+                hooks.callback(spy(first_of(block, names), seen, (index, site)).remove)
+            hooks.callback(block.register_forward_hook(returned(seen, (index, "residual"))).remove)
+        logits = [full(input_ids=window[None], use_cache=False).logits[0] for window in windows]
+    return seen, logits
+
+
+def whole_model(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the model as transformers loads it, in one precision (its FP8 dequantisation leaves two)."""
+    config = architectures.read(checkpoint)
+    automatic, quantization = architectures.automatic(config), architectures.dequantization(config, checkpoint)
+    full = automatic.from_pretrained(checkpoint, dtype=dtype, quantization_config=quantization).eval()
+    with torch.device("meta"):
+        plain = automatic.from_config(config, dtype=dtype).state_dict()
+    for name, tensor in (*full.named_parameters(), *full.named_buffers()):
+        tensor.data = tensor.to(plain[name].dtype) if name in plain else tensor.data
+    return full
+
+
+def first_of(block: nn.Module, names: tuple[str, ...]) -> nn.Module:
+    modules = dict(block.named_modules())
+    return next(modules[name] for name in names if name in modules)
+
+
+def spy(module: nn.Module, seen: Seen, key: tuple[int, str]):
+    def before(_module: nn.Module, args: tuple) -> None:
+        seen[key].append(args[0].reshape(-1, args[0].shape[-1]).clone())
+
+    return module.register_forward_pre_hook(before)
+
+
+def returned(seen: Seen, key: tuple[int, str]) -> Callable:
+    def after(_module: nn.Module, _args: tuple, output: object) -> None:
+        x = output if isinstance(output, torch.Tensor) else output[0]
+        seen[key].append(x.reshape(-1, x.shape[-1]).clone())
+
+    return after
+
+
+def test_every_kind_of_block_of_a_mixture_of_experts_shows_its_routing(family: tuple[str, Path]) -> None:
+    name, checkpoint = family
+    model = architectures.skeleton(architectures.read(checkpoint))
+    _, blocks = architectures.decoder_blocks(model)
+    routed = [index for index, block in enumerate(blocks) if sites.expert_bank(block) is not None]
+    dense = {"qwen3-moe": [1], "glm4-moe": [0], "deepseek-v3": [0]}.get(name, [])
+    assert routed == ([index for index in range(len(blocks)) if index not in dense] if name in MOE else [])
+    counts = parameters.count(model)
+    assert (counts.kind, counts.experts, counts.top_k) == (("moe", 4, 2) if name in MOE else ("dense", None, None))
+
+
+def test_active_parameters_are_those_one_token_touches(family: tuple[str, Path]) -> None:
+    name, checkpoint = family
+    if name not in MOE:
+        pytest.skip("every token of a dense model passes all of it")
+    counts = parameters.count(architectures.skeleton(architectures.read(checkpoint)))
+    full = whole_model(checkpoint, torch.float32)
+    full(input_ids=torch.tensor([[5]]), use_cache=False).logits.sum().backward()
+    banks = [bank for bank in map(sites.expert_bank, architectures.decoder_blocks(full)[1]) if bank is not None]
+    experts = [parameter for bank in banks for parameter in bank.parameters(recurse=False)]
+    idle = sum(int((p.grad.flatten(1) == 0).all(1).sum()) * p[0].numel() for p in experts)
+    assert counts.total_params - counts.active_params == idle
+
+
+def test_mxfp4_blocks_are_dequantised_to_the_values_they_stand_for(tmp_path: Path) -> None:
+    checkpoint = save_family(FAMILIES["gpt-oss"], tmp_path / "model")
+    stored = {k: v for file in checkpoint.glob("*.safetensors") for k, v in load_file(file).items()}
+    weights = Weights(checkpoint, torch.float32, torch.device("cpu"))
+    for block in range(len(weights.blocks)):
+        tensors = weights.read(block)
+        for name in ("gate_up_proj", "down_proj"):
+            key = f"model.layers.{block}.mlp.experts.{name}"
+            meant = unpacked(stored[f"{key}_blocks"], stored[f"{key}_scales"])
+            assert torch.equal(tensors[f"mlp.experts.{name}"], meant)
+
+
+def test_only_the_text_of_a_vision_language_model_is_read(tmp_path: Path) -> None:
+    checkpoint = save_family(DENSE["gemma3-vision"], tmp_path / "model")
+    weights = Weights(checkpoint, torch.float32, torch.device("cpu"))
+    assert weights.left_out == ("model.vision_tower.", "model.multi_modal_projector.")
+    assert len(weights.blocks) == 3  # the vision tower has five
+    assert all(parameter.is_meta for parameter in weights.model.model.vision_tower.parameters())

@@ -1,43 +1,25 @@
-"""Checkpoints: every source of a model becomes a directory of config, tokenizer and safetensors, with source.json."""
+"""Checkpoints: directories of config, tokenizer and safetensors, sealed by source.json."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from outlier_features import atomic, packages, provenance
-from outlier_features.config import Model
+from outlier_features import atomic, provenance
 from outlier_features.errors import DamagedFile, SourceError
 from outlier_features.lineage import Lineage
 
 SOURCE = "source.json"
 """Says where a checkpoint comes from and which files it has; written last."""
 
-HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*")
-"""What is downloaded of a hub repository: weights as safetensors, configuration, tokenizer, licence."""
-
-
-def fetch(model: Model, output: Path, lineage: Lineage) -> None:
-    """Put the checkpoint of a `hub`, `path` or `package` model into the directory `output`. Raises SourceError."""
-    with atomic.directory(output) as unfinished:
-        if model.package is not None:
-            origin = _from_package(model.package, str(model.file), unfinished)
-        elif model.path is not None:
-            origin = _from_directory(Path(model.path), unfinished)
-        else:
-            origin = _from_hub(str(model.hub), model.revision, unfinished)
-        seal(unfinished, origin, lineage)
-
 
 def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
     """Check the weights of a checkpoint and write its source.json: origin, and size and sha256 of every file."""
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
-        raise SourceError(f"{_named(origin)}: has no safetensors; convert it, or name a revision that has them.")
+        raise SourceError(f"{_named(origin)}: has neither safetensors nor pytorch_model.bin; name a revision that has.")
     for name in sorted(_indexed(directory) - {path.name for path in weights}):
         raise SourceError(f"{_named(origin)}: {name}, which its index names, is missing; fetch the model again.")
     for path in weights:
@@ -80,63 +62,6 @@ def read_source(directory: Path, expected: str | None = None) -> dict[str, Any]:
     return record["source"]
 
 
-def _from_package(requirement: str, file: str, output: Path) -> dict[str, Any]:
-    """Dequantise the GGUF of a package with transformers and save it as an ordinary float32 checkpoint."""
-    import torch  # minutes of work follow; the other sources need neither
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    directory = packages.directory(requirement)
-    if not (directory / file).is_file():
-        raise SourceError(f"package {requirement} has no file {file}; it has {_names(directory, '*.gguf')}.")
-    quantization = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        directory, gguf_file=file, quantization_config=quantization, dtype=torch.float32, local_files_only=True
-    )
-    model.save_pretrained(output)
-    AutoTokenizer.from_pretrained(directory, gguf_file=file, local_files_only=True).save_pretrained(output)
-    return {"package": requirement, "file": file, "sha256": atomic.digest(directory / file)}
-
-
-def _from_directory(directory: Path, output: Path) -> dict[str, Any]:
-    if not directory.is_dir():
-        raise SourceError(f"{directory}: no such directory; check path in config.yaml.")
-    for path in _files(directory):
-        shutil.copy2(path, output / path.name)  # no link: who edits the original in place would change the copy
-    return {"path": str(directory)}
-
-
-def _from_hub(repository: str, revision: str | None, output: Path) -> dict[str, Any]:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    where = f"{repository}@{revision or 'main'}"
-    try:
-        snapshot = Path(snapshot_download(repository, revision=revision, allow_patterns=list(HUB_FILES)))
-    except RepositoryNotFoundError as error:
-        raise SourceError(f"{where}: no such model on the hub, or it is gated; check the name and HF_TOKEN.") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise SourceError(
-            f"{where}: cannot be downloaded ({type(error).__name__}: {reason}); check the network, HF_ENDPOINT and the "
-            "revision, then run again: what is already there is kept."
-        ) from error
-    for path in _files(snapshot):
-        _link(path.resolve(), output / path.name)
-    return {"hub": repository, "revision": revision, "commit": snapshot.name}
-
-
-def _files(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.iterdir()) if path.is_file() and path.name != SOURCE]
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make `target` a hard link to a file of the hub's cache where the file system can, else a copy."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
 def _indexed(directory: Path) -> set[str]:
     """Return the weight files that the index of a checkpoint in several files names."""
     files: set[str] = set()
@@ -148,7 +73,3 @@ def _indexed(directory: Path) -> set[str]:
 def _named(origin: Mapping[str, Any]) -> str:
     kind, value = next(iter(origin.items()))
     return f"{kind} {value}"
-
-
-def _names(directory: Path, pattern: str) -> str:
-    return ", ".join(sorted(path.name for path in directory.glob(pattern))) or "none"

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
+from outlier_features.architectures import decoder_blocks, other_parts
 from outlier_features.errors import ArchitectureError
 from outlier_features.sites import expert_bank, expert_count
 
@@ -16,15 +17,21 @@ TOP_K_KEYS = ("num_experts_per_tok", "top_k_experts", "moe_top_k", "moe_k", "num
 class ParameterCounts:
     """How many parameters a model has, and how many one token passes through (tied weights once).
 
-    Publishers count active parameters in three ways, so all are given. `experts` and `top_k` are None in dense models.
+    Publishers count active parameters in three ways, so all are given. Of a vision-language model the text part is
+    counted. `experts` (routed, per block), `top_k` and `shared_experts` are None in dense models.
     """
 
     total_params: int
     active_params: int
     active_params_without_embedding: int
     active_params_without_embedding_and_head: int
+    embedding_params: int
+    """Of the input table; a head that is not tied to it has as many again."""
+    expert_params: int
+    """Of all routed experts of all blocks."""
     experts: int | None
     top_k: int | None
+    shared_experts: int | None
 
     @property
     def kind(self) -> str:
@@ -36,23 +43,41 @@ class ParameterCounts:
         return {"kind": self.kind, **asdict(self), "sparsity": self.active_params / self.total_params}
 
 
-def count(model: PreTrainedModel, blocks: nn.ModuleList) -> ParameterCounts:
-    """Count the parameters of a model with these decoder blocks. Raises ArchitectureError if top-k is not told."""
+def count(model: PreTrainedModel) -> ParameterCounts:
+    """Count the parameters of a model, on any device. Raises ArchitectureError if top-k is not told."""
+    _, blocks = decoder_blocks(model)
+    unread = other_parts(model)
     banks = [bank for bank in map(expert_bank, blocks) if bank is not None]
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(unread))
     experts = expert_count(banks[0]) if banks else None
     top_k = _top_k(model) if banks else None
     idle = sum(_size(bank) * (expert_count(bank) - (top_k or 0)) // expert_count(bank) for bank in banks)
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings()
-    tied = head is None or head.weight is embedding
-    without_embedding = total - idle - (0 if tied else embedding.numel())
-    without_head = total - idle - embedding.numel() - (0 if tied else head.weight.numel())
-    return ParameterCounts(total, total - idle, without_embedding, without_head, experts, top_k)
+    head_params = 0 if head is None or head.weight is embedding else head.weight.numel()
+    table = embedding.numel() if head_params else 0  # one that is tied serves as the head too
+    return ParameterCounts(
+        total_params=total,
+        active_params=total - idle,
+        active_params_without_embedding=total - idle - table,
+        active_params_without_embedding_and_head=total - idle - embedding.numel() - head_params,
+        embedding_params=embedding.numel(),
+        expert_params=sum(map(_size, banks)),
+        experts=experts,
+        top_k=top_k,
+        shared_experts=_shared_experts(model) if banks else None,
+    )
 
 
 def _size(bank: nn.Module) -> int:
     return sum(parameter.numel() for parameter in bank.parameters(recurse=False))
+
+
+def _shared_experts(model: PreTrainedModel) -> int:
+    """Return how many experts beside the routed ones every token passes, as the configuration tells."""
+    config = model.config.get_text_config()
+    found = getattr(config, "n_shared_experts", None) or getattr(config, "num_shared_experts", None)
+    return int(found or bool(getattr(config, "shared_expert_intermediate_size", None)))
 
 
 def _top_k(model: PreTrainedModel) -> int:

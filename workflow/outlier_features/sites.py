@@ -79,12 +79,12 @@ def output_projection(block: nn.Module) -> nn.Module:
 def expert_bank(block: nn.Module) -> nn.Module | None:
     """Return the fused routed experts of `block`, or None in a dense block.
 
-    transformers keeps the experts of a block as parameters with a leading axis of the number of experts; hooks on
-    Linear modules would see nothing of them.
+    transformers keeps the experts of a block as parameters with a leading axis of the number of experts, into and out
+    of their hidden layer (a convolution has one such tensor); hooks on Linear modules would see nothing of them.
     """
     for module in block.modules():
         own = list(module.parameters(recurse=False))
-        if own and len({p.shape[0] for p in own}) == 1 and any(p.dim() == 3 and p.shape[0] > 1 for p in own):
+        if len({p.shape[0] for p in own}) == 1 and sum(p.dim() == 3 for p in own) > 1:
             return module
     return None
 

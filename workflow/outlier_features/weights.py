@@ -8,8 +8,9 @@ used here and nowhere else: the version is pinned.
 
 import copy
 import logging
+import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from unittest.mock import patch
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.core_model_loading import (
     WeightConverter,
     WeightRenaming,
@@ -27,11 +28,18 @@ from transformers.core_model_loading import (
 )
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
+from transformers.utils.loading_report import LoadStateDictInfo
 
-from outlier_features.errors import ArchitectureError, SourceError
+from outlier_features import architectures
+from outlier_features.errors import SourceError
 
 RESIDENT = -1
 """The group of tensors that belong to no decoder block: embeddings, final norm, head."""
+UNREAD = -2
+"""The group of tensors that the text part does not need: a vision tower, blocks that predict several tokens."""
+
+CAUSAL_MASKS = re.compile(r"\.(attn|attention)\.(masked_)?bias$")
+"""Constants that older checkpoints carry beside their weights; today's models build them."""
 
 _loader_log = logging.getLogger("transformers.modeling_utils")
 
@@ -40,7 +48,8 @@ class Weights:
     """A checkpoint whose resident tensors are loaded and whose decoder blocks come and go.
 
     `model` is an ordinary transformers model in evaluation mode; outside its decoder blocks every tensor is on
-    `device`, inside them only what `install` has put there.
+    `device`, inside them only what `install` has put there. `left_out` names the parts of a vision-language model that
+    its text does not pass; they are never read.
     """
 
     def __init__(self, directory: Path, dtype: torch.dtype, device: torch.device) -> None:
@@ -51,7 +60,9 @@ class Weights:
         self.directory = Path(directory)
         self.device = device
         self.model, self._files, self._loading = _stopped_before_loading(self.directory, dtype, device)
-        self._prefix, self.blocks = decoder_blocks(self.model)
+        self._prefix, self.blocks = architectures.decoder_blocks(self.model)
+        self.left_out = architectures.other_parts(self.model)
+        self._dtypes = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
         self._shadow = copy.deepcopy(self.model)
         self._keys = self._group_keys()
         self._load_resident()
@@ -61,14 +72,7 @@ class Weights:
 
         Returns parameters and persistent buffers by their name inside the block, on the device.
         """
-        missing = self._convert(self._shadow, index)
-        prefix = f"{self._prefix}.{index}."
-        lacking = sorted(name for name in missing if name.startswith(prefix))
-        if lacking:
-            raise SourceError(
-                f"{self.directory}: the checkpoint lacks {lacking[0]} ({len(lacking)} tensors of block {index}); "
-                "delete the folder and fetch the model again."
-            )
+        self._convert(self._shadow, index)
         block = self._shadow.get_submodule(f"{self._prefix}.{index}")
         tensors = dict(block.state_dict())
         _set_tensors(block, {name: tensor.to("meta") for name, tensor in tensors.items()})
@@ -84,25 +88,32 @@ class Weights:
         _set_tensors(block, {name: tensor.to("meta") for name, tensor in block.state_dict().items()})
 
     def _group_keys(self) -> dict[int, dict[str, list[str]]]:
-        """Return checkpoint keys by block index and file."""
-        mapping = self._loading.weight_mapping or []
-        renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
-        converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
-        expected = self.model.state_dict()
+        """Return checkpoint keys by block index and file. Raises SourceError unless they are what the model needs."""
         groups: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+        targets, stored = _Targets(self.model, self._loading), {}
         for file in self._files:
             with safe_open(file, framework="pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - a safe_open handle is no mapping
-                    target, _ = rename_source_key(key, renamings, converters, self.model.base_model_prefix, expected)
-                    groups[self._block_of(target)][file].append(key)
+                    stored[key] = tensors.get_slice(key).get_dtype()
+                    groups[self._group_of(targets.find(key))][file].append(key)
+        self._refuse(_missing_scales(stored), "lacks", "needs")
+        self._refuse(targets.unexpected(self.left_out, len(self.blocks), self._prefix), "has", "does not know")
+        self._refuse(targets.missing(self.left_out), "lacks", "needs")
         return groups
 
-    def _block_of(self, name: str) -> int:
+    def _group_of(self, name: str) -> int:
         prefix = f"{self._prefix}."
-        if not name.startswith(prefix):
-            return RESIDENT
-        index = int(name.removeprefix(prefix).partition(".")[0])
-        return index if index < len(self.blocks) else RESIDENT  # multi-token-prediction blocks are not run
+        if name.startswith(prefix):
+            index = int(name.removeprefix(prefix).partition(".")[0])
+            return index if index < len(self.blocks) else UNREAD
+        return UNREAD if name.startswith(self.left_out) else RESIDENT
+
+    def _refuse(self, names: Sequence[str], has: str, verb: str) -> None:
+        if names:
+            raise SourceError(
+                f"{self.directory}: the checkpoint {has} {names[0]}{_more(names)}, which {type(self.model).__name__} "
+                f"as config.json describes it {verb}; {_remedy(names)}"
+            )
 
     def _convert(self, model: PreTrainedModel, group: int) -> set[str]:
         """Load one group of tensors into `model`; return the names that are still missing anywhere in it."""
@@ -119,7 +130,14 @@ class Weights:
                 f"{self.directory}: tensors do not fit the model that config.json describes: {what!r:.300}; "
                 "delete the folder and fetch the model again."
             )
+        self._cast(model)
         return info.missing_keys
+
+    def _cast(self, model: PreTrainedModel) -> None:
+        """Bring what was just loaded to the precision of the model, where transformers' dequantisation left another."""
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if not tensor.is_meta and tensor.dtype != self._dtypes.get(name, tensor.dtype):
+                tensor.data = tensor.to(self._dtypes[name])  # in place: transformers has marked it as loaded
 
     def _load_resident(self) -> None:
         model = self.model
@@ -129,36 +147,49 @@ class Weights:
             owner, _, attribute = name.rpartition(".")
             model.get_submodule(owner)._buffers[attribute] = torch.empty_like(buffer, device=self.device)
         model.initialize_weights()  # fills those buffers, as from_pretrained does; loaded tensors are marked and kept
-        self._refuse_missing(missing)
-
-    def _refuse_missing(self, missing: set[str]) -> None:
-        inside = f"{self._prefix}."
-        lacking = [
-            name
-            for name in sorted(missing)
-            if not name.startswith(inside) and self.model.get_parameter_or_buffer(name).is_meta
-        ]
-        if lacking:
-            raise SourceError(
-                f"{self.directory}: the checkpoint lacks {lacking[0]} ({len(lacking)} tensors outside the decoder "
-                "blocks); delete the folder and fetch the model again."
-            )
 
 
-def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Return the name and the list of the model's decoder blocks: its outermost, longest ModuleList.
+class _Targets:
+    """Where the keys of a checkpoint go in the model, by the renaming rules of transformers."""
 
-    Raises ArchitectureError if there is none.
-    """
-    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and module]
-    outermost = [
-        (name, module) for name, module in lists if not any(name.startswith(f"{other}.") for other, _ in lists)
-    ]
-    if not outermost:
-        raise ArchitectureError(
-            f"{type(model).__name__} has no list of decoder blocks; only decoder-only language models can be measured."
+    def __init__(self, model: PreTrainedModel, loading: LoadStateDictConfig) -> None:
+        mapping = loading.weight_mapping or []
+        self._model = model
+        self._renamings = [entry for entry in mapping if isinstance(entry, WeightRenaming)]
+        self._converters = [entry for entry in mapping if isinstance(entry, WeightConverter)]
+        self._expected = model.state_dict()
+        self._found: set[str] = set()
+
+    def find(self, key: str) -> str:
+        """Return the name of the tensor that a key of the checkpoint fills, alone or with others."""
+        prefix = self._model.base_model_prefix
+        target, _ = rename_source_key(key, self._renamings, self._converters, prefix, self._expected)
+        if target not in self._expected and key in self._expected:
+            target, _ = rename_source_key(key, [], [], prefix, self._expected)
+        self._found.add(target)
+        return target
+
+    def missing(self, left_out: tuple[str, ...]) -> list[str]:
+        """Return the tensors the model needs and no key fills."""
+        tied = getattr(self._model, "all_tied_weights_keys", {})
+        filled = self._found | {name for name, source in tied.items() if source in self._found}
+        filled |= {source for name, source in tied.items() if name in self._found}
+        return sorted(n for n in self._info().missing_keys - filled if not n.startswith(left_out))
+
+    def unexpected(self, left_out: tuple[str, ...], blocks: int, prefix: str) -> list[str]:
+        """Return the tensors the model has no place for, without those known to carry no weight of it."""
+        names = [name for name in self._info().unexpected_keys if not name.startswith(left_out)]
+        extra = getattr(self._model.config.get_text_config(), "num_nextn_predict_layers", None) or 0
+        ignored = tuple(f"{prefix}.{blocks + index}." for index in range(extra))
+        return sorted(name for name in names if not name.startswith(ignored) and not CAUSAL_MASKS.search(name))
+
+    def _info(self) -> LoadStateDictInfo:
+        """Return missing and unexpected names after the exceptions that transformers makes for the architecture."""
+        info = LoadStateDictInfo(
+            set(self._expected) - self._found, self._found - set(self._expected), set(), [], {}, set()
         )
-    return max(outermost, key=lambda found: len(found[1]))
+        self._model._adjust_missing_and_unexpected_keys(info)
+        return info
 
 
 class _Stopped(Exception):
@@ -171,20 +202,47 @@ def _stopped_before_loading(
     def stop(model: PreTrainedModel, _state: Any, files: list[str], loading: LoadStateDictConfig, *_: Any) -> None:
         raise _Stopped(model, files, loading)
 
+    config = architectures.read(directory)
+    quantization = architectures.dequantization(config, directory)
     with patch.object(PreTrainedModel, "_load_pretrained_model", staticmethod(stop)), _quiet():
         try:
-            AutoModelForCausalLM.from_pretrained(
-                directory, dtype=dtype, device_map={"": device}, local_files_only=True, use_safetensors=True
+            architectures.automatic(config).from_pretrained(
+                directory,
+                dtype=dtype,
+                device_map={"": device},
+                local_files_only=True,
+                use_safetensors=True,
+                **({"quantization_config": quantization} if quantization else {}),
             )
         except _Stopped as stopped:
             model, files, loading = stopped.args
         except (OSError, ValueError, KeyError) as error:
             raise SourceError(
                 f"{directory}: not a checkpoint that transformers can open ({_first_line(error)}); "
-                "it needs a config.json of a causal language model and *.safetensors."
+                "delete the folder and fetch the model again."
             ) from error
     transformers_logging.disable_progress_bar()
     return model.eval(), files, loading
+
+
+def _missing_scales(stored: Mapping[str, str]) -> list[str]:
+    """Return the scales that quantised tensors need to mean anything and the checkpoint does not have.
+
+    `stored` has the number format of every key; without its scale an eight-bit matrix would be read as it stands.
+    """
+    four_bit = [f"{key.removesuffix('_blocks')}_scales" for key in stored if key.endswith("_blocks")]
+    eight_bit = [f"{key}_scale_inv" for key, kind in stored.items() if kind.startswith("F8") and key.endswith("weight")]
+    return sorted({*four_bit, *eight_bit} - stored.keys())
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def _remedy(names: Sequence[str]) -> str:
+    if any(name.endswith("_blocks") for name in names):
+        return "config.json lacks the quantization_config of an MXFP4 checkpoint; fetch the model again."
+    return "delete the folder and fetch the model again, or name the revision that fits."
 
 
 def _first_line(error: Exception) -> str:

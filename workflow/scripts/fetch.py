@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from outlier_features.checkpoints import fetch
+from outlier_features.sources import fetch
 from outlier_features.config import Config
 from outlier_features.logs import logged
 

@@ -1,0 +1,143 @@
+"""Architectures: what a configuration says of a model, and which part of the model is its text decoder.
+
+Nothing here names an architecture; transformers' own registers say which classes are causal language models.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    FineGrainedFP8Config,
+    Mxfp4Config,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from outlier_features.errors import ArchitectureError, SourceError
+
+DEQUANTIZED: dict[str, tuple[type, tuple[str, ...]]] = {
+    "mxfp4": (Mxfp4Config, ("modules_to_not_convert",)),
+    "fp8": (FineGrainedFP8Config, ("weight_block_size",)),
+}
+"""Formats of quantised checkpoints that are dequantised block by block, and the fields they have to tell."""
+
+
+def read(directory: Path) -> PreTrainedConfig:
+    """Return the configuration in `directory`, of a model that predicts the next token.
+
+    Raises SourceError where there is none that transformers can read, and ArchitectureError for an encoder, an
+    encoder-decoder or a model without a head.
+    """
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(
+            f"{directory}: no config.json that transformers can read ({reason}); newer architectures need a newer "
+            "transformers."
+        ) from error
+    _require_language_model(config, directory)
+    return config
+
+
+def require_readable(directory: Path) -> None:
+    """Raise SourceError or ArchitectureError unless config.json describes a model that can be read and measured."""
+    dequantization(read(directory), directory)
+
+
+def automatic(config: PreTrainedConfig) -> Any:
+    """Return the transformers class that builds the model: for text where there is one, else for images and text."""
+    causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    return AutoModelForCausalLM if causal else AutoModelForImageTextToText
+
+
+def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return the model of a configuration on the meta device: every shape, no weight."""
+    with torch.device("meta"):
+        return automatic(config).from_config(config).eval()
+
+
+def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """Return the name and the list of the decoder blocks: the outermost, longest ModuleList of the text part.
+
+    Raises ArchitectureError if there is none.
+    """
+    text = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is text)
+    lists = [
+        (f"{prefix}.{name}" if prefix else name, module)
+        for name, module in text.named_modules()
+        if isinstance(module, nn.ModuleList) and module
+    ]
+    outermost = [found for found in lists if not any(found[0].startswith(f"{other}.") for other, _ in lists)]
+    if not outermost:
+        raise ArchitectureError(
+            f"{type(model).__name__} has no list of decoder blocks; only decoder-only language models can be measured."
+        )
+    return max(outermost, key=lambda found: len(found[1]))
+
+
+def other_parts(model: PreTrainedModel) -> tuple[str, ...]:
+    """Return the prefixes of the modules that text does not pass: the vision tower and what joins it to the text."""
+    text = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is text)
+    parent, _, own = prefix.rpartition(".")
+    beside = {name: module for name, module in model.get_submodule(parent).named_children() if name != own}
+    if not parent or not any(isinstance(module, PreTrainedModel) for module in beside.values()):
+        return ()
+    return tuple(f"{parent}.{name}." for name in beside)
+
+
+def dequantization(config: PreTrainedConfig, where: object) -> Any | None:
+    """Return how transformers has to dequantise a checkpoint while it is read, or None where it is not quantised.
+
+    Raises SourceError for another format, or where the configuration lacks what the format needs.
+    """
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        return None
+    fields = stored if isinstance(stored, dict) else stored.to_dict()
+    method = str(fields.get("quant_method", "none")).rpartition(".")[2].lower()
+    if method not in DEQUANTIZED:
+        raise SourceError(
+            f"{where}: the checkpoint is quantised ({method}); of quantised checkpoints only "
+            f"{' and '.join(DEQUANTIZED)} can be read. Name the unquantised one."
+        )
+    kind, needed = DEQUANTIZED[method]
+    lacking = [name for name in needed if fields.get(name) is None]
+    if lacking:
+        raise SourceError(
+            f"{where}: quantization_config of config.json lacks {', '.join(lacking)}, without which {method} cannot "
+            "be dequantised; fetch the model again."
+        )
+    return kind(dequantize=True, **{name: fields[name] for name in needed})
+
+
+def _require_language_model(config: PreTrainedConfig, where: object) -> None:
+    names = {*_flat(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES), *_flat(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)}
+    registered = {**MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
+    declared = config.architectures or []
+    # BERT and its kind are registered for both tasks and see the tokens that follow unless told otherwise
+    is_encoder = config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    is_known = config.model_type in registered and not config.is_encoder_decoder and not is_encoder
+    if is_known and (not declared or names & set(declared)):
+        return
+    raise ArchitectureError(
+        f"{where}: {', '.join(declared) or config.model_type} is no decoder-only language model with a head, so it has "
+        "no next-token loss and no decoder blocks to measure; choose a causal language model."
+    )
+
+
+def _flat(mapping: Any) -> list[str]:
+    """Return the class names of one of transformers' registers, which may list several for a type."""
+    return [name for value in mapping.values() for name in ([value] if isinstance(value, str) else value)]
