@@ -1,4 +1,4 @@
-"""What gets built: the summary and the figures of the experiment that config.yaml names."""
+"""What gets built: the summary, the published comparison and the figures of the experiment that config.yaml names."""
 
 import sys
 from pathlib import Path
@@ -28,6 +28,7 @@ except ConfigError as error:
 lineages = Lineages(settings)
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
+HAS_SERIES = any(settings.models[model].series for model in MODELS)
 
 
 wildcard_constraints:
@@ -54,9 +55,11 @@ rule all:
         f"results/{CORPUS}/summary.parquet",
         f"results/{CORPUS}/summary.csv",
         f"results/{CORPUS}/summary.json",
+        f"results/{CORPUS}/reproduction.csv",
+        f"results/{CORPUS}/reproduction.md",
         collect(
             "results/plots/{figure}.{suffix}",
-            figure=EXPERIMENT_FIGURES,
+            figure=EXPERIMENT_FIGURES + HAS_SERIES * SERIES_FIGURES,
             suffix=["png", "svg"],
         ),
         collect(

@@ -24,7 +24,8 @@ ARCHITECTURE = {
     "head_dim": 16,
     "max_position_embeddings": 64,
 }
-STAGES = ("train", "tokenize", "capture", "reduce", "summarize", "plot")
+MADE_ONCE = ("train", "tokenize", "capture", "reduce", "summarize")
+STAGES = (*MADE_ONCE, "reproduce", "plot")
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +56,11 @@ def test_every_result_is_there(project: Path) -> None:
     expected |= {"words/statistics/moe/block-001.arrow", "words/statistics/moe/losses.arrow"}
     expected |= {f"words/{table}/moe.parquet" for table in ("outliers", "channels", "layers")}
     expected |= {f"words/summary.{suffix}" for suffix in ("parquet", "csv", "json")}
+    expected |= {"words/reproduction.csv", "words/reproduction.md"}
     expected |= {"plots/moe_vs_dense.png", "plots/moe_vs_dense.svg", "plots/channel_map/moe.png"}
     assert expected <= names
     assert not [name for name in names if "unfinished" in name]
+    assert "plots/training.png" not in names  # the experiment has no series
 
 
 def test_the_summary_has_a_row_per_definition_and_says_what_the_model_is(project: Path) -> None:
@@ -85,10 +88,17 @@ def test_the_summary_has_a_row_per_definition_and_says_what_the_model_is(project
 def test_a_second_run_makes_nothing_again(project: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(project)
     times = {path: path.stat().st_mtime_ns for path in Path("results/words").rglob("*") if path.is_file()}
-    for stage in STAGES[:-1]:
+    for stage in MADE_ONCE:
         cli.main([stage])
     assert "making" not in capsys.readouterr().out
     assert times == {path: path.stat().st_mtime_ns for path in Path("results/words").rglob("*") if path.is_file()}
+
+
+def test_the_published_comparison_of_a_model_of_ones_own_says_that_there_is_nothing_to_compare(project: Path) -> None:
+    text = (project / "results/words/reproduction.md").read_text(encoding="utf-8")
+    assert "measured on 3 sequences of 24 tokens of the corpus `words` (packed windows)" in text
+    assert "No measured model is in the published table" in text
+    assert "**Measured, not in the published table:** moe." in text
 
 
 def test_a_stage_whose_input_is_stale_is_refused_by_name(project: Path, tmp_path: Path, monkeypatch) -> None:

@@ -20,17 +20,18 @@ REPOSITORY = Path(__file__).parents[1]
 WORKFLOW = REPOSITORY / "workflow"
 SCRIPTS = sorted((WORKFLOW / "scripts").glob("*.py"))
 PICTURES = {"figure", "model_figure"}
-AFTER_REDUCTION = {"reduction", "summary", *PICTURES}
+OF_SUMMARY = {"summary", "reproduction", "figure"}
+AFTER_REDUCTION = {"reduction", *OF_SUMMARY, *PICTURES}
 AFTER_STATISTICS = {"statistics", "perplexity", *AFTER_REDUCTION}
 AFTER_TOKENS = {"tokens", *AFTER_STATISTICS}
 EVERYTHING = {"checkpoint", *AFTER_TOKENS}
-OF_ALL_MODELS = {"summary", "figure"}
+OF_ALL_MODELS = OF_SUMMARY
 
 
 def artefacts(config: Config) -> dict[str, str]:
     """Return the lineage of every artefact of the chosen experiment, as `artefact` or `artefact model`."""
     lineages, corpus = Lineages(config), config.chosen.corpus
-    found = {"summary": lineages.summary(corpus)["summary"], "figure": lineages.figure(corpus)["figure"]}
+    found = {name: getattr(lineages, name)(corpus)[name] for name in ("summary", "reproduction", "figure")}
     for model in config.chosen.models:
         found[f"checkpoint {model}"] = lineages.checkpoint(model)["checkpoint"]
         for artefact in ("tokens", "statistics", "reduction", "perplexity", "model_figure"):
@@ -74,7 +75,7 @@ def test_the_demo_has_the_models_these_tests_speak_of() -> None:
 
 def test_every_artefact_has_a_lineage_of_its_own() -> None:
     found = artefacts(Config.check(shipped()))
-    assert len(found) == 2 + 6 * 3
+    assert len(found) == 3 + 6 * 3
     assert len(set(found.values())) == len(found)
 
 
@@ -136,7 +137,7 @@ def test_a_model_of_another_experiment_changes_nothing() -> None:
 
 def test_a_label_changes_the_summary_and_the_pictures_of_its_model_only() -> None:
     found = moved_by(lambda values: values["models"]["tiny-moe"].update(label="another"))
-    assert found == of({"tiny-moe"}, {"summary", *PICTURES})
+    assert found == of({"tiny-moe"}, {*OF_SUMMARY, *PICTURES})
 
 
 def test_the_precision_of_a_model_changes_its_statistics_but_not_its_checkpoint() -> None:
@@ -206,6 +207,9 @@ EDITS: dict[str, Callable[[Path], None]] = {
     "words of the engine": lambda copy: edit(copy / "outlier_features/engine.py", reworded),
     "code of the engine": lambda copy: edit(copy / "outlier_features/engine.py", lambda text: text + "\nSPEED = 2\n"),
     "code of the figures": lambda copy: edit(copy / "outlier_features/figures.py", lambda text: text + "\nHUE = 2\n"),
+    "code of the comparison": lambda copy: edit(
+        copy / "outlier_features/reproduction.py", lambda text: text + "\nSIDES = 2\n"
+    ),
     "code of a script": lambda copy: edit(copy / "scripts/reduce.py", lambda text: text + "\ntotal = 2\n"),
     "code of the configuration": lambda copy: edit(copy / "outlier_features/config.py", lambda text: text + "X = 2\n"),
 }
@@ -260,6 +264,11 @@ def test_code_of_the_figures_changes_pictures_only(after_edit: dict[str, dict[st
     assert moved(artefacts(Config.check(shipped())), after_edit["code of the figures"]) == of(MODELS, PICTURES)
 
 
+def test_code_of_the_comparison_changes_the_comparison_only(after_edit: dict[str, dict[str, str]]) -> None:
+    found = moved(artefacts(Config.check(shipped())), after_edit["code of the comparison"])
+    assert found == {"reproduction": set()}
+
+
 def test_code_of_the_engine_changes_statistics_and_what_follows(after_edit: dict[str, dict[str, str]]) -> None:
     assert moved(artefacts(Config.check(shipped())), after_edit["code of the engine"]) == of(MODELS, AFTER_STATISTICS)
 
@@ -275,7 +284,8 @@ def modules(script: str) -> set[str]:
 
 def test_the_sources_of_a_stage_follow_imports_to_the_end() -> None:
     assert {"scripts/capture", "capture", "engine", "weights", "statistics", "grid"} <= modules("capture")
-    assert {"scripts/plot", "figures", "figure_style"} <= modules("plot")
+    assert {"scripts/plot", "figures", "figures_training", "figure_style"} <= modules("plot")
+    assert {"scripts/reproduce", "reproduction", "tables", "provenance"} <= modules("reproduce")
     assert {"training/checkpoint", "training/trainer", "training/tokenizer", "training/__init__"} <= modules("train")
 
 
@@ -283,6 +293,7 @@ def test_the_sources_of_a_stage_are_not_those_of_the_next() -> None:
     assert modules("capture").isdisjoint({"outliers", "metrics", "perplexity", "tables", "figures", "cli"})
     assert modules("reduce").isdisjoint({"capture", "engine", "weights", "figures"})
     assert modules("plot").isdisjoint({"outliers", "metrics", "shards", "capture"})
+    assert modules("reproduce").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
     assert modules("fetch").isdisjoint({"corpora", "capture", "training/trainer"})
 
 

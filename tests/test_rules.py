@@ -35,6 +35,8 @@ LAYOUT = {
     "results/{corpus}/summary.parquet": layout.summary("{corpus}", "parquet"),
     "results/{corpus}/summary.csv": layout.summary("{corpus}", "csv"),
     "results/{corpus}/summary.json": layout.summary("{corpus}", "json"),
+    "results/{corpus}/reproduction.csv": layout.reproduction("{corpus}", "csv"),
+    "results/{corpus}/reproduction.md": layout.reproduction("{corpus}", "md"),
     "results/plots/{figure}.png": layout.figure("{figure}", "png"),
     "results/plots/{figure}.svg": layout.figure("{figure}", "svg"),
     "results/plots/{figure}/{model}.png": layout.figure("{figure}", "png", "{model}"),
@@ -67,8 +69,8 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_rules_are_found() -> None:
-    stages = ["fetch", "train", "tokenize", "capture", "reduce", "perplexity", "summarize", "plot", "plot_model"]
-    assert set(stages) <= set(RULES)
+    stages = {"fetch", "train", "tokenize", "capture", "reduce", "perplexity", "summarize", "reproduce", "plot"}
+    assert stages | {"plot_model"} <= set(RULES)
     declared = sum(path.read_text(encoding="utf-8").count("\nrule ") for path in RULE_FILES)
     assert declared == len(RULES)
 
@@ -144,10 +146,10 @@ def test_a_machine_without_snakemake_and_datasets_can_capture() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_tables_and_figures_do_without_torch_and_every_figure_has_its_rule() -> None:
+def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_has_its_rule() -> None:
     ended = run(
         "import json, sys\n"
-        "import outlier_features.figures, outlier_features.tables\n"
+        "import outlier_features.figures, outlier_features.reproduction, outlier_features.tables\n"
         "loaded = [name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules]\n"
         "figures = {name: figure.scope for name, figure in outlier_features.figures.FIGURES.items()}\n"
         "print(json.dumps([loaded, figures]))"
@@ -156,7 +158,9 @@ def test_tables_and_figures_do_without_torch_and_every_figure_has_its_rule() -> 
     loaded, figures = json.loads(ended.stdout)
     assert loaded == []
     rules = (WORKFLOW / "rules/figures.smk").read_text(encoding="utf-8")
-    for scope, constant in {"experiment": "EXPERIMENT_FIGURES", "model": "MODEL_FIGURES"}.items():
+    constants = {"experiment": "EXPERIMENT_FIGURES", "series": "SERIES_FIGURES", "model": "MODEL_FIGURES"}
+    assert set(figures.values()) <= set(constants)
+    for scope, constant in constants.items():
         (listed,) = re.findall(rf"^{constant} = (\[.*?\])$", rules, re.MULTILINE | re.DOTALL)
         assert sorted(ast.literal_eval(listed)) == sorted(name for name, found in figures.items() if found == scope)
 

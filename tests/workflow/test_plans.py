@@ -91,7 +91,7 @@ def project(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
-AGGREGATES = {"summarize": 1, "plot": 2}
+AGGREGATES = {"summarize": 1, "reproduce": 1, "plot": 2}
 
 
 def test_a_finished_project_plans_nothing(project: Path) -> None:

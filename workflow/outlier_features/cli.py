@@ -26,7 +26,7 @@ class Stages:
 
     def fetch(self, name: str, model: Model) -> None:
         """Put a model's checkpoint into results/checkpoints."""
-        from outlier_features.checkpoints import fetch
+        from outlier_features.sources import fetch
 
         lineage = self._lineages.checkpoint(name)
         if model.train is None and self._is_due("checkpoint", lineage, layout.source(name)):
@@ -87,6 +87,17 @@ class Stages:
             ]
             write_summary(*summarize(entries, lineage), *outputs)
 
+    def reproduce(self) -> None:
+        """Set the summary beside the published table; it takes no time, so it is always done."""
+        from outlier_features.reproduction import reproduce
+        from outlier_features.tables import read_table
+
+        lineage, corpus = self._lineages.reproduction(self._corpus), self._corpus
+        summary, _ = read_table(layout.summary(corpus, "parquet"), "summary", lineage["summary"])
+        outputs = layout.reproduction(corpus, "csv"), layout.reproduction(corpus, "md")
+        reproduce(summary, PUBLISHED, *outputs, corpus, lineage)
+        print(f"made: {outputs[1]}")
+
     def plot(self) -> None:
         """Draw every figure."""
         import pandas as pd
@@ -97,7 +108,8 @@ class Stages:
         lineage = self._lineages.figure(self._corpus)
         summary, _ = read_table(layout.summary(self._corpus, "parquet"), "summary", lineage["summary"])
         published = pd.read_csv(PUBLISHED)
-        for figure in (name for name, found in FIGURES.items() if found.scope == "experiment"):
+        scopes = {"experiment", "series"} if summary["series"].notna().any() else {"experiment"}
+        for figure in (name for name, found in FIGURES.items() if found.scope in scopes):
             drawn = draw_experiment(figure, summary, published)
             for suffix in ("png", "svg"):
                 save(drawn, layout.figure(figure, suffix), provenance.record(lineage))
@@ -124,7 +136,11 @@ EACH_MODEL: dict[str, Callable[[Stages, str, Model], None]] = {
     "capture": Stages.capture,
     "reduce": Stages.reduce,
 }
-WHOLE_EXPERIMENT: dict[str, Callable[[Stages], None]] = {"summarize": Stages.summarize, "plot": Stages.plot}
+WHOLE_EXPERIMENT: dict[str, Callable[[Stages], None]] = {
+    "summarize": Stages.summarize,
+    "reproduce": Stages.reproduce,
+    "plot": Stages.plot,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

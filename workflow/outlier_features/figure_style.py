@@ -34,7 +34,7 @@ DPI = 200
 """Names are placed at the resolution figures are saved at, so what was measured is what is seen."""
 TITLE, TEXT, NAME, SMALL_NAME, NOTE = 18.0, 13.0, 12.0, 10.5, 11.0
 MARKER_SIZE = 10.0
-INK, GREY, FAINT = "#222222", "#666666", "#c4c4c4"
+INK, GREY, FAINT, SHADE = "#222222", "#666666", "#c4c4c4", "#ededed"
 PARAMETER_TICKS = {1e6: "1M", 1e7: "10M", 1e8: "100M", 1e9: "1B", 1e10: "10B", 1e11: "100B", 1e12: "1T"}
 """Labels of an axis that counts parameters."""
 
@@ -48,13 +48,20 @@ class Look:
     marker: str
 
 
-_BLUE, _ORANGE = (to_hex(color) for color in seaborn.color_palette("colorblind", 2))
+_COLORS = [to_hex(color) for color in seaborn.color_palette("colorblind")]
+_BLUE, _ORANGE = _COLORS[:2]
 KINDS = {"dense": Look("dense model", _BLUE, "o"), "moe": Look("mixture of experts", _ORANGE, "D")}
 SITES = {
     "attn_in": Look("input of the attention (attn_in)", FAINT, "o"),
     "out_proj_in": Look("input of the output projection (out_proj_in)", FAINT, "s"),
     "mlp_in": Look("input of the MLP (mlp_in)", FAINT, "^"),
 }
+
+
+def series_looks(names: Sequence[str]) -> dict[str, Look]:
+    """Return how each series is drawn: the first ones differ in colour and in shape."""
+    looks = zip(itertools.cycle(_COLORS), itertools.cycle("osD^vP"))
+    return {name: Look(name, color, marker) for name, (color, marker) in zip(names, looks, strict=False)}
 
 
 @contextmanager
@@ -151,6 +158,12 @@ def _wrapped(paragraphs: Sequence[str], width: float, size: float) -> list[str]:
     """Break paragraphs into lines of at most `width` inches: a letter of this font is about 0.52 of its size wide."""
     columns = int(width * 72 / (0.52 * size))
     return [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, columns)]
+
+
+def say(axes: Axes, words: str) -> None:
+    """Let a panel that has no marks say why."""
+    axes.set(xticks=[], yticks=[], facecolor="#f5f5f5")
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, size=TEXT, ha="center", va="center", linespacing=1.6)
 
 
 @dataclass(frozen=True)

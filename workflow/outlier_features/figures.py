@@ -21,7 +21,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from outlier_features import atomic
+from outlier_features import atomic, figures_training
 from outlier_features.errors import ConfigError
 from outlier_features.figure_style import (
     DPI,
@@ -32,6 +32,7 @@ from outlier_features.figure_style import (
     MARKER_SIZE,
     NAME,
     PARAMETER_TICKS,
+    SHADE,
     SITES,
     SMALL_NAME,
     TEXT,
@@ -41,6 +42,7 @@ from outlier_features.figure_style import (
     Segment,
     magnitude_colors,
     page,
+    say,
     spread,
     style,
     write_names,
@@ -55,15 +57,15 @@ class Figure:
     title: str
     caption: str
     """What is measured, in a sentence or two."""
-    scope: Literal["experiment", "model"]
-    """Whether it is drawn once for all models of an experiment or once for each model."""
+    scope: Literal["experiment", "series", "model"]
+    """Whether it is drawn once for all models of an experiment, once for all training runs in it, or for each model."""
     draw: Callable[..., Drawing]
     """Takes this entry (for its words), then what `draw_experiment` or `draw_model` takes after the name."""
 
 
 def draw_experiment(name: str, summary: pd.DataFrame, published: pd.DataFrame) -> Drawing:
-    """Draw a figure of all models. Raises ConfigError for a name that is none of these figures."""
-    entry = _entry(name, "experiment")
+    """Draw a figure of all models, or of all series. Raises ConfigError for a name that is none of these figures."""
+    entry = _entry(name, "experiment", "series")
     with style():
         return entry.draw(entry, summary, published)
 
@@ -77,10 +79,10 @@ def draw_model(
         return entry.draw(entry, label, channels, layers, hidden_size, blocks)
 
 
-def _entry(name: str, scope: str) -> Figure:
-    known = [entry.name for entry in FIGURES.values() if entry.scope == scope]
+def _entry(name: str, *scopes: str) -> Figure:
+    known = [entry.name for entry in FIGURES.values() if entry.scope in scopes]
     if name not in known:
-        raise ConfigError(f"unknown figure {name!r} for one {scope}; known: {', '.join(known)}")
+        raise ConfigError(f"unknown figure {name!r} for one {scopes[0]}; known: {', '.join(known)}")
     return FIGURES[name]
 
 
@@ -135,9 +137,10 @@ def moe_vs_dense_rms(entry: Figure, summary: pd.DataFrame, published: pd.DataFra
 
 
 def _reach(entry: Figure, definition: str, summary: pd.DataFrame, published: pd.DataFrame) -> Drawing:
+    summary, series_notes = _last_steps(summary)
     measured = _measured(summary, definition)
     points = _points(measured, published)
-    notes = _missing(summary, measured, definition) + [PUBLISHED_FAULTS] * (not published.empty)
+    notes = _missing(summary, measured, definition) + series_notes + [PUBLISHED_FAULTS] * (not published.empty)
     handles = _reach_legend(points)
     width, height, stride, columns = 5.15, 4.2, 5.1, 3
     sheet = page(
@@ -156,6 +159,17 @@ def _reach(entry: Figure, definition: str, summary: pd.DataFrame, published: pd.
             _draw_points(axes, points.assign(x=points[size], y=points[measure]), measure)
     sheet.legend(handles, columns)
     return sheet.figure
+
+
+def _last_steps(summary: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return a summary with only the last step of each series, and a sentence for every series that has more."""
+    is_shown, notes = summary["series"].isna(), []
+    for name, rows in summary.groupby("series", sort=False):
+        last, count = rows["step"].max(), rows["step"].nunique()
+        is_shown |= (summary["series"] == name) & (summary["step"] == last)
+        if count > 1:
+            notes.append(f"Of the training run {name} only the last of {count} steps is shown ({last}).")
+    return summary[is_shown], notes
 
 
 def _measured(summary: pd.DataFrame, definition: str) -> pd.DataFrame:
@@ -228,7 +242,7 @@ def _set_scales(axes: Axes, points: pd.DataFrame) -> None:
     axes.grid(axis="y", color=FAINT, linewidth=0.5)
     if points["is_empty"].any():
         axes.set_ylim(SHELF, 100)
-        axes.axhspan(SHELF, 0, color="#ededed", zorder=0)
+        axes.axhspan(SHELF, 0, color=SHADE, zorder=0)
         axes.set_yticks([SHELF / 2, *range(0, 101, 20)], ["no outlier\nfeature", *map(str, range(0, 101, 20))])
         axes.yaxis.get_gridlines()[0].set_visible(False)
     axes.axvline(PHASE_SHIFT, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
@@ -334,7 +348,7 @@ def channel_map(
         above = 38 if own["is_outlier"].any() else 9  # room for the numbers
         axes.set_title(f"{definition} ({meaning}): {_count(own)}", loc="left", pad=above, size=TEXT, weight="bold")
         if own.empty:
-            _say(axes, f"No activation reaches the threshold.{_peak(layers, definition)}")
+            say(axes, f"No activation reaches the threshold.{_peak(layers, definition)}")
             continue
         axes.set(xlim=(-0.01 * hidden_size, 1.01 * hidden_size), ylim=(-0.5, blocks - 0.5))
         axes.set(xlabel=f"channel (0 to {hidden_size - 1})", ylabel="block (0 at the bottom)")
@@ -364,12 +378,6 @@ def _peak(layers: pd.DataFrame, definition: str) -> str:
     known = peaks.dropna()
     unit = " times the RMS of its tensor" if is_relative else ""
     return "" if known.empty else f"\nThe largest |x| is {known.max():.3g}{unit}."
-
-
-def _say(axes: Axes, words: str) -> None:
-    """Let a panel that has no marks say why."""
-    axes.set(xticks=[], yticks=[], facecolor="#f5f5f5")
-    axes.text(0.5, 0.5, words, transform=axes.transAxes, size=TEXT, ha="center", va="center", linespacing=1.6)
 
 
 def _magnitudes(max_abs: pd.Series) -> LogNorm:
@@ -443,6 +451,11 @@ def _map_legend(sites: Sequence[str], has_outliers: bool) -> list[Artist]:
     return list(entries)
 
 
+def training(entry: Figure, summary: pd.DataFrame, published: pd.DataFrame) -> Drawing:
+    """Draw the metrics of the training runs over their steps; nothing of the kind is published."""
+    return figures_training.draw(entry.title, entry.caption, summary)
+
+
 FIGURES = {
     figure.name: figure
     for figure in (
@@ -459,6 +472,15 @@ FIGURES = {
             REACH,
             "experiment",
             moe_vs_dense_rms,
+        ),
+        Figure(
+            "training",
+            "Outlier features in the course of training",
+            "The same model at several steps of its training. An outlier feature is a channel that reaches the "
+            "threshold in enough tensors and at enough positions of all sequences together; layers and positions "
+            "affected are means over the outlier features.",
+            "series",
+            training,
         ),
         Figure(
             "channel_map",

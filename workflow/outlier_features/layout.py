@@ -52,6 +52,11 @@ def summary(corpus: str, suffix: str) -> Path:
     return RESULTS / corpus / f"summary.{suffix}"
 
 
+def reproduction(corpus: str, suffix: str) -> Path:
+    """Return the comparison with the published table as `suffix`: csv, or md to read."""
+    return RESULTS / corpus / f"reproduction.{suffix}"
+
+
 def figure(name: str, suffix: str, model: str | None = None) -> Path:
     """Return a figure, of one model where one is named."""
     folder = RESULTS / "plots"

@@ -18,8 +18,9 @@ from outlier_features.config import Config
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
 
-WITHOUT_EFFECT = {"config", "errors", "layout", "lineage", "logs"}
-"""Modules from which no number follows: the configuration enters by value, the others carry words and paths."""
+WITHOUT_EFFECT = {"config", "errors", "hub", "layout", "lineage", "logs", "patience"}
+"""Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
+the others carry words and paths."""
 
 WITHOUT_EFFECT_ON_WEIGHTS = {"label", "dtype", "series", "step", "keep_weights"}
 """Keys of a model's entry that leave its checkpoint as it is."""
@@ -77,6 +78,10 @@ class Lineages:
         upstream = {f"reduction {model}": self.reduction(corpus, model) for model in models}
         upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in models}
         return _lineage("summary", "summarize", {"models": list(models), "names": names}, **upstream)
+
+    def reproduction(self, corpus: str) -> Lineage:
+        """Return the lineage of the comparison with the published table, which itself is no part of it."""
+        return _lineage("reproduction", "reproduce", {}, summary=self.summary(corpus))
 
     def figure(self, corpus: str) -> Lineage:
         """Return the lineage of the figures drawn from the summary."""

@@ -101,13 +101,13 @@ def _rows(entry: Entry, lineage: Lineage) -> list[dict[str, Any]]:
     facts = origin["facts"]
     common: dict[str, Any] = {name: getattr(entry, name) for name in ("model", "label", "hub", "series", "step")}
     common |= {name: facts[name] for name in FACTS}
-    common |= {"hidden_size": facts["channels"], "sequences": len(facts["windows"]), "length": facts["positions"]}
+    common |= {"hidden_size": facts["channels"], "sequences": len(facts["windows"]), "length": quality["window"]}
     after = _quality_columns(quality) | _layer_columns(layers) | {"lineage": origin["lineage"]["reduction"]}
     return [common | {"definition": name} | found | after for name, found in origin["estimates"].items()]
 
 
 def _quality_columns(quality: Mapping[str, Any]) -> dict[str, Any]:
-    columns: dict[str, Any] = {"loss": quality["loss"]}
+    columns: dict[str, Any] = {"windows": quality.get("windows", "packed"), "loss": quality["loss"]}
     for name in ("perplexity", "bits_per_byte"):
         low, high = quality["interval"][name]
         columns |= {name: quality[name], f"{name}_low": low, f"{name}_high": high}

@@ -1,14 +1,15 @@
-"""Evaluate: perplexity of each model, and the summary of the experiment.
+"""Evaluate: perplexity of each model, the summary of the experiment, and what it says beside the published table.
 
-In: the statistics and windows of a model; then the tables of every model of the experiment.
-Out: results/{corpus}/perplexity/{model}.json and results/{corpus}/summary.{parquet,csv,json}, one row per model and
-definition.
+In: the statistics and windows of a model; then the tables of every model of the experiment; then their summary.
+Out: results/{corpus}/perplexity/{model}.json; results/{corpus}/summary.{parquet,csv,json}, one row per model and
+definition; results/{corpus}/reproduction.{csv,md}, the same quantities measured and published.
 """
 
 
 localrules:
     perplexity,
     summarize,
+    reproduce,
 
 
 rule perplexity:
@@ -44,3 +45,20 @@ rule summarize:
         lineage=lambda wildcards: lineages.summary(wildcards.corpus),
     script:
         "../scripts/summarize.py"
+
+
+rule reproduce:
+    input:
+        summary="results/{corpus}/summary.parquet",
+        published="resources/published/arb8020_2025.csv",
+    output:
+        csv="results/{corpus}/reproduction.csv",
+        markdown="results/{corpus}/reproduction.md",
+    log:
+        "results/logs/reproduce/{corpus}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=lambda wildcards: lineages.reproduction(wildcards.corpus),
+    script:
+        "../scripts/reproduce.py"

@@ -1,10 +1,11 @@
-"""Figures: pictures of the experiment, and of each of its models. No torch.
+"""Figures: pictures of the experiment, of the training runs in it, and of each of its models. No torch.
 
 In: results/{corpus}/summary.parquet and the published figures; for a model its tables.
 Out: results/plots/{figure}.{png,svg} and results/plots/{figure}/{model}.{png,svg}.
 """
 
 EXPERIMENT_FIGURES = ["moe_vs_dense", "moe_vs_dense_rms"]
+SERIES_FIGURES = ["training"]
 MODEL_FIGURES = ["channel_map"]
 
 
@@ -23,7 +24,7 @@ rule plot:
     log:
         "results/logs/plot/{figure}.log",
     wildcard_constraints:
-        figure=one_of(EXPERIMENT_FIGURES),
+        figure=one_of(EXPERIMENT_FIGURES + SERIES_FIGURES),
     conda:
         "../../envs/outlier-features.yaml"
     params:

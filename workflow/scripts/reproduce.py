@@ -1,0 +1,13 @@
+"""Rule reproduce: hand the summary and the published table to the library."""
+
+from pathlib import Path
+
+from outlier_features.logs import logged
+from outlier_features.reproduction import reproduce
+from outlier_features.tables import read_table
+
+with logged(snakemake.log[0]):
+    lineage = snakemake.params.lineage
+    summary, _ = read_table(Path(snakemake.input.summary), "summary", lineage["summary"])
+    outputs = Path(snakemake.output.csv), Path(snakemake.output.markdown)
+    reproduce(summary, Path(snakemake.input.published), *outputs, snakemake.wildcards.corpus, lineage)
