@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from outlier_features import provenance, shards
 from outlier_features.bootstrap import estimate, resampling_counts
-from outlier_features.corpora import SCHEMA, TokenWindows
+from outlier_features.corpora import NO_TOKEN, SCHEMA, TokenWindows
 from outlier_features.errors import StaleFile
 from outlier_features.perplexity import perplexity, write_perplexity
 
@@ -70,6 +70,58 @@ def test_losses_meet_the_windows_they_were_made_of() -> None:
     assert found["tokens"] == 3
     assert found["bytes"] == 2 + 3 + 1
     assert found["bits_per_byte"] == pytest.approx(15 / 6)
+
+
+def ragged_windows(bytes_of: list[list[int]], cut: dict) -> TokenWindows:
+    longest = max(map(len, bytes_of))
+    ids = np.array([[0] * len(row) + [NO_TOKEN] * (longest - len(row)) for row in bytes_of], np.int32)
+    widths = np.array([row + [0] * (longest - len(row)) for row in bytes_of], np.int32)
+    return TokenWindows(ids, widths, np.ones(len(bytes_of), np.int32), {"cut": cut})
+
+
+def test_a_shorter_window_counts_as_far_as_it_goes() -> None:
+    losses = np.array([[1, 3, np.nan, np.nan], [2, 2, 5, 6]]) * LN2
+    found = perplexity(losses, ragged_windows([[9, 1, 2], [9, 1, 1, 1, 4]], CUT), [0, 1])
+    assert (found["tokens"], found["bytes"]) == (6, 10)
+    assert found["loss"] == pytest.approx(19 / 6 * LN2)
+    assert found["bits_per_byte"] == pytest.approx(19 / 10)
+    assert "note" not in found
+
+
+CUT_2025 = {"window": 4, "stride": 2, "bos": False, "windows": "arb8020"}
+
+
+def test_the_windows_of_2025_are_cut_to_their_length_and_weigh_by_tokens_and_not_by_predictions() -> None:
+    # mean losses of 2 bits over 3 tokens, of 3 bits over 4 tokens; the fifth token of the second window is left out
+    losses = np.array([[1, 3, np.nan, np.nan], [2, 2, 5, 99]]) * LN2
+    found = perplexity(losses, ragged_windows([[9, 1, 2], [9, 1, 1, 1, 50]], CUT_2025), [0, 1])
+    assert found["loss"] == pytest.approx((3 * 2 + 4 * 3) / (3 + 4) * LN2)
+    assert found["perplexity"] == pytest.approx(2 ** (18 / 7))
+    assert (found["tokens"], found["bytes"]) == (2 + 3, 3 + 3)
+    assert found["bits_per_byte"] == pytest.approx((1 + 3 + 2 + 2 + 5) / 6)
+    assert {name: found[name] for name in CUT_2025} == CUT_2025
+    assert "count twice" in found["note"]
+
+
+def test_the_interval_of_the_windows_of_2025_draws_windows_with_their_tokens() -> None:
+    generator = np.random.default_rng(1)
+    lengths = generator.integers(5, 12, size=8)
+    windows = ragged_windows([[1] * length for length in lengths], CUT_2025 | {"window": 9})
+    losses = np.full((8, lengths.max() - 1), np.nan)
+    for row, length in zip(losses, lengths, strict=True):
+        row[: length - 1] = generator.gamma(4, 0.8, size=length - 1)
+    tokens = np.minimum(lengths, 9)
+    means = np.array([row[: count - 1].mean() for row, count in zip(losses, tokens, strict=True)])
+    draws = [np.repeat(np.arange(8), counts) for counts in resampling_counts(8)]
+    values = [math.exp(np.average(means[drawn], weights=tokens[drawn])) for drawn in draws]
+    found = perplexity(losses, windows, list(range(8)))
+    assert found["interval"]["perplexity"] == pytest.approx(np.percentile(values, [2.5, 97.5]).tolist())
+
+
+def test_losses_of_the_shorter_windows_alone_meet_them() -> None:
+    windows = ragged_windows([[1, 1, 1, 1, 1], [1, 2, 3], [1, 4, 1]], CUT)
+    found = perplexity(np.array([[6, 4], [3, 2]]) * LN2, windows, [1, 2])
+    assert found["bits_per_byte"] == pytest.approx(15 / 10)
 
 
 def test_how_the_text_was_cut_stands_beside_the_value() -> None:

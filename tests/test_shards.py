@@ -37,6 +37,23 @@ def test_windows_captured_in_parts_give_the_tables_of_one_pass(kind, checkpoints
     assert np.array_equal(Statistics(merged).losses(), Statistics([manifests[kind]]).losses())
 
 
+def test_the_order_in_which_windows_are_asked_for_changes_nothing(checkpoints, tokens, tmp_path) -> None:
+    for name, windows in {"mixed": [4, 0, 2], "sorted": [0, 2, 4]}.items():
+        path = tmp_path / f"{name}.json"
+        capture(checkpoints["dense"], tokens, path, capture_settings(), {"statistics": "test"}, windows=windows)
+    mixed, in_order = Statistics([tmp_path / "mixed.json"]), Statistics([tmp_path / "sorted.json"])
+    assert mixed.facts == in_order.facts
+    assert np.array_equal(mixed.losses(), in_order.losses())
+
+
+def test_a_capture_that_says_one_length_for_all_windows_is_read_as_before(copy: Path, manifests) -> None:
+    content = json.loads(copy.read_text())
+    del content["facts"]["positions_per_window"]
+    copy.write_text(json.dumps(content))
+    for found, expected in zip(tables([copy]), tables([manifests["dense"]]), strict=True):
+        pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
 def test_observing_does_not_change_the_losses(checkpoints, tokens, manifests, tmp_path) -> None:
     settings = capture_settings(sites=("residual",), counted=(), coverages=())
     capture(checkpoints["moe"], tokens, tmp_path / "x.json", settings, {"statistics": "test"})

@@ -79,7 +79,7 @@ def capture(
     device = device or devices.best_device()
     source = checkpoints.read_source(checkpoint, lineage.get("checkpoint"))
     packed = read_windows(tokens, lineage.get("tokens"))
-    chosen = list(range(len(packed.ids_ST)) if windows is None else windows)
+    chosen = sorted(range(len(packed.ids_ST)) if windows is None else windows)
     weights = Weights(checkpoint, settings.dtype, device)
     _check_vocabulary(weights, packed, tokens)
     origin = provenance.record(
@@ -92,8 +92,9 @@ def capture(
         experts_implementation=getattr(weights.model.config, "_experts_implementation", None),
     )
     with atomic.directory(manifest.with_suffix("")) as unfinished:
-        observer = _Observer(weights, chosen, packed.ids_ST[chosen], settings, unfinished, origin)
-        ids = [torch.from_numpy(row).long() for row in packed.ids_ST[chosen]]
+        window_ids = [packed.ids(window) for window in chosen]
+        observer = _Observer(weights, chosen, window_ids, settings, unfinished, origin)
+        ids = [torch.from_numpy(row).long() for row in window_ids]
         with observer:
             losses = engine.run(weights, ids, lambda index, logits: token_losses(logits, ids[index]), observer)
         observer.write_coverage()
@@ -117,13 +118,13 @@ class _Observer:
         self,
         weights: Weights,
         windows: Sequence[int],
-        ids_ST: np.ndarray,
+        ids: Sequence[np.ndarray],
         settings: Settings,
         directory: Path,
         origin: provenance.Provenance,
     ) -> None:
         self._weights, self._windows, self._settings = weights, windows, settings
-        self._ids_ST, self._directory, self._origin = ids_ST, directory, origin
+        self._ids, self._directory, self._origin = ids, directory, origin
         self._block = self._window = 0
         self._rows: dict[tuple[str, int], dict[str, Any]] = {}
         self._reached: dict[tuple[SiteName, int], Reached] = {}
@@ -185,17 +186,16 @@ class _Observer:
         )
 
     def _record(self, site: SiteName, x_TC: torch.Tensor) -> None:
-        if x_TC.shape[0] != self._ids_ST.shape[1]:
-            raise ArchitectureError(
-                f"block {self._block}: {site} has {x_TC.shape[0]} rows for {self._ids_ST.shape[1]} tokens."
-            )
+        ids_T = self._ids[self._window]
+        if x_TC.shape[0] != len(ids_T):
+            raise ArchitectureError(f"block {self._block}: {site} has {x_TC.shape[0]} rows for {len(ids_T)} tokens.")
         statistics = kernels.reduce_site(x_TC, self._settings.grids, self._reached_at(site, x_TC))
         self._check_finite(site, statistics)
         row = self._row(site) | _site_columns(statistics)
         if site == "residual":
             medians = asdict(kernels.reduce_medians(x_TC, statistics))
             row |= {name.removesuffix("_N").removesuffix("_T"): _host(value) for name, value in medians.items()}
-            row["massive_token"] = self._ids_ST[self._window][row["massive_position"]]
+            row["massive_token"] = ids_T[row["massive_position"]]
         self._rows[site, self._window] = row
 
     def _record_routing(self, choices_Tk: torch.Tensor) -> None:
@@ -250,13 +250,14 @@ def _host(value: Any) -> Any:
 def _facts(weights: Weights, packed: TokenWindows, windows: Sequence[int], settings: Settings) -> Mapping[str, Any]:
     """Return what readers of the shards need to know about the model and the pass."""
     return {
-        **parameters.count(weights.model, weights.blocks).facts(),
+        **parameters.count(weights.model).facts(),
         "architecture": type(weights.model).__name__,
         "blocks": len(weights.blocks),
         "channels": weights.model.config.get_text_config().hidden_size,
         "dtype": str(settings.dtype).removeprefix("torch."),
         "windows": list(windows),
         "positions": packed.ids_ST.shape[1],
+        "positions_per_window": packed.lengths[list(windows)].tolist(),
         "sites": list(settings.sites),
         "grids": asdict(settings.grids),
     }

@@ -1,10 +1,11 @@
-"""Corpora: text from a package, from local files or from the hub, packed into windows of token ids."""
+"""Corpora: text from a package, from local files or from the hub, cut into windows of token ids."""
 
 # Shapes: S sequence (window), T position.
 
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from outlier_features import atomic, packages, provenance
+from outlier_features import atomic, packages, provenance, ragged
 from outlier_features.config import Corpus
 from outlier_features.errors import ConfigError, DamagedFile, SourceError
 from outlier_features.lineage import Lineage
 
 SEPARATOR = "\n\n"
 """Joins the documents of a corpus."""
+
+NO_TOKEN = -1
+"""Stands after the end of a window that is shorter than the longest."""
 
 SCHEMA = pa.schema(
     [
@@ -36,17 +40,27 @@ predicted in this window and in no earlier one."""
 
 @dataclass(frozen=True)
 class TokenWindows:
-    """Packed windows of one corpus for one tokenizer."""
+    """Windows of one corpus for one tokenizer: packed ones are equally long, those of 2025 nearly so."""
 
     ids_ST: np.ndarray
+    """Token ids; NO_TOKEN after the end of a window shorter than the longest, so that no model takes it for a token."""
     bytes_ST: np.ndarray
     scored_from_S: np.ndarray
     provenance: provenance.Provenance
 
     @property
     def cut(self) -> dict[str, Any]:
-        """How the text was cut: window, stride, bos."""
+        """How the text was cut: window, stride, bos; and windows, where they are not packed."""
         return self.provenance["cut"]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each window (S,)."""
+        return (self.ids_ST != NO_TOKEN).sum(1)
+
+    def ids(self, window: int) -> np.ndarray:
+        """Return the token ids of one window, as many as it has (T,)."""
+        return self.ids_ST[window, : self.lengths[window]]
 
 
 def documents(corpus: Corpus, part: Literal["files", "training"] = "files") -> Iterator[str]:
@@ -71,7 +85,7 @@ def documents(corpus: Corpus, part: Literal["files", "training"] = "files") -> I
 
 
 def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -> None:
-    """Pack a corpus into windows for the tokenizer of `checkpoint` and write them to `output`.
+    """Cut a corpus into windows for the tokenizer of `checkpoint` and write them to `output`.
 
     Raises SourceError if the text is too short and ConfigError if a window exceeds the model's context.
     """
@@ -88,16 +102,30 @@ def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -
     if not tokenizer.is_fast:
         raise SourceError(f"{checkpoint}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
     context = getattr(settings, "max_position_embeddings", None)
-    if context and corpus.length > context:
+    overlapping = corpus.windows == "arb8020"
+    length = min(corpus.length, int(tokenizer.model_max_length)) if overlapping else corpus.length
+    if context and length > context:
         raise ConfigError(
-            f"corpora: length {corpus.length} is longer than the context of {checkpoint.name} ({context} tokens); "
+            f"corpora: length {length} is longer than the context of {checkpoint.name} ({context} tokens); "
             "choose a shorter length."
         )
     bos = _bos(tokenizer, corpus.bos)
-    # a BOS takes the place of one token; the windows still leave no text out
-    stride = min(corpus.stride or corpus.length, corpus.length - (bos is not None))
-    rows = _pack(_encoded(documents(corpus), tokenizer), corpus.sequences, corpus.length, stride, bos)
-    cut = {"window": corpus.length, "stride": stride, "bos": bos is not None}
+    if overlapping:
+        stride = length // 2
+        rows = _encode_anew(_overlapping(documents(corpus), tokenizer, length), tokenizer, corpus.sequences, length)
+        longest = max(len(row["token_ids"]) for row in rows)
+        if context and longest > context:
+            raise ConfigError(
+                f"corpora: a window of {length} tokens, encoded anew, has {longest}, more than the context of "
+                f"{checkpoint.name} ({context} tokens); choose a shorter length."
+            )
+    else:
+        # a BOS takes the place of one token; the windows still leave no text out
+        stride = min(corpus.stride or length, length - (bos is not None))
+        rows = _pack(_encoded(documents(corpus), tokenizer), corpus.sequences, length, stride, bos)
+    cut: dict[str, Any] = {"window": length, "stride": stride, "bos": bos is not None}
+    if overlapping:
+        cut["windows"] = corpus.windows
     origin = provenance.record(lineage, model=checkpoint.name, cut=cut, text=corpus.canonical())
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(provenance.encode(origin)))
     with (
@@ -109,7 +137,7 @@ def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -
 
 
 def read_windows(path: Path, expected: str | None = None) -> TokenWindows:
-    """Read packed windows; refuse a damaged file or one whose lineage is not `expected`."""
+    """Read windows; refuse a damaged file or one whose lineage is not `expected`."""
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
             table = reader.read_all()
@@ -120,12 +148,10 @@ def read_windows(path: Path, expected: str | None = None) -> TokenWindows:
     origin = provenance.decode(table.schema.metadata)
     if expected is not None:
         provenance.require(origin, "tokens", expected, path)
-    columns = {name: table[name].combine_chunks() for name in table.column_names}
-    shape = (table.num_rows, -1)
     return TokenWindows(
-        ids_ST=columns["token_ids"].flatten().to_numpy().reshape(shape),
-        bytes_ST=columns["token_bytes"].flatten().to_numpy().reshape(shape),
-        scored_from_S=columns["scored_from"].to_numpy(),
+        ids_ST=ragged.rectangle(table["token_ids"], NO_TOKEN),
+        bytes_ST=ragged.rectangle(table["token_bytes"], 0),
+        scored_from_S=table["scored_from"].to_numpy(),
         provenance=origin,
     )
 
@@ -135,9 +161,14 @@ def _encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[tuple[int, int]]:
     for text in texts:
         text += SEPARATOR
         encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        ends = np.array([end for _, end in encoding["offset_mapping"]], dtype=np.int64)
-        position = _bytes_before(text)[np.maximum.accumulate(ends)] if len(ends) else ends
-        yield from zip(encoding["input_ids"], np.diff(position, prepend=0).tolist(), strict=True)
+        yield from zip(encoding["input_ids"], _bytes_added(text, encoding["offset_mapping"]), strict=True)
+
+
+def _bytes_added(text: str, offsets: list[tuple[int, int]]) -> list[int]:
+    """Return the UTF-8 bytes by which each token takes the text further; none for a special one."""
+    ends = np.array([end for _, end in offsets], dtype=np.int64)
+    position = _bytes_before(text)[np.maximum.accumulate(ends)] if len(ends) else ends
+    return np.diff(position, prepend=0).tolist()
 
 
 def _bytes_before(text: str) -> np.ndarray:
@@ -156,16 +187,64 @@ def _pack(
     rows: list[dict[str, Any]] = []
     for index in tqdm(range(sequences), desc="packing windows", unit="window"):
         if len(window) < room:
-            raise SourceError(
-                f"the corpus is too short: it fills {index} windows of {length} tokens where {sequences} are asked "
-                "for; lower sequences or length, or give more text."
-            )
+            raise _too_short(index, length, sequences)
         start = [(bos, 0)] if bos is not None else []
         ids, widths = zip(*start, *window, strict=True)
         scored_from = 1 if index == 0 else max(1, length - stride)
         rows.append({"window": index, "token_ids": ids, "token_bytes": widths, "scored_from": scored_from})
         window = window[stride:] + list(islice(tokens, stride))
     return rows
+
+
+def _overlapping(texts: Iterable[str], tokenizer: Any, length: int) -> Iterator[str]:
+    """Yield the texts of the windows of the 2025 sweep: pieces of `length` tokens that overlap by half.
+
+    The buffer is text, as it was there: what is left of it is decoded after each window and encoded anew for the next,
+    and cutting inside a word or a character can change a token. A buffer is done with once less than a window is left.
+    """
+    buffer = ""
+    for text in texts:
+        buffer += " " + text
+        ids = left = _ids(buffer, tokenizer)
+        while len(left) >= length:
+            yield tokenizer.decode(ids[:length], skip_special_tokens=True)
+            left = ids[length // 2 :]
+            buffer = tokenizer.decode(left, skip_special_tokens=True)
+            if len(left) >= length:
+                ids = _ids(buffer, tokenizer)
+
+
+def _ids(text: str, tokenizer: Any) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def _encode_anew(texts: Iterator[str], tokenizer: Any, sequences: int, length: int) -> list[dict[str, Any]]:
+    """Encode the text of each window as the tokenizer does by default: BOS included, and not always `length` tokens.
+
+    Every window scores all of its tokens, those it shares with the one before too. Raises SourceError if there are
+    fewer windows than asked for.
+    """
+    rows: list[dict[str, Any]] = []
+    progress = tqdm(islice(texts, sequences), desc="cutting windows", unit="window", total=sequences)
+    for index, text in enumerate(progress):
+        encoding = tokenizer(text, return_offsets_mapping=True, verbose=False)
+        ids, widths = encoding["input_ids"], _bytes_added(text, encoding["offset_mapping"])
+        if len(ids) < 2:
+            raise SourceError(
+                f"window {index} of the corpus, encoded anew, has {len(ids)} tokens and nothing to predict; "
+                "choose a greater length."
+            )
+        rows.append({"window": index, "token_ids": ids, "token_bytes": widths, "scored_from": 1})
+    if len(rows) < sequences:
+        raise _too_short(len(rows), length, sequences)
+    return rows
+
+
+def _too_short(filled: int, length: int, sequences: int) -> SourceError:
+    return SourceError(
+        f"the corpus is too short: it fills {filled} windows of {length} tokens where {sequences} are asked "
+        "for; lower sequences or length, or give more text."
+    )
 
 
 def _bos(tokenizer: Any, wish: Literal["auto", "always", "never"]) -> int | None:

@@ -72,7 +72,7 @@ def _site_rows(site: SiteTable, hit_threshold: float) -> Iterator[dict[str, Any]
             "max_abs": float(moments.max_abs_SC.max()),
             "kurtosis_neuron_rms": moments.kurtosis_neuron_rms(),
             "kurtosis_flattened": moments.kurtosis_flattened(),
-            "kurtosis_token_excess": float(site.matrix("position_kurtosis")[:, positions].mean()),
+            "kurtosis_token_excess": float(site.at_positions("position_kurtosis", positions).mean()),
             "kurtosis_channel_mean": moments.kurtosis_channel_mean(),
             "input_correlation": moments.input_correlation(),
             "nan_count": int(site.values("nan_count").sum()) if token_class == "all" else None,
@@ -87,10 +87,10 @@ class _Moments:
 
     def __init__(self, site: SiteTable, token_class: str) -> None:
         first_SC = site.matrix("first").astype(np.float64)
-        sequences, self.channels = first_SC.shape
+        self.channels = first_SC.shape[1]
         use_first, use_rest = token_class != "rest", token_class != "first"
-        self.tokens = use_first + use_rest * (site.statistics.positions - 1)
-        self.values = sequences * self.tokens * self.channels
+        self.tokens_S = use_first + use_rest * (site.statistics.lengths - 1)
+        self.values = int(self.tokens_S.sum()) * self.channels
         sums = [use_rest * site.matrix(name) for name in ("sum", "sum_2", "sum_4")]
         self.sum_SC, self.sum_2_SC, self.sum_4_SC = (
             total + use_first * first_SC**power for total, power in zip(sums, (1, 2, 4), strict=True)
@@ -107,9 +107,9 @@ class _Moments:
 
     def kurtosis_flattened(self) -> float:
         """Return the Pearson kurtosis of each sequence's flattened tensor, averaged over sequences."""
-        count = self.tokens * self.channels
+        count_S = self.tokens_S * self.channels
         mean, square, cube, fourth = (
-            total / count for total in (self.sum_SC.sum(1), self.sum_2_SC.sum(1), self.sum_3_S, self.sum_4_SC.sum(1))
+            total / count_S for total in (self.sum_SC.sum(1), self.sum_2_SC.sum(1), self.sum_3_S, self.sum_4_SC.sum(1))
         )
         central = fourth - 4 * mean * cube + 6 * mean**2 * square - 3 * mean**4
         return float(np.mean([_ratio(c, v) for c, v in zip(central, (square - mean**2) ** 2, strict=True)]))
@@ -122,11 +122,12 @@ class _Moments:
 
     def input_correlation(self) -> float:
         """Return the mean off-diagonal of X X^T / C, X scaled to mean square 1, averaged over sequences."""
-        if self.tokens < 2:
+        if self.tokens_S.min() < 2:
             return np.nan
         energy_S = self.sum_2_SC.sum(1)
         pairs_S = (self.sum_SC**2).sum(1) - energy_S
-        scale_S = energy_S / (self.tokens * self.channels) * self.tokens * (self.tokens - 1) * self.channels
+        tokens_S = self.tokens_S
+        scale_S = energy_S / (tokens_S * self.channels) * tokens_S * (tokens_S - 1) * self.channels
         return float(np.mean([_ratio(p, s) for p, s in zip(pairs_S, scale_S, strict=True)]))
 
 
@@ -145,7 +146,7 @@ def _median_metrics(site: SiteTable, token_class: str, positions: slice) -> dict
         return {}
     found = _massive(site, token_class)
     return {
-        "mmr": float(site.matrix("mmr")[:, positions].mean()),
+        "mmr": float(site.at_positions("mmr", positions).mean()),
         "median_abs": float(site.values("median_abs").mean()) if token_class == "all" else np.nan,
         "massive_count": len(found),
         "massive_top": sorted(found, key=lambda entry: -abs(entry["value"]))[:TOP_MASSIVE],

@@ -93,7 +93,8 @@ class Evidence:
     """What the statistics of a model say about one criterion."""
 
     criterion: Criterion
-    positions: int
+    length_S: np.ndarray
+    """Tokens of each sequence."""
     grid: tuple[float, ...]
     tensors: list[tuple[int, str]]
     hits_NSC: np.ndarray
@@ -246,7 +247,7 @@ class _Gathering:
         parts = {name: np.stack(values) for name, values in self._parts.items()}
         return Evidence(
             criterion=self._criterion,
-            positions=self._statistics.positions,
+            length_S=self._statistics.lengths,
             grid=tuple(self._statistics.facts["grids"]["relative" if self._criterion.relative else "absolute"]),
             tensors=self._tensors,
             hits_NSC=parts["hits"],
@@ -280,7 +281,7 @@ class _Gathering:
 def _shares(found: Evidence, members: Sequence[int]) -> Shares:
     """Return by how much each channel meets the criterion over some sequences taken together."""
     definition = found.criterion.definition
-    tokens = found.positions * len(members)
+    tokens = found.length_S[members].sum()
     hits_NC = found.hits_NSC[:, members].sum(1)
     layer_C = (hits_NC > 0).mean(0)
     position_C = found.covered_SC[members].sum(0) / tokens
@@ -362,7 +363,7 @@ def _pooled_draws(found: Evidence, counts_BS: np.ndarray) -> dict[str, np.ndarra
     for counts_S in counts_BS:
         drawn = counts_S > 0
         layer_K = hit_SNK[drawn].any(0).mean(0)
-        position_K = counts_S @ found.covered_SC[:, candidates] / (found.positions * counts_S.sum())
+        position_K = counts_S @ found.covered_SC[:, candidates] / (counts_S @ found.length_S)
         qualifies_K = (layer_K >= definition.min_layers) & (layer_K > 0) & (position_K >= definition.min_positions)
         result["outlier_count"].append(qualifies_K.sum())
         result["distinct_channels"].append(qualifies_K.sum())

@@ -13,6 +13,12 @@ from outlier_features.corpora import TokenWindows, read_windows
 from outlier_features.lineage import Lineage
 from outlier_features.shards import Statistics
 
+NOTE_ON_OVERLAP = (
+    "every window is cut to `window` tokens, and its mean loss weighs as many predictions as it has tokens; tokens in "
+    "two windows count twice; bits per byte divide the sum of the losses by the bytes of the predicted tokens"
+)
+"""Stands beside the perplexity of the 2025 windows."""
+
 
 def write_perplexity(manifest: Path, tokens: Path, output: Path, lineage: Lineage) -> None:
     """Write the perplexity of a model on its windows to `output` as JSON."""
@@ -26,17 +32,24 @@ def write_perplexity(manifest: Path, tokens: Path, output: Path, lineage: Lineag
 def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) -> dict[str, Any]:
     """Return exp of the mean loss per predicted token, bits per byte, and how the text was cut.
 
-    `loss_ST` is (S, T - 1) in nats, for the windows `chosen`. No token is predicted twice: where windows overlap, a
-    later one counts only for what is new in it. Intervals are 95 % bootstrap intervals over sequences.
+    `loss_ST` is (S, T - 1) in nats, for the windows `chosen`; what is beyond the end of a window is not looked at. No
+    token is predicted twice: where windows overlap, a later one counts only for what is new in it. The windows of 2025
+    do as that sweep did instead, which NOTE_ON_OVERLAP says. Intervals are 95 % bootstrap intervals over sequences.
     """
+    as_in_2025 = windows.cut.get("windows") == "arb8020"
+    length_S = windows.lengths[chosen]
+    if as_in_2025:
+        length_S = np.minimum(length_S, windows.cut["window"])
     position_T = np.arange(1, loss_ST.shape[1] + 1)
-    scored_ST = position_T >= windows.scored_from_S[chosen][:, None]
+    scored_ST = (position_T >= windows.scored_from_S[chosen][:, None]) & (position_T < length_S[:, None])
     nats_S = np.where(scored_ST, loss_ST.astype(np.float64), 0).sum(1)
-    tokens_S, bytes_S = scored_ST.sum(1), np.where(scored_ST, windows.bytes_ST[chosen, 1:], 0).sum(1)
+    bytes_ST = windows.bytes_ST[chosen, 1 : loss_ST.shape[1] + 1]
+    tokens_S, bytes_S = scored_ST.sum(1), np.where(scored_ST, bytes_ST, 0).sum(1)
+    loss_S, weight_S = (nats_S / tokens_S * length_S, length_S) if as_in_2025 else (nats_S, tokens_S)
     counts_BS = resampling_counts(len(nats_S))
 
     def mean_loss(weights: np.ndarray) -> np.ndarray:
-        return weights @ nats_S / (weights @ tokens_S)
+        return weights @ loss_S / (weights @ weight_S)
 
     def bits_per_byte(weights: np.ndarray) -> np.ndarray:
         return weights @ nats_S / np.log(2) / (weights @ bytes_S)
@@ -53,5 +66,6 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
         "bytes": int(bytes_S.sum()),
         "sequences": len(nats_S),
         **windows.cut,
+        **({"note": NOTE_ON_OVERLAP} if as_in_2025 else {}),
         "interval": {name: [found.low, found.high] for name, found in interval.items()},
     }

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from outlier_features import atomic, provenance
+from outlier_features import atomic, provenance, ragged
 from outlier_features.errors import ConfigError, DamagedFile
 from outlier_features.grid import level
 
@@ -56,7 +56,7 @@ BLOCK_SCHEMA = pa.schema(
     ]
 )
 """One row per site and window of a block; a router's row has the site `router`. Columns are those of `statistics`:
-channel lists hold C values, position lists T, `expert_choices` T x top_k."""
+channel lists hold C values, position lists T of that window, `expert_choices` T x top_k."""
 
 COVERAGE_SCHEMA = pa.schema(
     [
@@ -109,7 +109,9 @@ class Statistics:
         """Open captures by their manifests; refuse one whose lineage is not `expected` or whose model differs."""
         self._parts = [_Part(Path(path), expected) for path in manifests]
         self.facts: dict[str, Any] = dict(self._parts[0].facts)
-        self.facts["windows"] = sorted(window for part in self._parts for window in part.facts["windows"])
+        windows = sorted((entry for part in self._parts for entry in part.windows), key=lambda entry: entry[0])
+        self.facts["windows"] = [window for window, _ in windows]
+        self.facts["positions_per_window"] = [positions for _, positions in windows]
         self.provenance = self._parts[0].provenance
 
     @property
@@ -118,9 +120,9 @@ class Statistics:
         return len(self.facts["windows"])
 
     @property
-    def positions(self) -> int:
-        """Tokens a window."""
-        return int(self.facts["positions"])
+    def lengths(self) -> np.ndarray:
+        """Tokens of each window (S,), in the order of windows."""
+        return np.array(self.facts["positions_per_window"])
 
     @property
     def blocks(self) -> int:
@@ -140,8 +142,11 @@ class Statistics:
         return HitTable(rows.combine_chunks(), int(self.facts["channels"]), self.facts["grids"])
 
     def losses(self) -> np.ndarray:
-        """Return the negative log-likelihood in nats of each token after the first: (S, T - 1)."""
-        return _matrix(self._read(LOSSES), "loss")
+        """Return the negative log-likelihood in nats of each token after the first: (S, T - 1).
+
+        T is that of the longest window; where a shorter one has no token there is NaN.
+        """
+        return ragged.rectangle(self._read(LOSSES)["loss"], np.nan)
 
     def _read(self, name: str) -> pa.Table:
         table = pa.concat_tables([part.read(name) for part in self._parts])
@@ -180,6 +185,12 @@ class SiteTable:
     def matrix(self, column: str) -> np.ndarray:
         """Return a column with a list of equal length a window: (S, C) or (S, T)."""
         return _matrix(self.rows, column)
+
+    def at_positions(self, column: str, wanted: slice) -> np.ndarray:
+        """Return what a column has at some positions of every window: (S, T), flat if windows differ in length."""
+        if len(set(self.statistics.facts["positions_per_window"])) == 1:
+            return self.matrix(column)[:, wanted]
+        return np.concatenate([entry[wanted] for entry in self.lists(column)])
 
     def lists(self, column: str) -> list[np.ndarray]:
         """Return a column with a list of any length a window."""
@@ -237,6 +248,13 @@ class _Part:
         self.provenance, self.facts, self._digests = content["provenance"], content["facts"], content["shards"]
         if expected is not None:
             provenance.require(self.provenance, "statistics", expected, manifest)
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """Each window and its tokens; captures from before windows could differ say one number for all."""
+        windows = self.facts["windows"]
+        lengths = self.facts.get("positions_per_window", [self.facts.get("positions")] * len(windows))
+        return list(zip(windows, lengths, strict=True))
 
     def read(self, name: str) -> pa.Table:
         path = self._directory / name
