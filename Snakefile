@@ -11,10 +11,11 @@ min_version("9.19")
 # The library is found by path and reaches the scripts too; it is never installed.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
+from outlier_features import layout
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError
-from outlier_features.layout import one_of
 from outlier_features.lineage import Lineages
+from outlier_features.requests import Requests
 
 
 configfile: "config.yaml"
@@ -25,15 +26,19 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-lineages = Lineages(settings)
+lineages, requests = Lineages(settings), Requests(settings)
+seals = {
+    name: layout.seal(name, stays=model.keep_weights)
+    for name, model in settings.models.items()
+}
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
 HAS_SERIES = any(settings.models[model].series for model in MODELS)
 
 
 wildcard_constraints:
-    corpus=one_of(settings.corpora),
-    model=one_of(settings.models),
+    corpus=layout.one_of(settings.corpora),
+    model=layout.one_of(settings.models),
 
 
 include: "workflow/rules/fetch.smk"

@@ -29,7 +29,7 @@ API = re.compile(
 RESOLVE = re.compile(rf"/(?P<kind>datasets/)?{NAME}/(?P<route>resolve)/(?P<revision>[^/]+)/(?P<path>.+)")
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
-BODY_KINDS = ("cut", "wrong_size", "flipped_byte")
+BODY_KINDS = ("cut", "stall", "wrong_size", "flipped_byte")
 
 
 @dataclass
@@ -57,16 +57,18 @@ class Repository:
 class Fault:
     """A way to fail, used up by at most `times` requests; `match` is searched for in `METHOD /path?query`.
 
-    "429" and "503": that status, with Retry-After if given. "refuse": the connection is closed without a response.
-    The others spoil a body and so leave HEAD alone, which keeps promising the true size. "cut": Content-Length is
-    right, the connection is closed after half of the body. "wrong_size": the last byte is missing, Content-Length
-    agrees with what is sent. "flipped_byte": the byte in the middle differs.
+    "401", "429" and "503": that status, with Retry-After and further `headers` if given. "refuse": the connection is
+    closed without a response. The others spoil a body and so leave HEAD alone, which keeps promising the true size.
+    "cut": Content-Length is right, the connection is closed after half of the body. "stall": the same, but the
+    connection stays open and silent until the client closes it. "wrong_size": the last byte is missing,
+    Content-Length agrees with what is sent. "flipped_byte": the byte in the middle differs.
     """
 
-    kind: Literal["429", "503", "refuse", "cut", "wrong_size", "flipped_byte"]
+    kind: Literal["401", "429", "503", "refuse", "cut", "stall", "wrong_size", "flipped_byte"]
     match: str
     times: int = 1
     retry_after: float | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
     def applies(self, method: str, path: str) -> bool:
         has_body = method != "HEAD" or self.kind not in BODY_KINDS
@@ -117,7 +119,8 @@ class HubServer:
     """A hub that listens on `url` while its context is open.
 
     Repositories and faults may be added and removed at any time; `requests` grows in the order of arrival. Of a gated
-    repository everybody sees the listing, but only who sends `token` gets its files.
+    repository everybody sees the listing, but only who sends `token` gets its files. Where there is a
+    `storage` (this hub again, called localhost), links to large files lead there, and need no token any more.
     """
 
     models: dict[str, Repository] = field(default_factory=dict)
@@ -125,6 +128,7 @@ class HubServer:
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     token: str = "hf_granted"
+    storage: str | None = None
 
     def __enter__(self) -> Self:
         self._lock = threading.Lock()
@@ -170,7 +174,7 @@ class HubServer:
             return _error(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         query, inside = parse_qs(url.query), unquote(part["path"] or "")
         if route == "resolve":
-            return self._resolve(repository, commit, inside, headers)
+            return self._resolve(repository, commit, inside, headers, path)
         if route == "tree":
             return _tree(repository, commit, inside, _is_true(query, "recursive"), _is_true(query, "expand"))
         if route == "paths-info":
@@ -178,13 +182,17 @@ class HubServer:
             return _paths_info(repository, commit, wanted.get("paths", []), _is_true(wanted, "expand"))
         return _info(name, repository, commit, _is_true(query, "blobs"))
 
-    def _resolve(self, repository: Repository, commit: str, path: str, headers: Mapping[str, str]) -> Answer:
-        given = headers.get("authorization")
-        if repository.gated and given != f"Bearer {self.token}":
+    def _resolve(
+        self, repository: Repository, commit: str, path: str, headers: Mapping[str, str], asked: str
+    ) -> Answer:
+        given, is_elsewhere = headers.get("authorization"), headers.get("host", "").startswith("localhost:")
+        if repository.gated and given != f"Bearer {self.token}" and not is_elsewhere:
             return _error(403 if given else 401, "Access to this repository is restricted.", "GatedRepo")
         location = repository.files(commit).get(path)
         if location is None:
             return _error(404, "Entry not found", "EntryNotFound", {"X-Repo-Commit": commit})
+        if self.storage and not is_elsewhere and location.suffix in LFS_SUFFIXES:
+            return Answer(302, {"Location": f"{self.storage}{asked}?stored"}, b"", 0, 0)
         return _content(location, commit, headers.get("range"))
 
 
@@ -362,8 +370,10 @@ class _Connection(BaseHTTPRequestHandler):
             return self.server.hub.answer(self.path, headers, form)
         if fault.kind == "refuse":
             return None
+        if fault.kind == "401":
+            return _error(401, "Invalid credentials in Authorization header", headers=fault.headers)
         later = {} if fault.retry_after is None else {"Retry-After": f"{fault.retry_after:g}"}
-        return _error(int(fault.kind), "Come back later", headers=later)
+        return _error(int(fault.kind), "Come back later", headers=later | fault.headers)
 
     def _send(self, answer: Answer, kind: str | None) -> None:
         length = max(0, answer.size - 1) if kind == "wrong_size" else answer.size
@@ -374,8 +384,10 @@ class _Connection(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             flipped = length // 2 if kind == "flipped_byte" else None
-            answer.write(self.wfile, length // 2 if kind == "cut" else length, flipped)
-        self.close_connection = self.close_connection or kind == "cut"
+            answer.write(self.wfile, length // 2 if kind in ("cut", "stall") else length, flipped)
+        if kind == "stall":
+            self.rfile.read(1)  # returns when the client goes
+        self.close_connection = self.close_connection or kind in ("cut", "stall")
 
     def log_message(self, format: str, *args: object) -> None:
         """Stay silent: `requests` has it all."""

@@ -5,6 +5,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -255,7 +256,7 @@ def test_a_text_that_is_too_short_says_how_many_windows_it_fills(
 def test_a_window_may_be_as_long_as_the_context_but_not_longer(checkpoint: Path, text: Path, tmp_path: Path) -> None:
     found = windows(checkpoint, tmp_path / "out", path=str(text), sequences=1, length=CONTEXT)
     assert found.ids_ST.shape == (1, CONTEXT)
-    with pytest.raises(ConfigError, match=rf"length {CONTEXT + 1} is longer than the context .*\({CONTEXT} tokens\)"):
+    with pytest.raises(ConfigError, match=rf"{CONTEXT + 1} tokens is longer than the context .*\({CONTEXT} tokens\)"):
         windows(checkpoint, tmp_path / "out", path=str(text), sequences=1, length=CONTEXT + 1)
 
 
@@ -444,3 +445,13 @@ def test_an_unreachable_hub_is_one_line_and_a_failure(tmp_path: Path) -> None:
     assert len(errors) == 1
     assert errors[0].startswith("error: org/name: the data set cannot be read from the hub")
     assert "HF_ENDPOINT" in errors[0]
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused_by_both_sizes(
+    checkpoint: Path, text: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "model")
+    described = json.loads((checkpoint / "config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps(described | {"vocab_size": 50}))
+    with pytest.raises(ConfigError, match=r"its tokenizer has \d+ tokens, its embedding 50 rows, and the text holds"):
+        windows(tmp_path / "model", tmp_path / "out", path=str(text), sequences=1, length=8)

@@ -32,27 +32,28 @@ DEQUANTIZED: dict[str, tuple[type, tuple[str, ...]]] = {
 """Formats of quantised checkpoints that are dequantised block by block, and the fields they have to tell."""
 
 
-def read(directory: Path) -> PreTrainedConfig:
+def read(directory: Path, where: object = None) -> PreTrainedConfig:
     """Return the configuration in `directory`, of a model that predicts the next token.
 
     Raises SourceError where there is none that transformers can read, and ArchitectureError for an encoder, an
-    encoder-decoder or a model without a head.
+    encoder-decoder or a model without a head; they name the model as `where`, by default its directory.
     """
+    where = where or directory
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise SourceError(
-            f"{directory}: no config.json that transformers can read ({reason}); newer architectures need a newer "
+            f"{where}: no config.json that transformers can read ({reason}); newer architectures need a newer "
             "transformers."
         ) from error
-    _require_language_model(config, directory)
+    _require_language_model(config, where)
     return config
 
 
-def require_readable(directory: Path) -> None:
+def require_readable(directory: Path, where: object) -> None:
     """Raise SourceError or ArchitectureError unless config.json describes a model that can be read and measured."""
-    dequantization(read(directory), directory)
+    dequantization(read(directory, where), where)
 
 
 def automatic(config: PreTrainedConfig) -> Any:

@@ -82,6 +82,9 @@ def capture(
     chosen = sorted(range(len(packed.ids_ST)) if windows is None else windows)
     weights = Weights(checkpoint, settings.dtype, device)
     _check_vocabulary(weights, packed, tokens)
+    if weights.left_out:
+        parts = ", ".join(name.rstrip(".") for name in weights.left_out)
+        print(f"{checkpoint.name} sees images too: its text part is measured, without {parts}")
     origin = provenance.record(
         lineage,
         model=checkpoint.name,
@@ -90,6 +93,7 @@ def capture(
         device=devices.name(device),
         attention=weights.model.config._attn_implementation,
         experts_implementation=getattr(weights.model.config, "_experts_implementation", None),
+        left_out=list(weights.left_out),
     )
     with atomic.directory(manifest.with_suffix("")) as unfinished:
         window_ids = [packed.ids(window) for window in chosen]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from safetensors import SafetensorError, safe_open
 from outlier_features import atomic, provenance
 from outlier_features.errors import DamagedFile, SourceError
 from outlier_features.lineage import Lineage
+from outlier_features.planning import Footprint
 
 SOURCE = "source.json"
 """Says where a checkpoint comes from and which files it has; written last."""
 
 
 def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
-    """Check the weights of a checkpoint and write its source.json: origin, and size and sha256 of every file."""
+    """Check the weights of a checkpoint and write its source.json: origin, footprint, size and sha256 of every file."""
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
         raise SourceError(f"{_named(origin)}: has neither safetensors nor pytorch_model.bin; name a revision that has.")
@@ -35,8 +37,19 @@ def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name != SOURCE
     }
+    from outlier_features.footprint import of_directory  # builds the model without weights; readers do without
+
+    footprint = replace(of_directory(directory), stored_bytes=sum(path.stat().st_size for path in weights))
     record = provenance.record(lineage, source=dict(origin))
-    atomic.write_json(directory / SOURCE, {"provenance": record, "files": files})
+    atomic.write_json(directory / SOURCE, {"provenance": record, "files": files, "footprint": footprint.plain()})
+
+
+def read_footprint(directory: Path) -> Footprint:
+    """Return the sizes of the model of a sealed checkpoint. Raises FileNotFoundError where they are not told."""
+    try:
+        return Footprint(**json.loads((directory / SOURCE).read_text(encoding="utf-8"))["footprint"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise FileNotFoundError(f"{directory / SOURCE} does not tell the sizes of the model") from error
 
 
 def read_source(directory: Path, expected: str | None = None) -> dict[str, Any]:

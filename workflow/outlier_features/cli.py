@@ -1,20 +1,19 @@
 """The command line for a machine without Snakemake: the same stages, paths and lineages."""
 
 import argparse
-import json
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from outlier_features import layout, provenance
+from outlier_features import layout, planning, provenance
 from outlier_features.config import Config, Model
 from outlier_features.errors import ConfigError
+from outlier_features.inventory import is_fresh
 from outlier_features.lineage import Lineage, Lineages
 
 PUBLISHED = Path("resources/published/arb8020_2025.csv")
+PUBLISHED_SIZES = Path("resources/published/model_sizes.csv")
 
 
 class Stages:
@@ -29,7 +28,9 @@ class Stages:
         from outlier_features.sources import fetch
 
         lineage = self._lineages.checkpoint(name)
-        if model.train is None and self._is_due("checkpoint", lineage, layout.source(name)):
+        if not model.keep_weights and self._has_statistics(name):
+            print(f"up to date without weights: {layout.manifest(self._corpus, name)}")
+        elif model.train is None and self._is_due("checkpoint", lineage, layout.source(name)):
             fetch(model, layout.checkpoint(name), lineage)
 
     def train(self, name: str, model: Model) -> None:
@@ -58,6 +59,8 @@ class Stages:
             config = self._config
             settings = Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype)
             capture(layout.checkpoint(name), layout.tokens(self._corpus, name), output, settings, lineage)
+        if not model.keep_weights:
+            shutil.rmtree(layout.checkpoint(name), ignore_errors=True)
 
     def reduce(self, name: str, model: Model) -> None:
         """Evaluate definitions and metrics, and the perplexity."""
@@ -123,8 +126,12 @@ class Stages:
                 for suffix in ("png", "svg"):
                     save(drawn, layout.figure(figure, suffix, model), provenance.record(lineage))
 
+    def _has_statistics(self, name: str) -> bool:
+        lineage = self._lineages.statistics(self._corpus, name)
+        return not self._force and is_fresh("statistics", lineage, layout.manifest(self._corpus, name))
+
     def _is_due(self, artefact: str, lineage: Lineage, *paths: Path) -> bool:
-        fresh = all(_recorded(path).get("lineage", {}).get(artefact) == lineage[artefact] for path in paths)
+        fresh = is_fresh(artefact, lineage, *paths)
         print(f"{'up to date' if fresh and not self._force else 'making'}: {paths[0]}")
         return self._force or not fresh
 
@@ -149,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = Config.read(options.config)
     if options.experiment:
         config = Config.check(config.model_dump() | {"experiment": options.experiment}, "--experiment")
-    if options.command == "show":
-        _show(config, options)
+    if options.command in READ_ONLY:
+        READ_ONLY[options.command](config, options)
     elif options.command in WHOLE_EXPERIMENT:
         WHOLE_EXPERIMENT[options.command](Stages(config, force=options.force))
     else:
@@ -173,30 +180,44 @@ def _show(config: Config, options: argparse.Namespace) -> None:
     show(summary, **chosen, stream=sys.stdout)
 
 
-def _recorded(path: Path) -> provenance.Provenance:
-    """Return the provenance of a result of any kind, empty where there is none to be read."""
-    try:
-        if path.suffix == ".json":
-            return json.loads(path.read_text(encoding="utf-8"))["provenance"]
-        if path.suffix == ".parquet":
-            return provenance.decode(pq.read_schema(path).metadata)
-        with pa.memory_map(str(path)) as source:
-            return provenance.decode(pa.ipc.open_file(source).schema.metadata)
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        return {}
+def _plan(config: Config, options: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from outlier_features.inventory import plans
+    from outlier_features.terminal_plan import show_plans
+
+    found, chosen = plans(config, options.configurations), {n: getattr(options, n) for n in ("flops", "bandwidth")}
+    show_plans(found, pd.read_csv(PUBLISHED_SIZES), **chosen, format=options.format, stream=sys.stdout)
+
+
+READ_ONLY: dict[str, Callable[[Config, argparse.Namespace], None]] = {"show": _show, "plan": _plan}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m outlier_features", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="the configuration (config.yaml)")
     parser.add_argument("--experiment", help="which experiment of it, instead of the one it names")
+    everywhere = argparse.ArgumentParser(add_help=False)  # the same options after the command
+    everywhere.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    everywhere.add_argument("--experiment", default=argparse.SUPPRESS, help="which experiment of the configuration")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def add(name: str, words: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=words.rstrip("."), description=words, parents=[everywhere])
+
     for name, stage in {**EACH_MODEL, **WHOLE_EXPERIMENT}.items():
-        command = commands.add_parser(name, help=(stage.__doc__ or "").rstrip("."), description=stage.__doc__)
+        command = add(name, stage.__doc__ or "")
         command.add_argument("--force", action="store_true", help="make it again even if it is up to date")
         if name in EACH_MODEL:
             command.add_argument("models", nargs="*", help="models of config.yaml; those of the experiment by default")
-    show = commands.add_parser("show", help="Print the summary", description="Print the summary of the experiment.")
+    plan = add("plan", "Print what measuring each model takes: parameters, bytes, memory, time.")
+    plan.add_argument("--flops", type=float, default=planning.FLOPS, help="operations a second the device sustains")
+    plan.add_argument("--bandwidth", type=float, default=planning.BANDWIDTH, help="bytes a second weights are read at")
+    plan.add_argument("--format", choices=("table", "json"), default="table")
+    plan.add_argument(
+        "--configurations", type=Path, help="where {hub name}/config.json lie, to plan without asking the hub"
+    )
+    show = add("show", "Print the summary of the experiment.")
     show.add_argument("--format", choices=("table", "csv", "json"), default="table")
     show.add_argument("--definition", help="only the rows of this definition")
     show.add_argument("--sort", help="a column to sort by")

@@ -91,6 +91,8 @@ class Model(Strict):
         _belongs(self, "hub", "revision")
         _belongs(self, "hub", "revisions")
         _belongs(self, "package", "file")
+        if self.train and not self.keep_weights:
+            raise ValueError("keep_weights is for models that can be fetched again; a trained one stays")
         if self.package and not self.file:
             raise ValueError("package needs file: the GGUF file inside the package")
         return self

@@ -87,45 +87,21 @@ def documents(corpus: Corpus, part: Literal["files", "training"] = "files") -> I
 def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -> None:
     """Cut a corpus into windows for the tokenizer of `checkpoint` and write them to `output`.
 
-    Raises SourceError if the text is too short and ConfigError if a window exceeds the model's context.
+    Raises SourceError if the text is too short, and ConfigError if a window exceeds the model's context or holds a
+    token that the model has no embedding for.
     """
-    from transformers import AutoConfig, AutoTokenizer  # seconds to import; readers of windows do without
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        settings = AutoConfig.from_pretrained(checkpoint, local_files_only=True).get_text_config()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise SourceError(
-            f"{checkpoint}: no tokenizer and config.json that transformers can read ({reason})."
-        ) from error
-    if not tokenizer.is_fast:
-        raise SourceError(f"{checkpoint}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
-    context = getattr(settings, "max_position_embeddings", None)
-    overlapping = corpus.windows == "arb8020"
-    length = min(corpus.length, int(tokenizer.model_max_length)) if overlapping else corpus.length
-    if context and length > context:
-        raise ConfigError(
-            f"corpora: length {length} is longer than the context of {checkpoint.name} ({context} tokens); "
-            "choose a shorter length."
-        )
-    bos = _bos(tokenizer, corpus.bos)
-    if overlapping:
-        stride = length // 2
-        rows = _encode_anew(_overlapping(documents(corpus), tokenizer, length), tokenizer, corpus.sequences, length)
-        longest = max(len(row["token_ids"]) for row in rows)
-        if context and longest > context:
-            raise ConfigError(
-                f"corpora: a window of {length} tokens, encoded anew, has {longest}, more than the context of "
-                f"{checkpoint.name} ({context} tokens); choose a shorter length."
-            )
+    tokenizer, settings = _opened(checkpoint)
+    cut = _cut(corpus, tokenizer)
+    _check_context(cut["window"], settings, checkpoint)
+    if corpus.windows == "arb8020":
+        texts = _overlapping(documents(corpus), tokenizer, cut["window"])
+        rows = _encode_anew(texts, tokenizer, corpus.sequences, cut["window"])
     else:
-        # a BOS takes the place of one token; the windows still leave no text out
-        stride = min(corpus.stride or length, length - (bos is not None))
-        rows = _pack(_encoded(documents(corpus), tokenizer), corpus.sequences, length, stride, bos)
-    cut: dict[str, Any] = {"window": length, "stride": stride, "bos": bos is not None}
-    if overlapping:
-        cut["windows"] = corpus.windows
+        bos = tokenizer.bos_token_id if cut["bos"] else None
+        encoded = _encoded(documents(corpus), tokenizer)
+        rows = _pack(encoded, corpus.sequences, cut["window"], cut["stride"], bos)
+    _check_context(max(len(row["token_ids"]) for row in rows), settings, checkpoint)
+    _check_vocabulary(max(max(row["token_ids"]) for row in rows), tokenizer, settings, checkpoint)
     origin = provenance.record(lineage, model=checkpoint.name, cut=cut, text=corpus.canonical())
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(provenance.encode(origin)))
     with (
@@ -154,6 +130,51 @@ def read_windows(path: Path, expected: str | None = None) -> TokenWindows:
         scored_from_S=table["scored_from"].to_numpy(),
         provenance=origin,
     )
+
+
+def _opened(checkpoint: Path) -> tuple[Any, Any]:
+    """Return the tokenizer of a checkpoint, and the configuration of its text part."""
+    from transformers import AutoConfig, AutoTokenizer  # seconds to import; readers of windows do without
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+        settings = AutoConfig.from_pretrained(checkpoint, local_files_only=True).get_text_config()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(
+            f"{checkpoint}: no tokenizer and config.json that transformers can read ({reason})."
+        ) from error
+    if not tokenizer.is_fast:
+        raise SourceError(f"{checkpoint}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
+    return tokenizer, settings
+
+
+def _cut(corpus: Corpus, tokenizer: Any) -> dict[str, Any]:
+    """Return how a corpus is cut for a tokenizer: window, stride, bos, and `windows` where they are those of 2025."""
+    has_bos = _bos(tokenizer, corpus.bos) is not None
+    if corpus.windows == "arb8020":
+        length = min(corpus.length, int(tokenizer.model_max_length))
+        return {"window": length, "stride": length // 2, "bos": has_bos, "windows": corpus.windows}
+    # a BOS takes the place of one token; the windows still leave no text out
+    stride = min(corpus.stride or corpus.length, corpus.length - has_bos)
+    return {"window": corpus.length, "stride": stride, "bos": has_bos}
+
+
+def _check_context(length: int, settings: Any, checkpoint: Path) -> None:
+    context = getattr(settings, "max_position_embeddings", None)
+    if context and length > context:
+        raise ConfigError(
+            f"corpora: a window of {length} tokens is longer than the context of {checkpoint.name} ({context} tokens); "
+            "choose a shorter length."
+        )
+
+
+def _check_vocabulary(largest: int, tokenizer: Any, settings: Any, checkpoint: Path) -> None:
+    if largest >= settings.vocab_size:
+        raise ConfigError(
+            f"{checkpoint}: its tokenizer has {len(tokenizer)} tokens, its embedding {settings.vocab_size} rows, and "
+            f"the text holds token {largest}; tokenizer and model do not belong together."
+        )
 
 
 def _encoded(texts: Iterable[str], tokenizer: Any) -> Iterator[tuple[int, int]]:

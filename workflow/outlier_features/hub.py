@@ -15,6 +15,7 @@ from huggingface_hub import HfApi, constants, hf_hub_url, snapshot_download, try
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -74,6 +75,11 @@ class Snapshot:
     def __str__(self) -> str:
         return f"{self.repository}@{self.commit[:12]}"
 
+    @property
+    def remedy(self) -> str:
+        """What to do where it lacks a file, which in the hub's cache may just not have arrived."""
+        return ONLINE if constants.HF_HUB_OFFLINE else "name another revision."
+
 
 def snapshot(repository: str, revision: str | None) -> Snapshot:
     """Resolve a revision (`main` by default) to its commit and list its files. Raises SourceError.
@@ -83,7 +89,8 @@ def snapshot(repository: str, revision: str | None) -> Snapshot:
     where = f"{repository}@{revision or 'main'}"
     if constants.HF_HUB_OFFLINE:
         return _cached_snapshot(repository, revision, where)
-    info = _asked(lambda: HfApi().model_info(repository, revision=revision, files_metadata=True), where)
+    api = HfApi()
+    info = _asked(lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=SILENCE), where)
     siblings = [found for found in info.siblings or [] if "/" not in found.rfilename]
     digests = [found.lfs.sha256 if found.lfs else found.blob_id or "" for found in siblings]
     files = [RemoteFile(s.rfilename, s.size or 0, digest) for s, digest in zip(siblings, digests, strict=True)]
@@ -93,7 +100,9 @@ def snapshot(repository: str, revision: str | None) -> Snapshot:
     return Snapshot(repository, commit, {file.name: file for file in files})
 
 
-def download(found: Snapshot, names: Iterable[str], folder: Path, earlier: Path, spare: int = 0) -> dict[str, Path]:
+def download(
+    found: Snapshot, names: Iterable[str], folder: Path, earlier: Path | None = None, spare: int = 0
+) -> dict[str, Path]:
     """Bring files of a commit into `folder`, or find them in `earlier` or the hub's cache; return where each lies.
 
     Every file is checked by size and digest.
@@ -129,8 +138,10 @@ def require_room(folder: Path, size: int, where: str) -> None:
 
 def _cached_snapshot(repository: str, revision: str | None, where: str) -> Snapshot:
     try:
-        directory = Path(snapshot_download(repository, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError as error:
+        directory = Path(
+            snapshot_download(repository, revision=revision, allow_patterns="config.json", local_files_only=True)
+        )
+    except (LocalEntryNotFoundError, HFValidationError) as error:
         raise SourceError(
             f"{where}: is not in the hub's cache ({constants.HF_HUB_CACHE}) and HF_HUB_OFFLINE is set; {ONLINE}"
         ) from error
@@ -139,10 +150,11 @@ def _cached_snapshot(repository: str, revision: str | None, where: str) -> Snaps
     return Snapshot(repository, directory.name, {file.name: file for file in files})
 
 
-def _present(found: Snapshot, file: RemoteFile, folder: Path, earlier: Path) -> Path | None:
+def _present(found: Snapshot, file: RemoteFile, folder: Path, earlier: Path | None) -> Path | None:
     """Return where a file lies whole already: from a stopped run, in an earlier checkpoint, or in the hub's cache."""
     cached = try_to_load_from_cache(found.repository, file.name, revision=found.commit)
-    places = [folder / file.key, earlier / file.name, *([Path(cached).resolve()] if isinstance(cached, str) else [])]
+    places = [folder / file.key, *([earlier / file.name] if earlier else [])]
+    places += [Path(cached).resolve()] if isinstance(cached, str) else []
     return next((path for path in places if path.is_file() and file.is_intact(path)), None)
 
 
@@ -153,7 +165,7 @@ def _fetched(found: Snapshot, file: RemoteFile, folder: Path, progress: tqdm) ->
     def attempt() -> None:
         _stream(found, file, part, progress)
         if not file.is_intact(part):
-            part.unlink()
+            _discard(part, progress)
             raise Broken(f"{file.name} came with another content than its digest {file.digest[:12]}… on the hub says")
 
     progress.set_postfix_str(file.name)
@@ -171,14 +183,21 @@ def _stream(found: Snapshot, file: RemoteFile, part: Path, progress: tqdm) -> No
             if response.is_error:
                 response.read()  # the error quotes the body
             hf_raise_for_status(response)
-            with part.open("ab" if response.status_code == 206 else "wb") as opened:
+            if start and response.status_code != 206:
+                _discard(part, progress)
+            with part.open("ab") as opened:
                 for piece in response.iter_raw(PIECE):
                     opened.write(piece)
                     progress.update(len(piece))
     if (arrived := _size(part)) != file.size:
         if arrived > file.size:
-            part.unlink()
+            _discard(part, progress)
         raise Broken(f"{file.name} came with {arrived} bytes where the hub promised {file.size}")
+
+
+def _discard(part: Path, progress: tqdm) -> None:
+    progress.update(-_size(part))
+    part.unlink()
 
 
 def _part(file: RemoteFile, folder: Path) -> Path:
@@ -189,7 +208,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _asked(call: Callable[[], Result], where: str, advanced: Callable[[], int] = lambda: 0) -> Result:
+def _asked(call: Callable[[], Result], where: str, advanced: Callable[[], int] | None = None) -> Result:
     """Return what a call to the hub returns, patiently; say what a name asks of the user that the hub does not give."""
 
     def once() -> Result:
@@ -197,6 +216,8 @@ def _asked(call: Callable[[], Result], where: str, advanced: Callable[[], int] =
             return call()
         except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
             raise SourceError(_refusal(error, where)) from error
+        except HFValidationError as error:
+            raise SourceError(f"{where}: is no name of a model; names look like organisation/model.") from error
 
     return patiently(once, where, advanced)
 
@@ -204,8 +225,9 @@ def _asked(call: Callable[[], Result], where: str, advanced: Callable[[], int] =
 def _refusal(error: HfHubHTTPError, where: str) -> str:
     if isinstance(error, GatedRepoError):
         page = f"{constants.ENDPOINT}/{where.partition('@')[0]}"
-        token = "the token in HF_TOKEN is not allowed to" if get_token() else "set HF_TOKEN, without which nobody is"
-        return f"{where}: is gated; accept its terms at {page}, and {token}."
+        if get_token():
+            return f"{where}: is gated, and HF_TOKEN may not read it; accept its terms at {page} with that account."
+        return f"{where}: is gated; accept its terms at {page}, and set HF_TOKEN to a token of that account."
     if isinstance(error, RevisionNotFoundError):
         return f"{where}: the model has no such revision; give a commit, a branch or a tag that it has."
     return f"{where}: no such model on the hub, or it is private; check the name, and HF_TOKEN if it is yours."

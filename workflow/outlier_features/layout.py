@@ -17,6 +17,11 @@ def source(model: str) -> Path:
     return checkpoint(model) / "source.json"
 
 
+def seal(model: str, *, stays: bool) -> Path:
+    """Return what stands for a checkpoint in the workflow: its seal, or its directory where the weights do not stay."""
+    return source(model) if stays else checkpoint(model)
+
+
 def tokens(corpus: str, model: str) -> Path:
     """Return the file of packed windows of token ids."""
     return RESULTS / corpus / "tokens" / f"{model}.arrow"

@@ -18,9 +18,9 @@ from outlier_features.config import Config
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
 
-WITHOUT_EFFECT = {"config", "errors", "hub", "layout", "lineage", "logs", "patience"}
+WITHOUT_EFFECT = {"config", "errors", "footprint", "hub", "layout", "lineage", "logs", "patience", "planning"}
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
-the others carry words and paths."""
+plans are estimates, the others carry words and paths."""
 
 WITHOUT_EFFECT_ON_WEIGHTS = {"label", "dtype", "series", "step", "keep_weights"}
 """Keys of a model's entry that leave its checkpoint as it is."""
@@ -94,7 +94,7 @@ class Lineages:
 
     def _text(self, corpus: str, part: str) -> dict[str, Any]:
         """Return the part of a corpus entry that says which text is read, without how it is cut."""
-        cutting = {"sequences", "length", "stride", "bos"}
+        cutting = {"sequences", "length", "stride", "bos", "windows"}
         other = {"training": "files", "files": "training"}[part]
         return self._config.corpora[corpus].canonical(without=cutting | {other})
 

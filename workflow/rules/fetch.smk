@@ -3,11 +3,13 @@
 In: nothing but the model's entry in config.yaml.
 Out: results/checkpoints/{model}/ with config, tokenizer and safetensors; source.json, written last, seals them and says
 where they come from. Only this small file is tracked: it is compared by content, a directory would be by file time.
+A model with `keep_weights: false` is fetched for the time it is needed: its directory goes once its consumers are done.
 """
 
 
 localrules:
     fetch,
+    fetch_for_now,
 
 
 rule fetch:
@@ -16,7 +18,30 @@ rule fetch:
     log:
         "results/logs/fetch/{model}.log",
     wildcard_constraints:
-        model=one_of(name for name, model in settings.models.items() if not model.train),
+        model=layout.one_of(
+            name
+            for name, model in settings.models.items()
+            if model.keep_weights and not model.train
+        ),
+    conda:
+        "../../envs/outlier-features.yaml"
+    resources:
+        hub=1,
+    params:
+        lineage=lambda wildcards: lineages.checkpoint(wildcards.model),
+    script:
+        "../scripts/fetch.py"
+
+
+rule fetch_for_now:
+    output:
+        checkpoint=temp(directory("results/checkpoints/{model}")),
+    log:
+        "results/logs/fetch/{model}.log",
+    wildcard_constraints:
+        model=layout.one_of(
+            name for name, model in settings.models.items() if not model.keep_weights
+        ),
     conda:
         "../../envs/outlier-features.yaml"
     resources:

@@ -24,7 +24,7 @@ rule plot:
     log:
         "results/logs/plot/{figure}.log",
     wildcard_constraints:
-        figure=one_of(EXPERIMENT_FIGURES + SERIES_FIGURES),
+        figure=layout.one_of(EXPERIMENT_FIGURES + SERIES_FIGURES),
     conda:
         "../../envs/outlier-features.yaml"
     params:
@@ -43,7 +43,7 @@ rule plot_model:
     log:
         "results/logs/plot_model/{figure}/{model}.log",
     wildcard_constraints:
-        figure=one_of(MODEL_FIGURES),
+        figure=layout.one_of(MODEL_FIGURES),
     conda:
         "../../envs/outlier-features.yaml"
     params:

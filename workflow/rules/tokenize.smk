@@ -11,11 +11,12 @@ localrules:
 
 rule tokenize:
     input:
-        source="results/checkpoints/{model}/source.json",
+        checkpoint=lambda wildcards: seals[wildcards.model],
     output:
         tokens="results/{corpus}/tokens/{model}.arrow",
     log:
         "results/logs/tokenize/{corpus}/{model}.log",
+    priority: 1  # before another model is fetched
     conda:
         "../../envs/outlier-features.yaml"
     params:

@@ -11,7 +11,9 @@ rule train:
     log:
         "results/logs/train/{model}.log",
     wildcard_constraints:
-        model=one_of(name for name, model in settings.models.items() if model.train),
+        model=layout.one_of(
+            name for name, model in settings.models.items() if model.train
+        ),
     conda:
         "../../envs/outlier-features.yaml"
     resources:

@@ -5,6 +5,7 @@ from pathlib import Path
 from outlier_features.capture import Settings, capture
 from outlier_features.config import Config
 from outlier_features.devices import use_every_core
+from outlier_features.layout import checkpoint
 from outlier_features.logs import logged
 
 config = Config.check(snakemake.config)
@@ -12,7 +13,7 @@ model = config.models[snakemake.wildcards.model]
 with logged(snakemake.log[0]):
     use_every_core()
     capture(
-        Path(snakemake.input.source).parent,
+        checkpoint(snakemake.wildcards.model),
         Path(snakemake.input.tokens),
         Path(snakemake.output.manifest),
         Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype),

@@ -1,11 +1,11 @@
 """Rule fetch: hand paths and the model's entry to the library."""
 
-from pathlib import Path
-
-from outlier_features.sources import fetch
 from outlier_features.config import Config
+from outlier_features.layout import checkpoint
 from outlier_features.logs import logged
+from outlier_features.sources import fetch
 
 config = Config.check(snakemake.config)
 with logged(snakemake.log[0]):
-    fetch(config.models[snakemake.wildcards.model], Path(snakemake.output.source).parent, snakemake.params.lineage)
+    name = snakemake.wildcards.model
+    fetch(config.models[name], checkpoint(name), snakemake.params.lineage)

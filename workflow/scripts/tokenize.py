@@ -4,8 +4,9 @@ from pathlib import Path
 
 from outlier_features.config import Config
 from outlier_features.corpora import tokenize
+from outlier_features.layout import checkpoint
 from outlier_features.logs import logged
 
 corpus = Config.check(snakemake.config).corpora[snakemake.wildcards.corpus]
 with logged(snakemake.log[0]):
-    tokenize(Path(snakemake.input.source).parent, corpus, Path(snakemake.output.tokens), snakemake.params.lineage)
+    tokenize(checkpoint(snakemake.wildcards.model), corpus, Path(snakemake.output.tokens), snakemake.params.lineage)

@@ -1,0 +1,80 @@
+"""Footprint: the sizes of a model that decide what measuring it takes, from its configuration alone.
+
+Nothing is read of the weights: transformers builds the model on the meta device, where tensors have only a shape.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig
+
+from outlier_features import architectures, parameters
+from outlier_features.planning import Footprint
+from outlier_features.sites import expert_bank
+
+STORED_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
+MXFP4_BYTES = 17 / 32
+"""Bytes a parameter: 32 four-bit values share one byte of scale."""
+FP8_BYTES = 1 + 4 / 128**2
+"""Bytes a parameter: a tile of 128 by 128 shares one float32 scale."""
+
+
+def of_directory(directory: Path) -> Footprint:
+    """Return the footprint of the model whose config.json lies in `directory`. Raises as `architectures.read` does."""
+    return of_config(architectures.read(directory), directory)
+
+
+def of_config(config: PreTrainedConfig, where: object) -> Footprint:
+    """Return the footprint of the model that `config` describes; `where` names it in errors."""
+    architectures.dequantization(config, where)
+    model = architectures.skeleton(config)
+    _, blocks = architectures.decoder_blocks(model)
+    text = config.get_text_config()
+    counts = parameters.count(model)
+    block_params = [sum(p.numel() for p in block.parameters()) for block in blocks]
+    banks = [sum(p.numel() for p in bank.parameters(recurse=False)) for bank in map(expert_bank, blocks) if bank]
+    heads = text.num_attention_heads
+    return Footprint(
+        architecture=type(model).__name__,
+        counts=counts.facts(),
+        blocks=len(blocks),
+        channels=text.hidden_size,
+        vocabulary=model.get_input_embeddings().weight.shape[0],
+        block_params=max(block_params),
+        bank_params=max(banks, default=0),
+        resident_params=counts.total_params - sum(block_params),
+        heads=heads,
+        head_channels=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        inner_channels=_inner_channels(blocks, text),
+        is_attention_materialised=model.config._attn_implementation == "eager",
+        stored_bytes=round(_stored_bytes(config, counts.total_params, sum(banks), sum(block_params))),
+    )
+
+
+def _inner_channels(blocks: nn.ModuleList, text: Any) -> int:
+    """Return how many values a token has inside the widest MLP."""
+    widths = [getattr(text, name, None) or 0 for name in ("intermediate_size", "ffn_dim", "n_inner")]
+    dense = max(*widths, 0 if any(widths) else 4 * text.hidden_size)
+    routed = max((_routed_width(block, text) for block in blocks), default=0)
+    return 3 * max(dense, routed)
+
+
+def _routed_width(block: nn.Module, text: Any) -> int:
+    bank = expert_bank(block)
+    if bank is None:
+        return 0
+    widest = max(p.shape[-1] if p.shape[1] == text.hidden_size else p.shape[1] for p in bank.parameters(recurse=False))
+    return parameters.top_k(text) * widest
+
+
+def _stored_bytes(config: PreTrainedConfig, total: int, in_banks: int, in_blocks: int) -> float:
+    stored = getattr(config, "quantization_config", None) or {}
+    method = (stored if isinstance(stored, dict) else stored.to_dict()).get("quant_method")
+    dtype = str(config.dtype or config.get_text_config().dtype or "float32").removeprefix("torch.")
+    width = STORED_BYTES.get(dtype, 4.0)
+    if method == "mxfp4":
+        return in_banks * MXFP4_BYTES + (total - in_banks) * 2.0
+    if method == "fp8":
+        return in_blocks * FP8_BYTES + (total - in_blocks) * width
+    return total * width

@@ -1,0 +1,29 @@
+"""Requests: what a job asks of the machine, from the sizes of its model, once its checkpoint tells them."""
+
+import errno
+from typing import Any
+
+from outlier_features import layout, planning
+from outlier_features.checkpoints import read_footprint
+from outlier_features.config import Config
+
+
+class Requests:
+    """What the jobs of one configuration ask for; the resources of rules are taken from here."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def capture(self, wildcards: Any) -> planning.Estimate:
+        """Return what the pass of a model over a corpus takes.
+
+        Raises FileNotFoundError for what the rule takes as input while the model is not fetched, by which Snakemake
+        knows to ask again.
+        """
+        model, corpus = self._config.models[wildcards.model], self._config.corpora[wildcards.corpus]
+        try:
+            footprint = read_footprint(layout.checkpoint(wildcards.model))
+        except FileNotFoundError as error:
+            seal = layout.seal(wildcards.model, stays=model.keep_weights)
+            raise FileNotFoundError(errno.ENOENT, "not fetched yet", str(seal)) from error
+        return planning.estimate(footprint, planning.Pass.of(self._config, corpus, model))
