@@ -67,14 +67,20 @@ def plan(project: Path, *targets: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in (line.split() for line in table if line.strip()) if rule != "all"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose demo of two models has run to the end."""
-    project = tmp_path_factory.mktemp("finished")
+def copy_project(target: Path) -> Path:
+    """Copy what a run of this project needs, without configuration and results."""
+    target.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         source = PROJECT / part
         ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(source, project / part, ignore=ignored) if source.is_dir() else shutil.copy(source, project)
+        shutil.copytree(source, target / part, ignore=ignored) if source.is_dir() else shutil.copy(source, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose demo of two models has run to the end."""
+    project = copy_project(tmp_path_factory.mktemp("finished"))
     (project / "text").mkdir()
     for name in ("a.txt", "b.txt"):
         (project / "text" / name).write_text(SENTENCE * 60)

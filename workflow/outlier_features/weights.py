@@ -124,11 +124,10 @@ class Weights:
                 tensors = opened.enter_context(safe_open(file, framework="pt", backend="mmap"))
                 slices.update({key: tensors.get_slice(key) for key in keys})
             info, _ = convert_and_load_state_dict_in_model(model, slices, self._loading)
-        if info.conversion_errors or info.mismatched_keys or info.error_msgs:
-            what = info.conversion_errors or info.mismatched_keys or info.error_msgs
+        if mistakes := _mistakes(info):
             raise SourceError(
-                f"{self.directory}: tensors do not fit the model that config.json describes: {what!r:.300}; "
-                "delete the folder and fetch the model again."
+                f"{self.directory}: tensors do not fit the model that config.json describes: {mistakes[0]}"
+                f"{_more(mistakes)}; delete the folder and fetch the model again."
             )
         self._cast(model)
         return info.missing_keys
@@ -223,6 +222,13 @@ def _stopped_before_loading(
             ) from error
     transformers_logging.disable_progress_bar()
     return model.eval(), files, loading
+
+
+def _mistakes(info: LoadStateDictInfo) -> list[str]:
+    """Return what went wrong while tensors were converted, one line a tensor."""
+    shapes = [f"{name} is {tuple(found)}, not {tuple(wanted)}" for name, found, wanted in sorted(info.mismatched_keys)]
+    errors = [f"{name} ({str(why).strip().splitlines()[-1]:.200})" for name, why in info.conversion_errors.items()]
+    return shapes + errors + list(info.error_msgs)
 
 
 def _missing_scales(stored: Mapping[str, str]) -> list[str]:
