@@ -15,9 +15,11 @@ from tqdm import tqdm
 
 from outlier_features import atomic, checkpoints, devices, engine, kernels, parameters, provenance, shards, sites
 from outlier_features.corpora import TokenWindows, read_windows
+from outlier_features.disk import require_room
 from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteActivations
 from outlier_features.grid import grid
 from outlier_features.lineage import Lineage
+from outlier_features.planning import Pass, estimate
 from outlier_features.sites import SiteName
 from outlier_features.statistics import Grids, Histogram, Reached, SiteStatistics
 from outlier_features.weights import Weights
@@ -80,6 +82,7 @@ def capture(
     source = checkpoints.read_source(checkpoint, lineage.get("checkpoint"))
     packed = read_windows(tokens, lineage.get("tokens"))
     chosen = sorted(range(len(packed.ids_ST)) if windows is None else windows)
+    _require_room(checkpoint, manifest, settings, len(chosen), packed)
     weights = Weights(checkpoint, settings.dtype, device)
     _check_vocabulary(weights, packed, tokens)
     if weights.left_out:
@@ -107,6 +110,14 @@ def capture(
         facts = _facts(weights, packed, chosen, settings)
         shards.write_manifest(manifest.with_name(f".{manifest.name}.new"), unfinished, facts, origin)
     manifest.with_name(f".{manifest.name}.new").replace(manifest)
+
+
+def _require_room(checkpoint: Path, manifest: Path, settings: Settings, windows: int, packed: TokenWindows) -> None:
+    """Raise SourceError before anything is read if the disk has no room for the statistics."""
+    dtype = str(settings.dtype).removeprefix("torch.")
+    run = Pass(windows, packed.ids_ST.shape[1], dtype, len(settings.sites), len(settings.counted))
+    size = estimate(checkpoints.read_footprint(checkpoint), run).statistics_bytes
+    require_room(manifest.parent, size, f"the statistics of {checkpoint.name}")
 
 
 def token_losses(logits_TV: torch.Tensor, ids_T: torch.Tensor) -> torch.Tensor:

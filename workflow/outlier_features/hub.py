@@ -5,7 +5,6 @@ an earlier run left half-done nor compares a digest.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, get_session, get_token, hf_raise_for_status
 from tqdm import tqdm
 
+from outlier_features.disk import require_room
 from outlier_features.errors import SourceError
 from outlier_features.patience import Broken, patiently
 
@@ -123,17 +123,6 @@ def download(
             for file in missing:
                 present[file.name] = _fetched(found, file, folder, progress)
     return present
-
-
-def require_room(folder: Path, size: int, where: str) -> None:
-    """Raise SourceError unless the disk of `folder` has room for `size` bytes."""
-    status = os.statvfs(folder)
-    free = status.f_bavail * status.f_frsize
-    if size > free:
-        raise SourceError(
-            f"{where}: needs {size / 1e9:.1f} GB more on the disk of {folder}, which has {free / 1e9:.1f} GB free; "
-            "make room, or let results/ be a link to a larger disk. Nothing was downloaded."
-        )
 
 
 def _cached_snapshot(repository: str, revision: str | None, where: str) -> Snapshot:

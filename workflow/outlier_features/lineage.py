@@ -18,7 +18,7 @@ from outlier_features.config import Config
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
 
-WITHOUT_EFFECT = {"config", "errors", "footprint", "hub", "layout", "lineage", "logs", "patience", "planning"}
+WITHOUT_EFFECT = {"config", "disk", "errors", "footprint", "hub", "layout", "lineage", "logs", "patience", "planning"}
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
 plans are estimates, the others carry words and paths."""
 
