@@ -36,6 +36,13 @@ CORPUS = settings.chosen.corpus
 HAS_SERIES = any(settings.models[model].series for model in MODELS)
 
 
+scattergather:
+    capture=settings.capture.scatter,
+
+
+IS_SCATTERED = len(gather.capture("{scatteritem}")) > 1
+
+
 wildcard_constraints:
     corpus=layout.one_of(settings.corpora),
     model=layout.one_of(settings.models),
@@ -73,3 +80,4 @@ rule all:
             model=MODELS,
             suffix=["png", "svg"],
         ),
+        collect(f"results/{CORPUS}/timings/{{model}}.svg", model=MODELS),

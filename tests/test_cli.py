@@ -1,13 +1,16 @@
 """The command line runs every stage without Snakemake, to the results Snakemake would write."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 from outlier_features import cli
-from outlier_features.errors import ConfigError, StaleFile
+from outlier_features.config import Config
+from outlier_features.errors import ConfigError, DamagedFile, StaleFile
+from outlier_features.inventory import plans
 
 PROJECT = Path(__file__).parents[1]
 SENTENCE = "Outlier features of a language model live in a few channels; they are large, and déjà vu. "
@@ -57,6 +60,7 @@ def test_every_result_is_there(project: Path) -> None:
     expected |= {f"words/{table}/moe.parquet" for table in ("outliers", "channels", "layers")}
     expected |= {f"words/summary.{suffix}" for suffix in ("parquet", "csv", "json")}
     expected |= {"words/reproduction.csv", "words/reproduction.md"}
+    expected |= {"words/statistics/moe/timings.arrow", "words/timings/moe.svg"}
     expected |= {"plots/moe_vs_dense.png", "plots/moe_vs_dense.svg", "plots/channel_map/moe.png"}
     assert expected <= names
     assert not [name for name in names if "unfinished" in name]
@@ -109,6 +113,54 @@ def test_a_stage_whose_input_is_stale_is_refused_by_name(project: Path, tmp_path
     changed.write_text(yaml.safe_dump(config))
     with pytest.raises(StaleFile, match=r"results/words/statistics/moe\.json: made from other"):
         cli.main(["--config", str(changed), "reduce"])
+
+
+@pytest.fixture
+def scattered(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project whose three windows are three parts."""
+    shutil.copytree(project, tmp_path, symlinks=True, dirs_exist_ok=True)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config["capture"]["scatter"] = 3
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_windows_captured_part_by_part_give_the_same_tables(scattered: Path, capsys) -> None:
+    tables = [scattered / f"results/words/{name}/moe.parquet" for name in ("outliers", "channels", "layers")]
+    perplexity = scattered / "results/words/perplexity/moe.json"
+    before = [pd.read_parquet(path) for path in tables], json.loads(perplexity.read_text())
+    shutil.rmtree(scattered / "results/words/statistics")
+    cli.main(["capture", "--part", "2"])
+    assert [path.name for path in scattered.glob("results/words/statistics/*.json")] == ["moe.2-of-3.json"]
+    with pytest.raises(DamagedFile, match=r"moe\.1-of-3\.json: missing; the capture is not complete"):
+        cli.main(["reduce", "--force"])
+    capsys.readouterr()
+    cli.main(["capture"])
+    lines = capsys.readouterr().out.splitlines()
+    said = [line.split(": results/words/statistics/") for line in lines if ": results/words/statistics/" in line]
+    assert said == [["making", "moe.1-of-3.json"], ["up to date", "moe.2-of-3.json"], ["making", "moe.3-of-3.json"]]
+    for path in (*tables, perplexity):
+        path.unlink()
+    cli.main(["reduce"])
+    for path, expected in zip(tables, before[0], strict=True):
+        pd.testing.assert_frame_equal(pd.read_parquet(path), expected, check_exact=True)
+    assert json.loads(perplexity.read_text()) == before[1]
+
+
+def test_the_statistics_are_there_once_every_part_is(scattered: Path) -> None:
+    config = Config.read(Path("config.yaml"))
+    assert plans(config)[0].cached == ("checkpoint", "tokens", "tables")
+    cli.main(["capture"])
+    assert plans(config)[0].cached == ("checkpoint", "tokens", "statistics", "tables")
+    Path("results/words/statistics/moe.3-of-3.json").unlink()
+    assert plans(config)[0].cached == ("checkpoint", "tokens", "tables")
+
+
+@pytest.mark.parametrize("part", ["0", "4"])
+def test_a_part_that_is_none_is_one_line(part: str, scattered: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"--part {part}: capture\.scatter is 3; give a part of 1 to 3"):
+        cli.main(["capture", "--part", part])
 
 
 def test_show_prints_the_summary(project: Path, monkeypatch, capsys) -> None:

@@ -106,6 +106,8 @@ def test_the_minimal_configuration_is_valid() -> None:
         ("definitions.strict.threshold", 5, ["strict.threshold 5", "grid capture.thresholds (3, 6)", "choose one"]),
         ("definitions.strict.sites", ["residual"], ["definitions.strict.sites: residual is not among capture.sites"]),
         ("capture.rms_thresholds", [3, 9], ["strict.threshold 6", "grid capture.rms_thresholds (3, 9)", "add it"]),
+        ("capture.scatter", 3, ["capture.scatter: 3 jobs", "2 windows", "corpora.text.sequences", "give 1 to 2"]),
+        ("capture.scatter", 0, ["capture.scatter", "greater than or equal to 1"]),
         ("corpora.text.stride", 9, ["corpora.text: stride 9 is longer than the window (8)"]),
         ("models.one", {"train": {**RECIPE, "architecture": {}}}, ["models.one.train", "needs a model_type", "qwen3"]),
         ("models.one", {"train": RECIPE}, ["models.one.train", "corpora.text names no training files"]),

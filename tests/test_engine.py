@@ -19,11 +19,13 @@ CPU = torch.device("cpu")
 class Silent:
     """Observes nothing."""
 
+    def begin(self, block: int, reading: object) -> None: ...
+
     def enter(self, block: int, window: int) -> None: ...
 
     def passed(self, block: int, window: int) -> None: ...
 
-    def leave(self, block: int) -> None: ...
+    def leave(self, block: int, outputs: object) -> None: ...
 
 
 def windows_of(ids: np.ndarray) -> list[torch.Tensor]:
@@ -70,7 +72,7 @@ def test_the_model_can_run_again_after_an_error_in_a_block(checkpoints: dict[str
     windows = windows_of(ids)
 
     class Failing(Silent):
-        def leave(self, block: int) -> None:
+        def leave(self, block: int, outputs: object) -> None:
             if block == 1:
                 raise RuntimeError("disk full")
 

@@ -26,6 +26,8 @@ from outlier_features.patience import TRIES, TRIES_WITHOUT_HUB
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[1]
 LINEAGE = {"checkpoint": "0123456789abcdef"}
 COMMIT, OTHER = "a" * 40, "b" * 40

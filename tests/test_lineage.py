@@ -19,10 +19,10 @@ from outlier_features.lineage import Lineages, sources
 REPOSITORY = Path(__file__).parents[1]
 WORKFLOW = REPOSITORY / "workflow"
 SCRIPTS = sorted((WORKFLOW / "scripts").glob("*.py"))
-PICTURES = {"figure", "model_figure"}
+PICTURES = {"figure", "model_figure", "timings"}
 OF_SUMMARY = {"summary", "reproduction", "figure"}
-AFTER_REDUCTION = {"reduction", *OF_SUMMARY, *PICTURES}
-AFTER_STATISTICS = {"statistics", "perplexity", *AFTER_REDUCTION}
+AFTER_REDUCTION = {"reduction", *OF_SUMMARY, "model_figure"}
+AFTER_STATISTICS = {"statistics", "perplexity", "timings", *AFTER_REDUCTION}
 AFTER_TOKENS = {"tokens", *AFTER_STATISTICS}
 EVERYTHING = {"checkpoint", *AFTER_TOKENS}
 OF_ALL_MODELS = OF_SUMMARY
@@ -34,7 +34,7 @@ def artefacts(config: Config) -> dict[str, str]:
     found = {name: getattr(lineages, name)(corpus)[name] for name in ("summary", "reproduction", "figure")}
     for model in config.chosen.models:
         found[f"checkpoint {model}"] = lineages.checkpoint(model)["checkpoint"]
-        for artefact in ("tokens", "statistics", "reduction", "perplexity", "model_figure"):
+        for artefact in ("tokens", "statistics", "reduction", "perplexity", "model_figure", "timings"):
             found[f"{artefact} {model}"] = getattr(lineages, artefact)(corpus, model)[artefact]
     return found
 
@@ -75,7 +75,7 @@ def test_the_demo_has_the_models_these_tests_speak_of() -> None:
 
 def test_every_artefact_has_a_lineage_of_its_own() -> None:
     found = artefacts(Config.check(shipped()))
-    assert len(found) == 3 + 6 * 3
+    assert len(found) == 3 + 7 * 3
     assert len(set(found.values())) == len(found)
 
 
@@ -181,6 +181,10 @@ def test_the_order_of_keys_changes_nothing() -> None:
     assert moved_by(change) == {}
 
 
+def test_how_many_jobs_share_the_windows_out_changes_nothing() -> None:
+    assert moved_by(lambda values: values["capture"].update(scatter=4)) == {}
+
+
 def test_defaults_written_out_change_nothing() -> None:
     assert moved_by(lambda values: values.update(Config.check(values).model_dump(mode="json"))) == {}
 
@@ -210,6 +214,7 @@ EDITS: dict[str, Callable[[Path], None]] = {
     "code of the comparison": lambda copy: edit(
         copy / "outlier_features/reproduction.py", lambda text: text + "\nSIDES = 2\n"
     ),
+    "code of the timings": lambda copy: edit(copy / "outlier_features/timings.py", lambda text: text + "\nSPEED = 2\n"),
     "code of a script": lambda copy: edit(copy / "scripts/reduce.py", lambda text: text + "\ntotal = 2\n"),
     "code of the configuration": lambda copy: edit(copy / "outlier_features/config.py", lambda text: text + "X = 2\n"),
 }
@@ -262,6 +267,10 @@ def test_code_of_the_configuration_changes_nothing(after_edit: dict[str, dict[st
 
 def test_code_of_the_figures_changes_pictures_only(after_edit: dict[str, dict[str, str]]) -> None:
     assert moved(artefacts(Config.check(shipped())), after_edit["code of the figures"]) == of(MODELS, PICTURES)
+
+
+def test_code_of_the_timings_changes_nothing(after_edit: dict[str, dict[str, str]]) -> None:
+    assert after_edit["code of the timings"] == artefacts(Config.check(shipped()))
 
 
 def test_code_of_the_comparison_changes_the_comparison_only(after_edit: dict[str, dict[str, str]]) -> None:

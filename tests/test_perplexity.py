@@ -188,8 +188,8 @@ def test_a_statistic_without_a_value_has_no_interval(value: float, draws: list[f
     assert math.isnan(found.high)
 
 
-def write_inputs(directory: Path) -> tuple[Path, Path]:
-    """Write the losses of windows 0 and 2 and the three windows as capture and tokenize do; return both paths."""
+def write_inputs(directory: Path) -> tuple[list[Path], Path]:
+    """Write the losses of windows 0 and 2 and the three windows as capture and tokenize do; return the paths."""
     tokens, manifest = directory / "model.arrow", directory / "model.json"
     rows = [
         {"window": window, "token_ids": [1, 2, 3], "token_bytes": [9, 2, 2], "scored_from": 1} for window in range(3)
@@ -202,7 +202,7 @@ def write_inputs(directory: Path) -> tuple[Path, Path]:
     losses = [{"window": 0, "loss": [1 * LN2, 3 * LN2]}, {"window": 2, "loss": [2 * LN2, 2 * LN2]}]
     shards.write(directory / "model" / shards.LOSSES, shards.LOSS_SCHEMA, losses, origin)
     shards.write_manifest(manifest, directory / "model", {"windows": [0, 2]}, origin)
-    return manifest, tokens
+    return [manifest], tokens
 
 
 LINEAGE = {"perplexity": "perplexity-1", "statistics": "statistics-1", "tokens": "tokens-1"}

@@ -34,8 +34,8 @@ def test_a_family_runs_from_its_files_to_its_tables(name: str, tmp_path: Path) -
     tokenize(checkpoint, corpus, tokens, {"tokens": "a"})
     capture(checkpoint, tokens, manifest, capture_settings(), {"statistics": "a"})
     definitions = {"llm_int8": Definition(sites=("attn_in", "mlp_in"))}
-    reduce(manifest, *tables, definitions, {"reduction": "a"})
-    write_perplexity(manifest, tokens, tmp_path / "perplexity.json", {"perplexity": "a"})
+    reduce([manifest], *tables, definitions, {"reduction": "a"})
+    write_perplexity([manifest], tokens, tmp_path / "perplexity.json", {"perplexity": "a"})
 
     layers = pd.read_parquet(tables[2])
     facts = json.loads(manifest.read_text())["facts"]

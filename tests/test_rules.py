@@ -17,18 +17,19 @@ REPOSITORY = Path(__file__).parents[1]
 WORKFLOW = REPOSITORY / "workflow"
 RULE_FILES = sorted((WORKFLOW / "rules").glob("*.smk"))
 SCRIPTS = sorted((WORKFLOW / "scripts").glob("*.py"))
-RULES = {
-    name: body
-    for path in RULE_FILES
-    for name, body in re.findall(r"^rule (\w+):\n((?:[ \t].*\n|\n)*)", path.read_text(encoding="utf-8"), re.MULTILINE)
-}
+HEAD = r"^(?:use )?rule (\w+)(?: as (\w+) with)?:\n((?:[ \t].*\n|\n)*)"
+FOUND = [found for path in RULE_FILES for found in re.findall(HEAD, path.read_text(encoding="utf-8"), re.MULTILINE)]
+RULES = {new or name: body for name, new, body in FOUND}
 """Every rule by its name, as text."""
+BASES = {new: name for name, new, _ in FOUND if new}
+"""The rule that another one uses, where it says nothing else."""
 
 LAYOUT = {
     "results/checkpoints/{model}": layout.checkpoint("{model}"),
     "results/checkpoints/{model}/source.json": layout.source("{model}"),
     "results/{corpus}/tokens/{model}.arrow": layout.tokens("{corpus}", "{model}"),
     "results/{corpus}/statistics/{model}.json": layout.manifest("{corpus}", "{model}"),
+    "results/{corpus}/statistics/{model}.{scatteritem}.json": layout.manifest("{corpus}", "{model}", "{scatteritem}"),
     "results/{corpus}/outliers/{model}.parquet": layout.outliers("{corpus}", "{model}"),
     "results/{corpus}/channels/{model}.parquet": layout.channels("{corpus}", "{model}"),
     "results/{corpus}/layers/{model}.parquet": layout.layers("{corpus}", "{model}"),
@@ -38,6 +39,7 @@ LAYOUT = {
     "results/{corpus}/summary.json": layout.summary("{corpus}", "json"),
     "results/{corpus}/reproduction.csv": layout.reproduction("{corpus}", "csv"),
     "results/{corpus}/reproduction.md": layout.reproduction("{corpus}", "md"),
+    "results/{corpus}/timings/{model}.svg": layout.timings("{corpus}", "{model}"),
     "results/plots/{figure}.png": layout.figure("{figure}", "png"),
     "results/plots/{figure}.svg": layout.figure("{figure}", "svg"),
     "results/plots/{figure}/{model}.png": layout.figure("{figure}", "png", "{model}"),
@@ -47,14 +49,16 @@ LAYOUT = {
 
 
 def directive(rule: str, name: str) -> str:
-    """Return the text below a directive of a rule, empty if it has none."""
+    """Return the text below a directive of a rule or of the one it uses, empty if it has none."""
     found = re.search(rf"^    {name}:(.*\n(?:        .*\n)*)", RULES[rule], re.MULTILINE)
+    if found is None and rule in BASES:
+        return directive(BASES[rule], name)
     return found.group(1) if found else ""
 
 
 def stage(rule: str) -> str:
-    """Return the stage a rule runs: `fetch_for_now` is `fetch` with a checkpoint that does not stay."""
-    return rule.removesuffix("_for_now")
+    """Return the stage a rule runs: `fetch_for_now` lets the checkpoint go, `capture_part` runs some of the windows."""
+    return rule.removesuffix("_for_now").removesuffix("_part")
 
 
 def literal_paths(text: str) -> set[str]:
@@ -76,8 +80,8 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_rules_are_found() -> None:
     stages = {"fetch", "train", "tokenize", "capture", "reduce", "perplexity", "summarize", "reproduce", "plot"}
-    assert stages | {"plot_model"} <= set(RULES)
-    declared = sum(path.read_text(encoding="utf-8").count("\nrule ") for path in RULE_FILES)
+    assert stages | {"plot_model", "plot_timings"} <= set(RULES)
+    declared = sum(len(re.findall(r"^(?:use )?rule ", path.read_text(encoding="utf-8"), re.M)) for path in RULE_FILES)
     assert declared == len(RULES)
 
 

@@ -98,6 +98,8 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 
 AGGREGATES = {"summarize": 1, "reproduce": 1, "plot": 2}
+PLOTS = ("plot_model", "plot_timings")
+"""The figures of each model; the second needs its statistics only."""
 
 
 def test_a_finished_project_plans_nothing(project: Path) -> None:
@@ -110,7 +112,7 @@ def test_a_new_model_plans_its_own_jobs_and_the_aggregates(project: Path) -> Non
         config["experiments"]["demo"]["models"].append("third")
 
     write_config(project, add)
-    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", "plot_model"), 1)
+    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", *PLOTS), 1)
     assert plan(project) == own | AGGREGATES
 
 
@@ -121,25 +123,25 @@ def test_another_threshold_of_the_grid_plans_no_capture(project: Path) -> None:
 
 def test_another_seed_of_one_model_plans_that_model_to_the_end(project: Path) -> None:
     write_config(project, lambda config: config["models"]["moe"]["train"].update(seed=9))
-    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", "plot_model"), 1)
+    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", *PLOTS), 1)
     assert plan(project) == own | AGGREGATES
 
 
 def test_another_label_plans_no_computation(project: Path) -> None:
     write_config(project, lambda config: config["models"]["moe"].update(label="A mixture"))
-    assert plan(project) == {"plot_model": 1} | AGGREGATES
+    assert plan(project) == dict.fromkeys(PLOTS, 1) | AGGREGATES
 
 
 def test_an_edit_of_the_figures_plans_only_plots(project: Path) -> None:
     path = project / "workflow/outlier_features/figures.py"
     path.write_text(path.read_text() + "\nCOLOUR = 'purple'\n")
-    assert plan(project) == {"plot": 2, "plot_model": 2}
+    assert plan(project) == {"plot": 2} | dict.fromkeys(PLOTS, 2)
 
 
 def test_an_edit_of_the_engine_plans_captures_and_what_follows(project: Path) -> None:
     path = project / "workflow/outlier_features/engine.py"
     path.write_text(path.read_text() + "\nEXTRA = 1\n")
-    assert plan(project) == {"capture": 2, "reduce": 2, "perplexity": 2, "plot_model": 2} | AGGREGATES
+    assert plan(project) == dict.fromkeys(("capture", "reduce", "perplexity", *PLOTS), 2) | AGGREGATES
 
 
 def test_a_comment_in_the_engine_plans_nothing(project: Path) -> None:
@@ -183,7 +185,7 @@ def test_a_capture_that_failed_is_planned_again_for_a_plot(project: Path) -> Non
 
 def test_a_new_text_plans_every_window(project: Path) -> None:
     write_config(project, lambda config: config["corpora"]["words"].update(sequences=4))
-    jobs = ("tokenize", "capture", "reduce", "perplexity", "plot_model")
+    jobs = ("tokenize", "capture", "reduce", "perplexity", *PLOTS)
     assert plan(project) == dict.fromkeys(jobs, 2) | AGGREGATES
 
 

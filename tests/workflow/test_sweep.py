@@ -72,6 +72,7 @@ def test_every_figure_is_drawn(sweep: tuple[Path, HubServer]) -> None:
     assert {path.stem for path in plots.glob("*.png")} == {"moe_vs_dense", "moe_vs_dense_rms"}
     assert len(list((plots / "channel_map").glob("*.png"))) == 12
     assert len(list(plots.rglob("*.svg"))) == 14
+    assert len(list((sweep[0] / "results/fineweb-edu/timings").glob("*.svg"))) == 12
 
 
 def test_measured_stands_beside_published_for_every_model(sweep: tuple[Path, HubServer]) -> None:

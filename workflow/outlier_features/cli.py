@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from outlier_features import layout, planning, provenance
+from outlier_features import layout, planning, provenance, scatter
 from outlier_features.config import Config, Model
 from outlier_features.errors import ConfigError
 from outlier_features.inventory import is_fresh
@@ -17,10 +17,13 @@ PUBLISHED_SIZES = Path("resources/published/model_sizes.csv")
 
 
 class Stages:
-    """Runs stages of the chosen experiment; a result whose lineage is the present one is left as it is."""
+    """Runs stages of the chosen experiment; a result whose lineage is the present one is left as it is.
 
-    def __init__(self, config: Config, *, force: bool) -> None:
-        self._config, self._force = config, force
+    `part` is the one of `capture.scatter` parts to capture, counted from 1; all of them, one by one, by default.
+    """
+
+    def __init__(self, config: Config, *, force: bool, part: int | None = None) -> None:
+        self._config, self._force, self._part = config, force, part
         self._lineages, self._corpus = Lineages(config), config.chosen.corpus
 
     def fetch(self, name: str, model: Model) -> None:
@@ -28,8 +31,8 @@ class Stages:
         from outlier_features.sources import fetch
 
         lineage = self._lineages.checkpoint(name)
-        if not model.keep_weights and self._has_statistics(name):
-            print(f"up to date without weights: {layout.manifest(self._corpus, name)}")
+        if not model.keep_weights and not self._force and self._has_statistics(name):
+            print(f"up to date without weights: {self._manifests(name)[0]}")
         elif model.train is None and self._is_due("checkpoint", lineage, layout.source(name)):
             fetch(model, layout.checkpoint(name), lineage)
 
@@ -54,12 +57,15 @@ class Stages:
         """Run a model over its windows and keep its statistics and losses."""
         from outlier_features.capture import Settings, capture
 
-        lineage, output = self._lineages.statistics(self._corpus, name), layout.manifest(self._corpus, name)
-        if self._is_due("statistics", lineage, output):
-            config = self._config
-            settings = Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype)
-            capture(layout.checkpoint(name), layout.tokens(self._corpus, name), output, settings, lineage)
-        if not model.keep_weights:
+        config, lineage = self._config, self._lineages.statistics(self._corpus, name)
+        settings = Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype)
+        inputs = layout.checkpoint(name), layout.tokens(self._corpus, name)
+        for part in self._parts():
+            output = layout.manifest(self._corpus, name, part)
+            if self._is_due("statistics", lineage, output):
+                windows = scatter.windows(part, config.corpora[self._corpus].sequences)
+                capture(*inputs, output, settings, lineage, windows=windows, memory_budget=config.capture.memory_bytes)
+        if not model.keep_weights and self._has_statistics(name):
             shutil.rmtree(layout.checkpoint(name), ignore_errors=True)
 
     def reduce(self, name: str, model: Model) -> None:
@@ -67,14 +73,14 @@ class Stages:
         from outlier_features.perplexity import write_perplexity
         from outlier_features.reduction import reduce
 
-        corpus, manifest = self._corpus, layout.manifest(self._corpus, name)
+        corpus, manifests = self._corpus, self._manifests(name)
         lineage = self._lineages.reduction(corpus, name)
         outliers, channels, layers = (t(corpus, name) for t in (layout.outliers, layout.channels, layout.layers))
         if self._is_due("reduction", lineage, outliers, channels, layers):
-            reduce(manifest, outliers, channels, layers, self._config.definitions, lineage)
+            reduce(manifests, outliers, channels, layers, self._config.definitions, lineage)
         lineage, output = self._lineages.perplexity(corpus, name), layout.perplexity(corpus, name)
         if self._is_due("perplexity", lineage, output):
-            write_perplexity(manifest, layout.tokens(corpus, name), output, lineage)
+            write_perplexity(manifests, layout.tokens(corpus, name), output, lineage)
 
     def summarize(self) -> None:
         """Join the models of the experiment into one table."""
@@ -105,6 +111,7 @@ class Stages:
         """Draw every figure."""
         import pandas as pd
 
+        from outlier_features import figures_timings, timings
         from outlier_features.figures import FIGURES, draw_experiment, draw_model, save
         from outlier_features.tables import read_table
 
@@ -125,10 +132,26 @@ class Stages:
                 drawn = draw_model(figure, self._config.label(model), channels, layers, *size)
                 for suffix in ("png", "svg"):
                     save(drawn, layout.figure(figure, suffix, model), provenance.record(lineage))
+        for model in self._config.chosen.models:
+            lineage = self._lineages.timings(self._corpus, model)
+            parts = [timings.read(timings.beside(m), lineage["statistics"]) for m in self._manifests(model)]
+            drawn = figures_timings.draw(self._config.label(model), parts)
+            save(drawn, layout.timings(self._corpus, model), provenance.record(lineage))
 
     def _has_statistics(self, name: str) -> bool:
-        lineage = self._lineages.statistics(self._corpus, name)
-        return not self._force and is_fresh("statistics", lineage, layout.manifest(self._corpus, name))
+        return is_fresh("statistics", self._lineages.statistics(self._corpus, name), *self._manifests(name))
+
+    def _manifests(self, name: str) -> list[Path]:
+        return layout.manifests(self._corpus, name, self._config.capture.scatter)
+
+    def _parts(self) -> list[str | None]:
+        """Return the names of the parts to capture. Raises ConfigError."""
+        found = scatter.parts(self._config.capture.scatter)
+        if self._part is None:
+            return found
+        if not 1 <= self._part <= len(found):
+            raise ConfigError(f"--part {self._part}: capture.scatter is {len(found)}; give a part of 1 to {len(found)}")
+        return [found[self._part - 1]]
 
     def _is_due(self, artefact: str, lineage: Lineage, *paths: Path) -> bool:
         fresh = is_fresh(artefact, lineage, *paths)
@@ -161,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.command in WHOLE_EXPERIMENT:
         WHOLE_EXPERIMENT[options.command](Stages(config, force=options.force))
     else:
-        stages = Stages(config, force=options.force)
+        stages = Stages(config, force=options.force, part=getattr(options, "part", None))
         for name in options.models or config.chosen.models:
             if name not in config.models:
                 raise ConfigError(f"unknown model {name!r}; known: {', '.join(config.models)}")
@@ -210,6 +233,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--force", action="store_true", help="make it again even if it is up to date")
         if name in EACH_MODEL:
             command.add_argument("models", nargs="*", help="models of config.yaml; those of the experiment by default")
+        if name == "capture":
+            command.add_argument(
+                "--part", type=int, help="the one of capture.scatter parts to run, from 1; all by default"
+            )
     plan = add("plan", "Print what measuring each model takes: parameters, bytes, memory, time.")
     plan.add_argument("--flops", type=float, default=planning.FLOPS, help="operations a second the device sustains")
     plan.add_argument("--bandwidth", type=float, default=planning.BANDWIDTH, help="bytes a second weights are read at")

@@ -181,6 +181,18 @@ class Capture(Strict):
     """The same in units of each tensor's RMS, for the scale-free twins."""
     nonfinite: Literal["error", "count"] = "error"
     """What NaN and infinity do: stop the pass, or be counted and left out."""
+    scatter: int = Field(default=1, ge=1)
+    """How many jobs share the windows of a model out, at most one a window. No number depends on it."""
+    memory_budget: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(MB|GB)$")] | None = None
+    """What a pass may take on its device, such as `24 GB`; by default most of what is free. No number depends on it:
+    hidden states that do not fit beside the weights are put away to host memory, then to disk."""
+
+    @property
+    def memory_bytes(self) -> float | None:
+        """The memory budget in bytes."""
+        if self.memory_budget is None:
+            return None
+        return float(self.memory_budget[:-2]) * {"MB": 1e6, "GB": 1e9}[self.memory_budget[-2:]]
 
 
 class Experiment(Strict):
@@ -238,6 +250,16 @@ class Config(Strict):
                 _known(f"models.{name}.train.corpus", entry.train.corpus, self.corpora)
                 if not self.corpora[entry.train.corpus].training:
                     raise ValueError(f"models.{name}.train: corpora.{entry.train.corpus} names no training files")
+        return self
+
+    @model_validator(mode="after")
+    def _every_part_has_a_window(self) -> Self:
+        windows = self.corpora[self.chosen.corpus].sequences
+        if self.capture.scatter > windows:
+            raise ValueError(
+                f"capture.scatter: {self.capture.scatter} jobs cannot share {windows} windows out "
+                f"(corpora.{self.chosen.corpus}.sequences); give 1 to {windows}"
+            )
         return self
 
     @model_validator(mode="after")

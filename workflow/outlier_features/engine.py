@@ -8,15 +8,18 @@ blocks, the final norm, the head: all of it is the model's own code, so results 
 
 import contextvars
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import torch
 from greenlet import getcurrent, greenlet
 from torch import nn
+from torch.utils._pytree import tree_map
 
-from outlier_features.errors import ArchitectureError
+from outlier_features.errors import ArchitectureError, OutOfMemory
+from outlier_features.holder import Holder, is_out_of_memory
+from outlier_features.reading import ReadAhead, Reading
 from outlier_features.weights import Weights
 
 Result = TypeVar("Result")
@@ -25,14 +28,41 @@ Result = TypeVar("Result")
 class Observer(Protocol):
     """What the engine tells while it runs; all of it happens on the caller's thread."""
 
+    def begin(self, block: int, reading: Reading) -> None:
+        """The weights of block `block` are in place."""
+
     def enter(self, block: int, window: int) -> None:
         """Window `window` is about to run through block `block`."""
 
     def passed(self, block: int, window: int) -> None:
         """Window `window` has left block `block`."""
 
-    def leave(self, block: int) -> None:
-        """Every window has passed block `block`; its weights are still in place."""
+    def leave(self, block: int, outputs: "Outputs") -> None:
+        """Every window has passed block `block`, whose weights are still in place, and got `outputs` from it."""
+
+
+class Outputs:
+    """What the last block returned for each window; tensors may be put away, so they are read through `of`."""
+
+    def __init__(self, holder: Holder) -> None:
+        self._holder = holder
+        self._trees: dict[int, Any] = {}
+
+    def keep(self, window: int, output: Any) -> None:
+        """Take what a block returned for a window."""
+        self._trees[window] = output
+
+    def of(self, window: int) -> Any:
+        """Return what the last block returned for a window, every tensor of it with its content."""
+        return tree_map(self._holder.content, self._trees[window])
+
+
+@dataclass(frozen=True)
+class Passed:
+    """How far an earlier run came: the last block that every window has passed, and what it returned for each."""
+
+    block: int
+    outputs: Sequence[Any]
 
 
 @torch.inference_mode()
@@ -41,72 +71,111 @@ def run(
     windows: Sequence[torch.Tensor],
     finish: Callable[[int, torch.Tensor], Result],
     observer: Observer,
+    *,
+    passed: Passed | None = None,
+    holder: Holder | None = None,
 ) -> list[Result]:
     """Send every window through the model, reading each block's weights once.
 
     `windows` are token ids, each (T,); each runs as a batch of its own, the reference order. `finish` gets a window's
     index and its logits (T, V) and returns what is kept of them, so only one window's logits exist at a time.
-    Returns the results in the order of the windows.
+    With `passed` the blocks up to that one are neither read nor run: they return what they returned then. `holder` puts
+    the hidden states of waiting windows away where they do not fit. Returns the results in the order of the windows.
+    Raises OutOfMemory, naming the block, where that is not enough.
     """
-    scheduler = getcurrent()
+    holder = holder or Holder()
+    course = _Course(getcurrent(), Outputs(holder), holder, passed)
 
     def forward(index: int) -> Result:
         ids = windows[index].to(weights.device)[None]
         return finish(index, weights.model(input_ids=ids, use_cache=False).logits[0])
 
-    runners = [_runner(forward, index) for index in range(len(windows))]
+    runners = [_Runner(forward, index) for index in range(len(windows))]
     results: list[Result] = []
+    first, last = (0 if passed is None else passed.block + 1), len(weights.blocks) - 1
+    block = first
     try:
-        with _parking(weights.blocks, scheduler), ThreadPoolExecutor(1, "read-ahead") as reader:
-            ahead = reader.submit(weights.read, 0)
+        with course.parking(weights.blocks), closing(ReadAhead(weights, first)) as ahead:
             for runner in runners:
-                _expect_at(runner.switch(), 0)
-            for block in range(len(weights.blocks)):
-                weights.install(block, ahead.result())
-                last = block + 1 == len(weights.blocks)
-                if not last:
-                    ahead = reader.submit(weights.read, block + 1)
+                arrived = runner.switch()
+                if first > last:
+                    results.append(_finished(runner, arrived))
+                else:
+                    _expect_at(arrived, first)
+            for block in range(first, last + 1):
+                tensors, reading = ahead.take(block)
+                weights.install(block, tensors)
+                del tensors
+                observer.begin(block, reading)
                 for index, runner in enumerate(runners):
                     observer.enter(block, index)
                     arrived = runner.switch()
                     observer.passed(block, index)
-                    if last:
+                    if block == last:
                         results.append(_finished(runner, arrived))
                     else:
                         _expect_at(arrived, block + 1)
-                observer.leave(block)
+                observer.leave(block, course.outputs)
                 weights.release(block)
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"out of memory at block {block}") from error
+        raise
     finally:
         for runner in runners:
             if runner:
                 runner.throw()  # unwinds a parked forward after an error
+        holder.close()
     return results
 
 
-def _runner(forward: Callable[[int], Result], index: int) -> greenlet:
-    runner = greenlet(lambda: forward(index))
-    runner.gr_context = contextvars.copy_context()
-    return runner
+class _Runner(greenlet):
+    """The forward of one window."""
+
+    def __init__(self, forward: Callable[[int], Any], window: int) -> None:
+        super().__init__(lambda: forward(window))
+        self.window = window
+        self.gr_context = contextvars.copy_context()
 
 
-@contextmanager
-def _parking(blocks: nn.ModuleList, scheduler: greenlet) -> Iterator[None]:
-    """Let every block's forward wait for the scheduler first."""
+@dataclass(frozen=True)
+class _Course:
+    """What the blocks' forwards do beside computing: wait for their turn, or answer for an earlier run."""
 
-    def park(index: int, forward: Callable) -> Callable:
-        def parked(*args: object, **kwargs: object) -> object:
-            scheduler.switch(index)
-            return forward(*args, **kwargs)
+    scheduler: greenlet
+    outputs: Outputs
+    holder: Holder
+    passed: Passed | None
+
+    @contextmanager
+    def parking(self, blocks: nn.ModuleList) -> Iterator[None]:
+        """Let every block's forward wait for the scheduler first."""
+        for index, block in enumerate(blocks):
+            block.forward = self._parked(index, block.forward)
+        try:
+            yield
+        finally:
+            for block in blocks:
+                del block.forward
+
+    def _parked(self, index: int, forward: Callable) -> Callable:
+        if self.passed is not None and index <= self.passed.block:
+            trees = self.passed.outputs
+            return lambda *_args, **_kwargs: trees[getcurrent().window]
+
+        def parked(*args: Any, **kwargs: Any) -> Any:
+            with self.holder.away(_hidden(args, kwargs)):
+                self.scheduler.switch(index)
+            output = self.holder.with_room(lambda: forward(*args, **kwargs), f"block {index}")
+            self.outputs.keep(getcurrent().window, output)
+            return output
 
         return parked
 
-    for index, block in enumerate(blocks):
-        block.forward = park(index, block.forward)
-    try:
-        yield
-    finally:
-        for block in blocks:
-            del block.forward
+
+def _hidden(args: tuple, kwargs: dict) -> torch.Tensor | None:
+    """Return the hidden state a block is handed: its first tensor."""
+    return next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)), None)
 
 
 def _expect_at(arrived: object, block: int) -> None:

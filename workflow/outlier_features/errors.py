@@ -25,5 +25,9 @@ class StaleFile(OutlierFeaturesError):
     """A file of the results was made from other inputs than the ones asked for."""
 
 
+class OutOfMemory(OutlierFeaturesError):
+    """A device or the host has no memory left for what has to be there at once."""
+
+
 class NonFiniteActivations(OutlierFeaturesError):
     """A forward pass produced NaN or infinity."""

@@ -56,6 +56,13 @@ SITES = {
     "out_proj_in": Look("input of the output projection (out_proj_in)", FAINT, "s"),
     "mlp_in": Look("input of the MLP (mlp_in)", FAINT, "^"),
 }
+ACTIVITIES = {
+    "computed": Look("computing, without statistics", _BLUE, "s"),
+    "observed": Look("statistics", _COLORS[9], "s"),
+    "waited": Look("waiting for weights", _ORANGE, "s"),
+    "saved": Look("saving", _COLORS[4], "s"),
+}
+"""What a capture pass does."""
 
 
 def series_looks(names: Sequence[str]) -> dict[str, Look]:

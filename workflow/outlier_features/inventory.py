@@ -42,7 +42,7 @@ def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
     """
     lineages, corpus = Lineages(config), config.chosen.corpus
     return [
-        _plan(name, config, configurations, _cached(lineages, corpus, name, config.models[name]))
+        _plan(name, config, configurations, _cached(lineages, corpus, name, config.capture.scatter))
         for name in config.chosen.models
     ]
 
@@ -63,14 +63,14 @@ def _plan(name: str, config: Config, configurations: Path | None, cached: tuple[
     )
 
 
-def _cached(lineages: Lineages, corpus: str, name: str, model: Model) -> tuple[str, ...]:
-    results: dict[str, tuple[str, Lineage, Path]] = {
-        "checkpoint": ("checkpoint", lineages.checkpoint(name), layout.source(name)),
-        "tokens": ("tokens", lineages.tokens(corpus, name), layout.tokens(corpus, name)),
-        "statistics": ("statistics", lineages.statistics(corpus, name), layout.manifest(corpus, name)),
-        "tables": ("reduction", lineages.reduction(corpus, name), layout.layers(corpus, name)),
+def _cached(lineages: Lineages, corpus: str, name: str, parts: int) -> tuple[str, ...]:
+    results: dict[str, tuple[str, Lineage, list[Path]]] = {
+        "checkpoint": ("checkpoint", lineages.checkpoint(name), [layout.source(name)]),
+        "tokens": ("tokens", lineages.tokens(corpus, name), [layout.tokens(corpus, name)]),
+        "statistics": ("statistics", lineages.statistics(corpus, name), layout.manifests(corpus, name, parts)),
+        "tables": ("reduction", lineages.reduction(corpus, name), [layout.layers(corpus, name)]),
     }
-    return tuple(stage for stage, (kind, lineage, path) in results.items() if is_fresh(kind, lineage, path))
+    return tuple(stage for stage, (kind, lineage, paths) in results.items() if is_fresh(kind, lineage, *paths))
 
 
 def _sizes(name: str, model: Model, configurations: Path | None, *, is_there: bool) -> tuple[Footprint, float | None]:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from outlier_features import scatter
+
 RESULTS = Path("results")
 
 
@@ -27,9 +29,17 @@ def tokens(corpus: str, model: str) -> Path:
     return RESULTS / corpus / "tokens" / f"{model}.arrow"
 
 
-def manifest(corpus: str, model: str) -> Path:
-    """Return the manifest of a model's statistics shards, which lie in the directory of its name beside it."""
-    return RESULTS / corpus / "statistics" / f"{model}.json"
+def manifest(corpus: str, model: str, part: str | None = None) -> Path:
+    """Return the manifest of a model's statistics shards, which lie in the directory of its name beside it.
+
+    `part`, as `2-of-4`, is that of one of several captures that share the windows out.
+    """
+    return RESULTS / corpus / "statistics" / (f"{model}.json" if part is None else f"{model}.{part}.json")
+
+
+def manifests(corpus: str, model: str, parts: int) -> list[Path]:
+    """Return the manifests of all statistics of a model whose windows so many captures share out."""
+    return [manifest(corpus, model, part) for part in scatter.parts(parts)]
 
 
 def outliers(corpus: str, model: str) -> Path:
@@ -66,6 +76,11 @@ def figure(name: str, suffix: str, model: str | None = None) -> Path:
     """Return a figure, of one model where one is named."""
     folder = RESULTS / "plots"
     return folder / f"{name}.{suffix}" if model is None else folder / name / f"{model}.{suffix}"
+
+
+def timings(corpus: str, model: str) -> Path:
+    """Return the figure of where the capture of a model spent its time."""
+    return RESULTS / corpus / "timings" / f"{model}.svg"
 
 
 def one_of(names: Iterable[str]) -> str:

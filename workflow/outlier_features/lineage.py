@@ -18,7 +18,19 @@ from outlier_features.config import Config
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
 
-WITHOUT_EFFECT = {"config", "disk", "errors", "footprint", "hub", "layout", "lineage", "logs", "patience", "planning"}
+WITHOUT_EFFECT = {
+    "config",
+    "disk",
+    "errors",
+    "footprint",
+    "hub",
+    "layout",
+    "lineage",
+    "logs",
+    "patience",
+    "planning",
+    "timings",
+}
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
 plans are estimates, the others carry words and paths."""
 
@@ -52,7 +64,7 @@ class Lineages:
         """Return the lineage of the statistics shards. Thresholds of definitions are no part of it."""
         grids = {name: sorted(getattr(self._config.capture, name)) for name in ("thresholds", "rms_thresholds")}
         settings = {
-            "capture": self._config.capture.canonical() | grids,
+            "capture": self._config.capture.canonical(without={"scatter", "memory_budget"}) | grids,
             "counted_sites": self._config.counted_sites,
             "coverages": self._config.coverages,
             "dtype": self._config.models[model].dtype,
@@ -91,6 +103,11 @@ class Lineages:
         """Return the lineage of the figures of one model."""
         label = self._config.label(model)
         return _lineage("model_figure", "plot_model", {"label": label}, reduction=self.reduction(corpus, model))
+
+    def timings(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of the figure of timings, which themselves are no result and no part of it."""
+        label = self._config.label(model)
+        return _lineage("timings", "plot_timings", {"label": label}, statistics=self.statistics(corpus, model))
 
     def _text(self, corpus: str, part: str) -> dict[str, Any]:
         """Return the part of a corpus entry that says which text is read, without how it is cut."""

@@ -3,17 +3,18 @@
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TextIO
 
+from outlier_features.disk import explained
 from outlier_features.errors import OutlierFeaturesError
 
 
 class Tee:
     """A text stream that writes to several others."""
 
-    def __init__(self, *streams: TextIO) -> None:
+    def __init__(self, *streams: "TextIO | Log") -> None:
         self._streams = streams
 
     def write(self, text: str) -> int:
@@ -32,14 +33,39 @@ class Tee:
         return False
 
 
+class Log:
+    """A log file; where the disk has no room for a line, the line is only elsewhere."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin an empty file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w", encoding="utf-8")
+
+    def write(self, text: str) -> None:
+        """Write to the file."""
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """Flush the file."""
+        with suppress(OSError):
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        with suppress(OSError):
+            self._file.close()
+
+
 @contextmanager
 def logged(path: str | Path) -> Iterator[None]:
     """Copy what is printed to a log file as well; turn an expected error into one line and exit status 1.
 
     The traceback of any other error is kept in the log too.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("w", encoding="utf-8") as log:
+    with one_line_errors(), explained(Path(path)):
+        opened = Log(Path(path))
+    with closing(opened) as log:
         tee = Tee(log, sys.stderr)
         with redirect_stdout(tee), redirect_stderr(tee), one_line_errors():  # type: ignore[type-var]
             try:

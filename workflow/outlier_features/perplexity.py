@@ -2,6 +2,7 @@
 
 # Shapes: S sequence, T position, B bootstrap draw.
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ NOTE_ON_OVERLAP = (
 """Stands beside the perplexity of the 2025 windows."""
 
 
-def write_perplexity(manifest: Path, tokens: Path, output: Path, lineage: Lineage) -> None:
-    """Write the perplexity of a model on its windows to `output` as JSON."""
-    statistics = Statistics([manifest], lineage.get("statistics"))
+def write_perplexity(manifests: Sequence[Path], tokens: Path, output: Path, lineage: Lineage) -> None:
+    """Write the perplexity of a model on its windows, captured in one or several parts, to `output` as JSON."""
+    statistics = Statistics(manifests, lineage.get("statistics"))
     windows = read_windows(tokens, lineage.get("tokens"))
     found = perplexity(statistics.losses(), windows, statistics.facts["windows"])
     origin = provenance.record(lineage, statistics=statistics.provenance)

@@ -88,6 +88,8 @@ class Estimate:
 
     device_bytes: float
     """On the device; a run on the CPU needs them beside `host_bytes`."""
+    hidden_bytes: float
+    """Of these: hidden states of the windows that wait, which can be put away."""
     host_bytes: float
     read_bytes: float
     statistics_bytes: float
@@ -126,6 +128,7 @@ def estimate(footprint: Footprint, run: Pass) -> Estimate:
     rows = run.sequences * run.sites * footprint.channels * CELL
     return Estimate(
         device_bytes=weights * width + hidden + hits + _of_one_window(footprint, run),
+        hidden_bytes=hidden,
         host_bytes=PROCESS + DRIVER + 2 * rows,
         read_bytes=footprint.stored_bytes,
         statistics_bytes=tensors * run.sequences * (footprint.channels * CELL + run.length * POSITION),

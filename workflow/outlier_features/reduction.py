@@ -1,6 +1,6 @@
 """Reduction: from the statistics of one model to its tables of outlier features, channels and layers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,15 +13,18 @@ from outlier_features.tables import write_table
 
 
 def reduce(
-    manifest: Path,
+    manifests: Sequence[Path],
     outliers_output: Path,
     channels_output: Path,
     layers_output: Path,
     definitions: Mapping[str, Definition],
     lineage: Lineage,
 ) -> None:
-    """Evaluate every definition, its scale-free twin and every metric; no model and no GPU is needed."""
-    statistics = Statistics([manifest], lineage.get("statistics"))
+    """Evaluate every definition, its scale-free twin and every metric; no model and no GPU is needed.
+
+    `manifests` are those of all captures that shared the windows out; how many they were moves no number.
+    """
+    statistics = Statistics(manifests, lineage.get("statistics"))
     found = outliers.gather(statistics, outliers.criteria(definitions))
     origin = provenance.record(
         lineage,

@@ -1,9 +1,10 @@
 """Requests: what a job asks of the machine, from the sizes of its model, once its checkpoint tells them."""
 
 import errno
+from dataclasses import replace
 from typing import Any
 
-from outlier_features import layout, planning
+from outlier_features import layout, planning, scatter
 from outlier_features.checkpoints import read_footprint
 from outlier_features.config import Config
 
@@ -15,7 +16,7 @@ class Requests:
         self._config = config
 
     def capture(self, wildcards: Any) -> planning.Estimate:
-        """Return what the pass of a model over a corpus takes.
+        """Return what the pass of a model over a corpus takes, or over the windows of one part of it.
 
         Raises FileNotFoundError for what the rule takes as input while the model is not fetched, by which Snakemake
         knows to ask again.
@@ -26,4 +27,6 @@ class Requests:
         except FileNotFoundError as error:
             seal = layout.seal(wildcards.model, stays=model.keep_weights)
             raise FileNotFoundError(errno.ENOENT, "not fetched yet", str(seal)) from error
-        return planning.estimate(footprint, planning.Pass.of(self._config, corpus, model))
+        run = planning.Pass.of(self._config, corpus, model)
+        windows = scatter.windows(wildcards.get("scatteritem"), run.sequences)
+        return planning.estimate(footprint, replace(run, sequences=len(windows)))

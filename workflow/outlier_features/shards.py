@@ -16,6 +16,7 @@ import pyarrow.compute
 from outlier_features import atomic, provenance, ragged
 from outlier_features.errors import ConfigError, DamagedFile
 from outlier_features.grid import level
+from outlier_features.timings import FILE
 
 _REAL, _WIDE, _INDEX = pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.int32())
 
@@ -97,8 +98,11 @@ def write(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]], orig
 
 
 def write_manifest(path: Path, directory: Path, facts: Mapping[str, Any], origin: provenance.Provenance) -> None:
-    """Seal the shards of a directory: their names and digests, what they hold, and where they come from."""
-    shards = {shard.name: atomic.digest(shard) for shard in sorted(directory.glob("*.arrow"))}
+    """Seal the shards of a directory: their names and digests, what they hold, and where they come from.
+
+    Timings are no part of it: they differ from run to run.
+    """
+    shards = {shard.name: atomic.digest(shard) for shard in sorted(directory.glob("*.arrow")) if shard.name != FILE}
     atomic.write_json(path, {"provenance": origin, "facts": dict(facts), "shards": shards})
 
 

@@ -1,11 +1,9 @@
 """Sources: a model of the hub, of a local directory or of a package becomes a checkpoint."""
 
-import errno
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from outlier_features import architectures, atomic, hub, packages, pickled
 from outlier_features.checkpoints import SOURCE, seal
 from outlier_features.config import Model
+from outlier_features.disk import explained
 from outlier_features.errors import SourceError
 from outlier_features.lineage import Lineage
 
@@ -29,7 +28,7 @@ def fetch(model: Model, output: Path, lineage: Lineage) -> None:
     checkpoint at `output` has of the same content is downloaded again.
     """
     arrived = output.with_name(f".{output.name}.download")
-    with atomic.directory(output) as unfinished, _room():
+    with explained(output, "what has arrived is kept"), atomic.directory(output) as unfinished:
         if model.package is not None:
             origin = _from_package(model.package, str(model.file), unfinished)
         elif model.path is not None:
@@ -65,17 +64,6 @@ def _indexed(index: Path) -> list[str]:
         raise SourceError(
             f"{index.name}: does not say which file holds which weight; name another revision."
         ) from error
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    """Turn a disk that is full, or a quota that is used up, into an error that says so."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SourceError("the disk is full; make room, then run again: what has arrived is kept.") from error
-        raise
 
 
 def _from_package(requirement: str, file: str, output: Path) -> dict[str, Any]:

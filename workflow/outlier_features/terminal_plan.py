@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from outlier_features.durations import spoken
 from outlier_features.planning import Plan
 from outlier_features.terminal import WIDTH, human
 
@@ -112,17 +113,10 @@ def _costs(row: Mapping[str, Any]) -> list[str]:
         row["label"],
         ("" if row["is_download_known"] else "~") + _gigabytes(row["download_bytes"]),
         *(_gigabytes(row[f"{name}_bytes"]) for name in ("read", "device", "host", "statistics")),
-        _duration(row["seconds"]),
+        spoken(row["seconds"]),
         "" if row["cached"] is None else ", ".join(row["cached"]) or "nothing",
     ]
 
 
 def _gigabytes(count: float) -> str:
     return f"{count / 1e9:.1f}" if count >= 5e7 else f"{count / 1e9:.2f}"
-
-
-def _duration(seconds: float) -> str:
-    """Return a time as people say it: 40 s, 12 min, 3.1 h."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

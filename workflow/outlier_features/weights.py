@@ -7,11 +7,13 @@ used here and nowhere else: the version is pinned.
 """
 
 import copy
+import json
 import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -52,9 +54,11 @@ class Weights:
     its text does not pass; they are never read.
     """
 
-    def __init__(self, directory: Path, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, directory: Path, dtype: torch.dtype, device: torch.device, keep_bytes: float = 0) -> None:
         """Open the safetensors checkpoint in `directory`, without reading any block.
 
+        Of the blocks that are released as many stay on the device as `keep_bytes` hold, so that another pass over the
+        same weights reads only the others.
         Raises SourceError if there is no usable checkpoint and ArchitectureError if no decoder blocks are found.
         """
         self.directory = Path(directory)
@@ -64,6 +68,9 @@ class Weights:
         self.left_out = architectures.other_parts(self.model)
         self._dtypes = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
         self._shadow = copy.deepcopy(self.model)
+        self._stored: dict[str, _Stored] = {}
+        self._kept: dict[int, dict[str, torch.Tensor]] = {}
+        self._room = keep_bytes
         self._keys = self._group_keys()
         self._load_resident()
 
@@ -72,31 +79,44 @@ class Weights:
 
         Returns parameters and persistent buffers by their name inside the block, on the device.
         """
+        if index in self._kept:
+            return self._kept[index]
         self._convert(self._shadow, index)
         block = self._shadow.get_submodule(f"{self._prefix}.{index}")
         tensors = dict(block.state_dict())
         _set_tensors(block, {name: tensor.to("meta") for name, tensor in tensors.items()})
         return tensors
 
+    def ranges(self, index: int) -> list[tuple[Path, int, int]]:
+        """Return where the bytes of block `index` lie: file, start and end; nowhere if they are on the device."""
+        if index in self._kept:
+            return []
+        keys = [key for names in self._keys.get(index, {}).values() for key in names]
+        return [(stored.file, stored.start, stored.end) for stored in map(self._stored.__getitem__, keys)]
+
     def install(self, index: int, tensors: dict[str, torch.Tensor]) -> None:
         """Put the tensors that `read` returned into block `index` of the model."""
         _set_tensors(self.blocks[index], tensors)
 
     def release(self, index: int) -> None:
-        """Take the tensors of block `index` out of the model again."""
+        """Take the tensors of block `index` out of the model again; they stay on the device while there is room."""
         block = self.blocks[index]
-        _set_tensors(block, {name: tensor.to("meta") for name, tensor in block.state_dict().items()})
+        tensors = dict(block.state_dict())
+        _set_tensors(block, {name: tensor.to("meta") for name, tensor in tensors.items()})
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if index not in self._kept and size <= self._room:
+            self._room -= size
+            self._kept[index] = tensors
 
     def _group_keys(self) -> dict[int, dict[str, list[str]]]:
         """Return checkpoint keys by block index and file. Raises SourceError unless they are what the model needs."""
         groups: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-        targets, stored = _Targets(self.model, self._loading), {}
+        targets = _Targets(self.model, self._loading)
         for file in self._files:
-            with safe_open(file, framework="pt") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 - a safe_open handle is no mapping
-                    stored[key] = tensors.get_slice(key).get_dtype()
-                    groups[self._group_of(targets.find(key))][file].append(key)
-        self._refuse(_missing_scales(stored), "lacks", "needs")
+            self._stored |= _header(Path(file))
+        for key, stored in self._stored.items():
+            groups[self._group_of(targets.find(key))][str(stored.file)].append(key)
+        self._refuse(_missing_scales(self._stored), "lacks", "needs")
         self._refuse(targets.unexpected(self.left_out, len(self.blocks), self._prefix), "has", "does not know")
         self._refuse(targets.missing(self.left_out), "lacks", "needs")
         return groups
@@ -146,6 +166,35 @@ class Weights:
             owner, _, attribute = name.rpartition(".")
             model.get_submodule(owner)._buffers[attribute] = torch.empty_like(buffer, device=self.device)
         model.initialize_weights()  # fills those buffers, as from_pretrained does; loaded tensors are marked and kept
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Where a tensor of the checkpoint lies, in bytes of its file, and its number format."""
+
+    file: Path
+    start: int
+    end: int
+    format: str
+
+
+def _header(file: Path) -> dict[str, _Stored]:
+    """Return the tensors of a safetensors file by its header. Raises SourceError if the file is cut or altered."""
+    try:
+        with file.open("rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            entries = json.loads(opened.read(min(size, file.stat().st_size)))
+        entries.pop("__metadata__", None)
+        start = 8 + size
+        found = {
+            key: _Stored(file, start + entry["data_offsets"][0], start + entry["data_offsets"][1], entry["dtype"])
+            for key, entry in entries.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise SourceError(f"{file}: has no readable header; delete its folder and fetch the model again.") from error
+    if max((stored.end for stored in found.values()), default=start) > file.stat().st_size:
+        raise SourceError(f"{file}: is cut; delete its folder and fetch the model again.")
+    return found
 
 
 class _Targets:
@@ -231,14 +280,14 @@ def _mistakes(info: LoadStateDictInfo) -> list[str]:
     return shapes + errors + list(info.error_msgs)
 
 
-def _missing_scales(stored: Mapping[str, str]) -> list[str]:
+def _missing_scales(stored: Mapping[str, _Stored]) -> list[str]:
     """Return the scales that quantised tensors need to mean anything and the checkpoint does not have.
 
-    `stored` has the number format of every key; without its scale an eight-bit matrix would be read as it stands.
+    Without its scale an eight-bit matrix would be read as it stands.
     """
     four_bit = [f"{key.removesuffix('_blocks')}_scales" for key in stored if key.endswith("_blocks")]
-    eight_bit = [f"{key}_scale_inv" for key, kind in stored.items() if kind.startswith("F8") and key.endswith("weight")]
-    return sorted({*four_bit, *eight_bit} - stored.keys())
+    matrices = [key for key, found in stored.items() if found.format.startswith("F8") and key.endswith("weight")]
+    return sorted({*four_bit, *(f"{key}_scale_inv" for key in matrices)} - stored.keys())
 
 
 def _more(names: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 In: results/checkpoints/{model}/ and results/{corpus}/tokens/{model}.arrow.
 Out: results/{corpus}/statistics/{model}/*.arrow, a shard per block, and the manifest beside them, written last, that
-seals them and is what Snakemake tracks.
+seals them and is what Snakemake tracks. Where capture.scatter is more than 1, so many jobs share the windows out and
+write {model}.1-of-4 and so on instead; each reads the whole checkpoint, and one that failed is run again alone.
 """
 
 
@@ -29,3 +30,12 @@ rule capture:
         lineage=lambda wildcards: lineages.statistics(wildcards.corpus, wildcards.model),
     script:
         "../scripts/capture.py"
+
+
+use rule capture as capture_part with:
+    output:
+        manifest="results/{corpus}/statistics/{model}.{scatteritem}.json",
+    log:
+        "results/logs/capture/{corpus}/{model}.{scatteritem}.log",
+    benchmark:
+        "results/logs/capture/{corpus}/{model}.{scatteritem}.benchmark.tsv"

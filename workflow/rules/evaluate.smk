@@ -14,7 +14,13 @@ localrules:
 
 rule perplexity:
     input:
-        manifest="results/{corpus}/statistics/{model}.json",
+        manifests=branch(
+            IS_SCATTERED,
+            then=gather.capture(
+                "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+            ),
+            otherwise=["results/{corpus}/statistics/{model}.json"],
+        ),
         tokens="results/{corpus}/tokens/{model}.arrow",
     output:
         perplexity="results/{corpus}/perplexity/{model}.json",

@@ -1,7 +1,8 @@
 """Figures: pictures of the experiment, of the training runs in it, and of each of its models. No torch.
 
-In: results/{corpus}/summary.parquet and the published figures; for a model its tables.
-Out: results/plots/{figure}.{png,svg} and results/plots/{figure}/{model}.{png,svg}.
+In: results/{corpus}/summary.parquet and the published figures; for a model its tables; for its timings the manifests of
+its statistics, in whose folders they lie.
+Out: results/plots/{figure}.{png,svg}, results/plots/{figure}/{model}.{png,svg} and results/{corpus}/timings/{model}.svg.
 """
 
 EXPERIMENT_FIGURES = ["moe_vs_dense", "moe_vs_dense_rms"]
@@ -12,6 +13,7 @@ MODEL_FIGURES = ["channel_map"]
 localrules:
     plot,
     plot_model,
+    plot_timings,
 
 
 rule plot:
@@ -50,3 +52,24 @@ rule plot_model:
         lineage=lambda wildcards: lineages.model_figure(CORPUS, wildcards.model),
     script:
         "../scripts/plot_model.py"
+
+
+rule plot_timings:
+    input:
+        manifests=branch(
+            IS_SCATTERED,
+            then=gather.capture(
+                "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+            ),
+            otherwise=["results/{corpus}/statistics/{model}.json"],
+        ),
+    output:
+        svg="results/{corpus}/timings/{model}.svg",
+    log:
+        "results/logs/plot_timings/{corpus}/{model}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=lambda wildcards: lineages.timings(wildcards.corpus, wildcards.model),
+    script:
+        "../scripts/plot_timings.py"

@@ -1,6 +1,6 @@
 """Reduce: every definition and metric, evaluated from the statistics. No model, no GPU.
 
-In: results/{corpus}/statistics/{model}/ and its manifest.
+In: results/{corpus}/statistics/{model}/ and its manifest, or those of all parts.
 Out: three tables of results/{corpus}/: outliers (one row per outlier feature, definition and sequence), channels (one
 per tensor and channel with a hit) and layers (one per block, site and token class: every metric).
 """
@@ -8,7 +8,13 @@ per tensor and channel with a hit) and layers (one per block, site and token cla
 
 rule reduce:
     input:
-        manifest="results/{corpus}/statistics/{model}.json",
+        manifests=branch(
+            IS_SCATTERED,
+            then=gather.capture(
+                "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+            ),
+            otherwise=["results/{corpus}/statistics/{model}.json"],
+        ),
     output:
         outliers="results/{corpus}/outliers/{model}.parquet",
         channels="results/{corpus}/channels/{model}.parquet",

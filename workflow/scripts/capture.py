@@ -1,4 +1,4 @@
-"""Rule capture: hand paths and settings to the library."""
+"""Rules capture and capture_part: hand paths, settings and the windows to run to the library."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ from outlier_features.config import Config
 from outlier_features.devices import use_every_core
 from outlier_features.layout import checkpoint
 from outlier_features.logs import logged
+from outlier_features.scatter import windows
 
 config = Config.check(snakemake.config)
-model = config.models[snakemake.wildcards.model]
+model, corpus = config.models[snakemake.wildcards.model], config.corpora[snakemake.wildcards.corpus]
 with logged(snakemake.log[0]):
     use_every_core()
     capture(
@@ -18,4 +19,6 @@ with logged(snakemake.log[0]):
         Path(snakemake.output.manifest),
         Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype),
         snakemake.params.lineage,
+        windows=windows(snakemake.wildcards.get("scatteritem"), corpus.sequences),
+        memory_budget=config.capture.memory_bytes,
     )

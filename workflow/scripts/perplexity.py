@@ -7,7 +7,7 @@ from outlier_features.perplexity import write_perplexity
 
 with logged(snakemake.log[0]):
     write_perplexity(
-        Path(snakemake.input.manifest),
+        [Path(path) for path in snakemake.input.manifests],
         Path(snakemake.input.tokens),
         Path(snakemake.output.perplexity),
         snakemake.params.lineage,

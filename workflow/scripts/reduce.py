@@ -9,7 +9,7 @@ from outlier_features.reduction import reduce
 definitions = Config.check(snakemake.config).definitions
 with logged(snakemake.log[0]):
     reduce(
-        Path(snakemake.input.manifest),
+        [Path(path) for path in snakemake.input.manifests],
         Path(snakemake.output.outliers),
         Path(snakemake.output.channels),
         Path(snakemake.output.layers),

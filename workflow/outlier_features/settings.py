@@ -1,0 +1,44 @@
+"""Settings: what a capture keeps, as the library takes it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from outlier_features.grid import grid
+from outlier_features.sites import SiteName
+from outlier_features.statistics import Grids
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a capture keeps."""
+
+    sites: tuple[SiteName, ...]
+    counted: tuple[SiteName, ...]
+    """The sites whose hits are counted."""
+    coverages: tuple[tuple[SiteName, ...], ...]
+    """The sets of sites over which a position counts as hit when any of their tensors is."""
+    grids: Grids
+    dtype: torch.dtype
+    count_nonfinite: bool = False
+    """Count NaN and infinity and go on, where the default is to stop."""
+
+    @classmethod
+    def of(
+        cls,
+        entry: Any,
+        counted: Sequence[SiteName],
+        coverages: Sequence[tuple[SiteName, ...]],
+        dtype: str,
+    ) -> "Settings":
+        """Return the settings of a `capture` entry of the configuration."""
+        return cls(
+            sites=entry.sites,
+            counted=tuple(counted),
+            coverages=tuple(coverages),
+            grids=Grids(grid(entry.thresholds), grid(entry.rms_thresholds)),
+            dtype=getattr(torch, dtype),
+            count_nonfinite=entry.nonfinite == "count",
+        )

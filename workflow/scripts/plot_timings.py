@@ -1,0 +1,16 @@
+"""Rule plot_timings: hand the timings of one model to the library."""
+
+from pathlib import Path
+
+from outlier_features.config import Config
+from outlier_features.figures import save
+from outlier_features.figures_timings import draw
+from outlier_features.logs import logged
+from outlier_features.provenance import record
+from outlier_features.timings import beside, read
+
+label = Config.check(snakemake.config).label(snakemake.wildcards.model)
+with logged(snakemake.log[0]):
+    lineage = snakemake.params.lineage
+    parts = [read(beside(Path(path)), lineage["statistics"]) for path in snakemake.input.manifests]
+    save(draw(label, parts), Path(snakemake.output.svg), record(lineage))
