@@ -45,6 +45,12 @@ def return_freed_memory() -> None:
         library.mallopt(M_MMAP_THRESHOLD, MAPPED)
 
 
+def trim() -> None:
+    """Return to the system what is free of the memory that is not mapped one by one, where the C library is glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def name(device: torch.device) -> str:
     """Return what to call a device in a file: the GPU's name, or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

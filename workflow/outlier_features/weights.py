@@ -32,8 +32,9 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
 from transformers.utils.loading_report import LoadStateDictInfo
 
-from outlier_features import architectures
+from outlier_features import architectures, devices
 from outlier_features.errors import SourceError
+from outlier_features.holder import is_out_of_memory
 
 RESIDENT = -1
 """The group of tensors that belong to no decoder block: embeddings, final norm, head."""
@@ -107,6 +108,8 @@ class Weights:
         if index not in self._kept and size <= self._room:
             self._room -= size
             self._kept[index] = tensors
+        del tensors
+        devices.trim()
 
     def _group_keys(self) -> dict[int, dict[str, list[str]]]:
         """Return checkpoint keys by block index and file. Raises SourceError unless they are what the model needs."""
@@ -144,6 +147,8 @@ class Weights:
                 tensors = opened.enter_context(safe_open(file, framework="pt", backend="mmap"))
                 slices.update({key: tensors.get_slice(key) for key in keys})
             info, _ = convert_and_load_state_dict_in_model(model, slices, self._loading)
+        if any(is_out_of_memory(why) for why in info.conversion_errors.values()):
+            raise MemoryError(f"out of memory while {self.directory.name} was converted")
         if mistakes := _mistakes(info):
             raise SourceError(
                 f"{self.directory}: tensors do not fit the model that config.json describes: {mistakes[0]}"
