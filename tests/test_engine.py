@@ -9,6 +9,7 @@ from conftest import BLOCKS, DENSE, save_checkpoint
 from outlier_features import engine
 from outlier_features.capture import token_losses
 from outlier_features.errors import ArchitectureError, SourceError
+from outlier_features.reading import Reading
 from outlier_features.weights import Weights
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -129,3 +130,27 @@ def edit(checkpoint: Path, name: str, change: object) -> None:
             save_file(tensors, file, metadata={"format": "pt"})
             return
     raise KeyError(name)
+
+
+def test_blocks_that_stay_on_the_device_are_not_read_again(checkpoints: dict[str, Path], ids: np.ndarray) -> None:
+    weights = Weights(checkpoints["moe"], torch.float32, torch.device("cpu"), keep_bytes=1e9)
+    readings: list[Reading] = []
+
+    class Noting(Silent):
+        def begin(self, block: int, reading: Reading) -> None:
+            readings.append(reading)
+
+    passes = [engine.run(weights, windows_of(ids), lambda _, logits: logits.clone(), Noting()) for _ in range(2)]
+    assert all(torch.equal(*pair) for pair in zip(*passes, strict=True))
+    first, second = readings[: len(weights.blocks)], readings[len(weights.blocks) :]
+    in_blocks = [sum(p.numel() for p in block.parameters()) * 4 for block in weights.blocks]
+    assert [reading.bytes for reading in first] == in_blocks
+    assert [reading.bytes for reading in second] == [0] * len(weights.blocks)
+
+
+def test_only_as_many_blocks_stay_as_fit(checkpoints: dict[str, Path], ids: np.ndarray) -> None:
+    weights = Weights(checkpoints["dense"], torch.float32, torch.device("cpu"))
+    size = sum(p.numel() for p in weights.blocks[0].parameters()) * 4
+    weights = Weights(checkpoints["dense"], torch.float32, torch.device("cpu"), keep_bytes=1.5 * size)
+    engine.run(weights, windows_of(ids), lambda _, logits: logits.clone(), Silent())
+    assert [bool(weights.ranges(block)) for block in range(len(weights.blocks))] == [False, True, True]

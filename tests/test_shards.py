@@ -170,3 +170,8 @@ def test_tokens_of_another_tokenizer_are_refused(checkpoints, tmp_path) -> None:
     tokens = write_windows(tmp_path / "tokens.arrow", np.full((1, 8), 999))
     with pytest.raises(ConfigError, match=r"holds token 999.*160 rows"):
         capture(checkpoints["dense"], tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})
+
+
+def test_parts_that_overlap_are_refused(manifests: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="captures of the same windows"):
+        Statistics([manifests["dense"], manifests["dense"]])

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import capture_settings
-from outlier_features import statistics
+from outlier_features import engine, statistics
 from outlier_features.capture import capture
+from outlier_features.holder import Holder
 from outlier_features.shards import Statistics
 from outlier_features.statistics import Grids, Histogram, Reached
+from outlier_features.weights import Weights
+from test_engine import Silent
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -47,3 +50,14 @@ def test_a_capture_gives_the_losses_of_the_cpu_and_the_same_bytes_twice(
     assert digests[0] == digests[1]
     found, expected = Statistics(paths[:1]).losses(), Statistics([manifests[kind]]).losses()
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("host_bytes", [float("inf"), 0], ids=["host", "disk"])
+def test_hidden_states_that_are_put_away_come_back_with_the_same_bits(checkpoints, ids, host_bytes: float) -> None:
+    device = torch.device("cuda")
+    windows = [torch.from_numpy(row).long() for row in ids]
+    logits = []
+    for holder in (Holder(), Holder(0, host_bytes)):
+        weights = Weights(checkpoints["dense"], torch.bfloat16, device)
+        logits.append(engine.run(weights, windows, lambda _, found: found.cpu(), Silent(), holder=holder))
+    assert all(torch.equal(*pair) for pair in zip(*logits, strict=True))

@@ -115,6 +115,8 @@ class Statistics:
         self.facts: dict[str, Any] = dict(self._parts[0].facts)
         windows = sorted((entry for part in self._parts for entry in part.windows), key=lambda entry: entry[0])
         self.facts["windows"] = [window for window, _ in windows]
+        if len(set(self.facts["windows"])) < len(windows):
+            raise ConfigError(f"{', '.join(map(str, manifests))}: captures of the same windows; give each part once.")
         self.facts["positions_per_window"] = [positions for _, positions in windows]
         self.provenance = self._parts[0].provenance
 
