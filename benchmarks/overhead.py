@@ -5,7 +5,6 @@ PYTHONPATH=workflow python benchmarks/overhead.py \
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,12 +17,15 @@ from outlier_features import engine
 from outlier_features.capture import Settings, capture, token_losses
 from outlier_features.config import Config
 from outlier_features.corpora import read_windows
-from outlier_features.devices import best_device
+from outlier_features.devices import best_device, peak_memory
 from outlier_features.weights import Weights
 
 
 class Nothing:
     """An observer that observes nothing."""
+
+    def begin(self, block: int, reading: object) -> None:
+        """Do nothing."""
 
     def enter(self, block: int, window: int) -> None:
         """Do nothing."""
@@ -31,7 +33,7 @@ class Nothing:
     def passed(self, block: int, window: int) -> None:
         """Do nothing."""
 
-    def leave(self, block: int) -> None:
+    def leave(self, block: int, outputs: object) -> None:
         """Do nothing."""
 
 
@@ -56,7 +58,7 @@ def seconds(run: object, *arguments: object) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(checkpoint: Path, tokens: Path, dtype: str) -> float:
+def capture_memory(checkpoint: Path, tokens: Path, dtype: str) -> float:
     """Return the peak resident memory of a capture in a process of its own, in GB."""
     command = [sys.executable, __file__, str(checkpoint), str(tokens), "--dtype", dtype, "--memory-only"]
     output = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -78,7 +80,7 @@ def main() -> None:
     inputs = options.checkpoint, options.tokens, settings
     if options.memory_only:
         observed(*inputs)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+        print(peak_memory(torch.device("cpu")) / 1e9)  # of this process; ru_maxrss would know the parent's
         return
     size = observed(*inputs)  # also compiles the kernels
     pairs = [(seconds(plain, *inputs), seconds(observed, *inputs)) for _ in range(options.rounds)]
@@ -90,7 +92,7 @@ def main() -> None:
     print(f"engine, nothing observed   {without:8.2f} s")
     print(f"capture                    {with_statistics:8.2f} s")
     print(f"ratio, median of rounds    {ratio:8.3f}")
-    print(f"peak resident memory       {peak_memory(*inputs[:2], options.dtype):8.2f} GB")
+    print(f"peak resident memory       {capture_memory(*inputs[:2], options.dtype):8.2f} GB")
     print(f"statistics                 {size / 1e6:8.1f} MB, 1/{raw / size:.0f} of the activations they stand for")
 
 

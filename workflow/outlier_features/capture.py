@@ -57,7 +57,7 @@ def capture(
     leftovers = final.with_name(f".{final.name}.unfinished")
     rest = plan.statistics_bytes - finished_bytes(leftovers)
     require_room(manifest.parent, rest, f"the statistics of {checkpoint.name}")
-    holder = devices.holder(device, plan, memory_budget)
+    budgets = devices.budgets(device, plan, memory_budget)
     weights = Weights(checkpoint, settings.dtype, device)
     _check_vocabulary(weights, packed, tokens)
     if weights.left_out:
@@ -74,6 +74,7 @@ def capture(
         left_out=list(weights.left_out),
     )
     with explained(leftovers), alone(final), Unfinished(leftovers, _identity(origin, chosen)) as work:
+        holder = Holder(*budgets, folder=work.directory)  # a run that is killed leaves its files to the next
         with _memory_explained(checkpoint.name, plan):
             losses, recorder = _pass(weights, packed, chosen, settings, work, origin, holder)
         recorder.write_coverage()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from outlier_features.holder import Holder
 from outlier_features.planning import Estimate
 
 M_ARENA_MAX, M_MMAP_THRESHOLD = -8, -3
@@ -93,14 +92,14 @@ def peak_memory(device: torch.device) -> float:
     return float(_field("/proc/self/status", "VmHWM"))
 
 
-def holder(device: torch.device, plan: Estimate, memory_budget: float | None) -> Holder:
-    """Return what keeps hidden states where there is room for them.
+def budgets(device: torch.device, plan: Estimate, memory_budget: float | None) -> tuple[float, float]:
+    """Return the bytes that hidden states of waiting windows may take on the device, and on the host.
 
     `memory_budget` are the bytes the pass may take on the device, by default most of what is free there.
     """
     total = memory_budget if memory_budget is not None else USABLE * free_memory(device)
     beside = plan.device_bytes - plan.hidden_bytes
-    return Holder(max(0.0, total - beside), USABLE * free_memory(torch.device("cpu")) / 2)
+    return max(0.0, total - beside), USABLE * free_memory(torch.device("cpu")) / 2
 
 
 def _field(path: str, name: str) -> int:

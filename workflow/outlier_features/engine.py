@@ -38,7 +38,10 @@ class Observer(Protocol):
         """Window `window` has left block `block`."""
 
     def leave(self, block: int, outputs: "Outputs") -> None:
-        """Every window has passed block `block`, whose weights are still in place, and got `outputs` from it."""
+        """Every window has passed block `block`, whose weights are still in place, and got `outputs` from it.
+
+        The last block has none: what it returns goes on to the head.
+        """
 
 
 class Outputs:
@@ -84,7 +87,6 @@ def run(
     Raises OutOfMemory, naming the block, where that is not enough.
     """
     holder = holder or Holder()
-    course = _Course(getcurrent(), Outputs(holder), holder, passed)
 
     def forward(index: int) -> Result:
         ids = windows[index].to(weights.device)[None]
@@ -93,15 +95,12 @@ def run(
     runners = [_Runner(forward, index) for index in range(len(windows))]
     results: list[Result] = []
     first, last = (0 if passed is None else passed.block + 1), len(weights.blocks) - 1
+    course = _Course(getcurrent(), Outputs(holder), holder, passed, last)
     block = first
     try:
         with course.parking(weights.blocks), closing(ReadAhead(weights, first)) as ahead:
             for runner in runners:
-                arrived = runner.switch()
-                if first > last:
-                    results.append(_finished(runner, arrived))
-                else:
-                    _expect_at(arrived, first)
+                _expect_at(runner.switch(), first)
             for block in range(first, last + 1):
                 tensors, reading = ahead.take(block)
                 weights.install(block, tensors)
@@ -146,6 +145,7 @@ class _Course:
     outputs: Outputs
     holder: Holder
     passed: Passed | None
+    last: int
 
     @contextmanager
     def parking(self, blocks: nn.ModuleList) -> Iterator[None]:
@@ -167,7 +167,8 @@ class _Course:
             with self.holder.away(_hidden(args, kwargs)):
                 self.scheduler.switch(index)
             output = self.holder.with_room(lambda: forward(*args, **kwargs), f"block {index}")
-            self.outputs.keep(getcurrent().window, output)
+            if index < self.last:  # behind it nothing waits, so nothing would be put away
+                self.outputs.keep(getcurrent().window, output)
             return output
 
         return parked

@@ -120,7 +120,7 @@ class _Waiting:
         """Move the bytes to a file."""
         with disk.explained(path.parent):
             # from_dlpack: a storage that .numpy() has looked at can never be emptied
-            path.write_bytes(np.from_dlpack(self._tensor().cpu()))
+            path.write_bytes(np.from_dlpack(self._tensor().cpu()).data)
         self._kept, self.place = path, "disk"
         self._storage.resize_(0)
 
@@ -138,6 +138,6 @@ class _Waiting:
         return torch.empty(0, dtype=torch.uint8, device=self._storage.device).set_(self._storage)
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error is a failed allocation, on a device or on the host."""
+def is_out_of_memory(error: object) -> bool:
+    """Return whether an error, or its text, is of a failed allocation, on a device or on the host."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)

@@ -27,7 +27,7 @@ def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None
     if x_TC.device.type != "cpu":
         return statistics.reduce_site(x_TC, grids, reached)
     x_TC = x_TC.float().contiguous()
-    values, bits = x_TC.numpy(), x_TC.view(torch.int32).numpy()
+    values, bits = _array(x_TC), _array(x_TC.view(torch.int32))
     positions, channels = values.shape
     sums_C = np.zeros((3, channels))
     extremes_C = np.empty((2, channels), np.float32)
@@ -65,7 +65,7 @@ def reduce_medians(x_TC: torch.Tensor, site: SiteStatistics) -> MedianStatistics
     """Do what `statistics.reduce_medians` does, as fast as the device allows; the results are equal."""
     if x_TC.device.type != "cpu" or site.nan_count + site.inf_count:
         return statistics.reduce_medians(x_TC, site)
-    bits_TC = x_TC.float().contiguous().view(torch.int32).numpy() & _MAGNITUDE
+    bits_TC = _array(x_TC.float().contiguous().view(torch.int32)) & _MAGNITUDE
     bits_TC.sort(axis=1)  # integers: numpy orders them with vector instructions
     channels = bits_TC.shape[1]
     low_T, high_T = bits_TC[:, (channels - 1) // 2].copy(), bits_TC[:, channels // 2].copy()
@@ -74,6 +74,11 @@ def reduce_medians(x_TC: torch.Tensor, site: SiteStatistics) -> MedianStatistics
     median_abs = float(middles.view(np.float32).mean(dtype=np.float64))
     median_T = (low_T.view(np.float32).astype(np.float64) + high_T.view(np.float32)) / 2
     return statistics.medians(x_TC, site, median_abs, torch.from_numpy(median_T))
+
+
+def _array(x_TC: torch.Tensor) -> np.ndarray:
+    """Return the values of a tensor where they are; after .numpy() its storage could never be emptied again."""
+    return np.from_dlpack(x_TC)
 
 
 @cache

@@ -91,7 +91,7 @@ class Recorder:
         shards.write(self._work.directory / shards.block_name(block), shards.BLOCK_SCHEMA, rows, self._origin)
         self._rows.clear()
         self._note_timing(block, computed)
-        if self._work.is_due():
+        if block + 1 < len(self._weights.blocks) and self._work.is_due():
             trees = [outputs.of(window) for window in range(len(self._windows))]
             self._work.save(block, trees, self._reached, self.timings.rows)
         self.timings.record(block=block, saved_seconds=time.perf_counter() - computed)

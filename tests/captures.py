@@ -1,0 +1,134 @@
+"""Captures in processes of their own, each with a fault, that cost no imports: all are forked from one that has them.
+
+An order may come with Python source (`fault`) that the process runs before it captures.
+"""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+REPOSITORY = Path(__file__).parents[1]
+LINEAGE = {"statistics": "a", "checkpoint": "test", "tokens": "test"}
+
+CLIENT = """
+import json, os, resource, shutil, signal, sys, time, traceback
+from pathlib import Path
+import numpy, torch
+from conftest import capture_settings
+from transformers import Qwen3ForCausalLM, Qwen3MoeForCausalLM  # what a capture imports late
+from outlier_features import engine, holder, recorder, shards, unfinished
+from outlier_features.capture import capture
+from outlier_features.logs import logged
+from outlier_features.weights import Weights
+
+unfinished.SHARE = float("inf")  # saves every block
+
+
+def carry_out(checkpoint, tokens, manifest, said, log, fault):
+    for stream in (1, 2):
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+    with logged(log):
+        exec(fault, globals())
+        capture(Path(checkpoint), Path(tokens), Path(manifest), capture_settings(), LINEAGE)
+
+
+for line in sys.stdin:
+    order = json.loads(line)
+    if "ended" in order:
+        print(os.waitstatus_to_exitcode(os.waitpid(order["ended"], 0)[1]), flush=True)
+    elif started := os.fork():
+        print(started, flush=True)
+    else:
+        status = 0
+        try:
+            carry_out(**order)
+        except BaseException as error:
+            status = error.code if isinstance(error, SystemExit) else traceback.print_exc() or 2
+        sys.stdout.flush()
+        os._exit(status)
+os._exit(0)
+"""
+
+
+class Ended(NamedTuple):
+    """How a capture ended: its exit status, negative where a signal ended it, and what it said."""
+
+    status: int
+    said: str
+
+    @property
+    def error(self) -> str:
+        """The one line of a failure."""
+        assert self.status == 1, self.said
+        assert "Traceback" not in self.said
+        lines = [line for line in re.split(r"[\r\n]+", self.said) if line.startswith("error: ")]
+        assert len(lines) == 1, self.said
+        return lines[0].removeprefix("error: ")
+
+    @property
+    def gone_on_behind(self) -> int:
+        """How many blocks of earlier runs were taken over."""
+        found = re.search(r"going on behind block (\d+) of", self.said)
+        return int(found[1]) if found else 0
+
+
+class Captures:
+    """Starts captures; each is a process."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._started: dict[int, Path] = {}
+        self._count = itertools.count()
+
+    def __enter__(self) -> Self:
+        paths = os.pathsep.join((str(REPOSITORY / "workflow"), str(REPOSITORY / "tests")))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", f"LINEAGE = {LINEAGE}\n{CLIENT}"],
+            env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.communicate(timeout=60)
+
+    def start(self, checkpoint: Path, tokens: Path, manifest: Path, fault: str = "", log: Path | None = None) -> int:
+        """Return the id of the process that captures."""
+        said = self._directory / f"{next(self._count)}.txt"
+        order = {"checkpoint": str(checkpoint), "tokens": str(tokens), "manifest": str(manifest), "fault": fault}
+        process = self._answer(order | {"said": str(said), "log": str(log or self._directory / "log.txt")})
+        self._started[process] = said
+        return process
+
+    def end(self, process: int) -> Ended:
+        """Return how a process ended, when it has."""
+        return Ended(self._answer({"ended": process}), self.said(process))
+
+    def run(self, checkpoint: Path, tokens: Path, manifest: Path, fault: str = "", log: Path | None = None) -> Ended:
+        """Capture to the end, or to the fault."""
+        return self.end(self.start(checkpoint, tokens, manifest, fault, log))
+
+    def said(self, process: int) -> str:
+        """Return what a process has said so far."""
+        said = self._started[process]
+        return said.read_text() if said.exists() else ""
+
+    def kill(self, process: int) -> Ended:
+        """End a process as a machine that goes down would."""
+        os.kill(process, signal.SIGKILL)
+        return self.end(process)
+
+    def _answer(self, order: dict[str, Any]) -> int:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
