@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
-from outlier_features import checkpoints, provenance
-from outlier_features.corpora import SCHEMA
+from outlier_features import checkpoints, corpora, provenance
 from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCABULARY = 8192
@@ -78,9 +76,7 @@ def write_windows(path: Path, windows: int, length: int, seed: int = 0) -> None:
     ]
     cut = {"window": length, "stride": length, "bos": False}
     origin = provenance.record({"tokens": "benchmark"}, cut=cut)
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(provenance.encode(origin)))
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    corpora.write_windows(path, rows, origin)
 
 
 def main() -> None:

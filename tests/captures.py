@@ -4,20 +4,18 @@ An order may come with Python source (`fault`) that the process runs before it c
 """
 
 import itertools
-import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple
 
-REPOSITORY = Path(__file__).parents[1]
+from forks import Forks
+
 LINEAGE = {"statistics": "a", "checkpoint": "test", "tokens": "test"}
 
 CLIENT = """
-import json, os, resource, shutil, signal, sys, time, traceback
+import os, resource, shutil, signal, time
 from pathlib import Path
 import numpy, torch
 from conftest import capture_settings
@@ -36,23 +34,6 @@ def carry_out(checkpoint, tokens, manifest, said, log, fault):
     with logged(log):
         exec(fault, globals())
         capture(Path(checkpoint), Path(tokens), Path(manifest), capture_settings(), LINEAGE)
-
-
-for line in sys.stdin:
-    order = json.loads(line)
-    if "ended" in order:
-        print(os.waitstatus_to_exitcode(os.waitpid(order["ended"], 0)[1]), flush=True)
-    elif started := os.fork():
-        print(started, flush=True)
-    else:
-        status = 0
-        try:
-            carry_out(**order)
-        except BaseException as error:
-            status = error.code if isinstance(error, SystemExit) else traceback.print_exc() or 2
-        sys.stdout.flush()
-        os._exit(status)
-os._exit(0)
 """
 
 
@@ -78,39 +59,27 @@ class Ended(NamedTuple):
         return int(found[1]) if found else 0
 
 
-class Captures:
+class Captures(Forks):
     """Starts captures; each is a process."""
 
     def __init__(self, directory: Path) -> None:
+        variables = {"HF_HUB_OFFLINE": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+        super().__init__(f"LINEAGE = {LINEAGE}\n{CLIENT}", **variables)
         self._directory = directory
         self._started: dict[int, Path] = {}
         self._count = itertools.count()
-
-    def __enter__(self) -> Self:
-        paths = os.pathsep.join((str(REPOSITORY / "workflow"), str(REPOSITORY / "tests")))
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", f"LINEAGE = {LINEAGE}\n{CLIENT}"],
-            env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.communicate(timeout=60)
 
     def start(self, checkpoint: Path, tokens: Path, manifest: Path, fault: str = "", log: Path | None = None) -> int:
         """Return the id of the process that captures."""
         said = self._directory / f"{next(self._count)}.txt"
         order = {"checkpoint": str(checkpoint), "tokens": str(tokens), "manifest": str(manifest), "fault": fault}
-        process = self._answer(order | {"said": str(said), "log": str(log or self._directory / "log.txt")})
+        process = self.order(**order, said=str(said), log=str(log or self._directory / "log.txt"))
         self._started[process] = said
         return process
 
     def end(self, process: int) -> Ended:
         """Return how a process ended, when it has."""
-        return Ended(self._answer({"ended": process}), self.said(process))
+        return Ended(self.status(process), self.said(process))
 
     def run(self, checkpoint: Path, tokens: Path, manifest: Path, fault: str = "", log: Path | None = None) -> Ended:
         """Capture to the end, or to the fault."""
@@ -125,10 +94,3 @@ class Captures:
         """End a process as a machine that goes down would."""
         os.kill(process, signal.SIGKILL)
         return self.end(process)
-
-    def _answer(self, order: dict[str, Any]) -> int:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())

@@ -1,16 +1,17 @@
 """Small real models and windows that several test files share."""
 
-from collections.abc import Sequence
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from outlier_features import provenance
+from outlier_features import corpora, provenance
 from outlier_features.capture import Settings, capture
 from outlier_features.checkpoints import seal
-from outlier_features.corpora import SCHEMA
 from outlier_features.grid import grid
 from outlier_features.statistics import Grids
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -77,10 +78,19 @@ def write_windows(path: Path, ids: np.ndarray | Sequence[np.ndarray], stride: in
     ]
     cut = {"window": length, "stride": stride, "bos": False}
     origin = provenance.record({"tokens": "test"}, cut=cut)
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(provenance.encode(origin)))
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    corpora.write_windows(path, rows, origin)
     return path
+
+
+@contextmanager
+def mounted(place: Path, megabytes: int) -> Iterator[Path]:
+    """Mount a small disk at `place`; skip the test where that is not allowed."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
 
 
 def capture_settings(dtype: torch.dtype = torch.float32, **changes: object) -> Settings:

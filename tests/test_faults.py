@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from captures import LINEAGE, REPOSITORY, Captures
+from captures import LINEAGE, Captures
+from conftest import mounted
 from families import FAMILIES, save_family
+from forks import REPOSITORY
 from outlier_features import engine
 from outlier_features.config import Model
 from outlier_features.engine import Outputs
@@ -77,13 +79,8 @@ def digests(manifest: Path) -> dict[str, str]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of four megabytes."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with mounted(tmp_path / "disk", megabytes=4) as place:
+        yield place
 
 
 @pytest.mark.parametrize(

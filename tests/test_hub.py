@@ -7,19 +7,19 @@ import pickle
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from conftest import mounted
 from families import FAMILIES, save_family
+from forks import Forks
 from hub_server import Fault, HubServer, Repository, environment
 from outlier_features.checkpoints import read_source
 from outlier_features.patience import TRIES, TRIES_WITHOUT_HUB
@@ -28,7 +28,6 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[1]
 LINEAGE = {"checkpoint": "0123456789abcdef"}
 COMMIT, OTHER = "a" * 40, "b" * 40
 MEGABYTE = 1 << 20
@@ -41,7 +40,7 @@ UNREAD = "name a revision with safetensors."
 ONLINE = "unset HF_HUB_OFFLINE, or fetch on a machine with a network."
 
 CLIENT = """
-import importlib, json, os, sys, traceback
+import importlib, os
 from pathlib import Path
 from huggingface_hub import constants, snapshot_download
 from outlier_features import hub, patience
@@ -64,55 +63,8 @@ def carry_out(output, said, model, lineage, variables, silence):
     else:
         with logged(f"{said}.log"):
             fetch(Model(**model), Path(output), lineage)
-
-
-for line in sys.stdin:
-    order = json.loads(line)
-    if "ended" in order:
-        print(os.waitstatus_to_exitcode(os.waitpid(order["ended"], 0)[1]), flush=True)
-    elif started := os.fork():
-        print(started, flush=True)
-    else:
-        status = 0
-        try:
-            carry_out(**order)
-        except BaseException as error:
-            status = error.code if isinstance(error, SystemExit) else traceback.print_exc() or 2
-        sys.stdout.flush()
-        os._exit(status)  # an ordinary exit would tidy up what was imported, for two seconds
-os._exit(0)
 """
-"""Imports everything once, then runs each fetch in a process of its own: of an order it prints the process id, and when
-asked for its end, the exit status."""
-
-
-class Client:
-    """Processes that fetch, each with an environment of its own."""
-
-    def __enter__(self) -> Self:
-        surroundings = {**os.environ, "PYTHONPATH": str(REPOSITORY / "workflow")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", CLIENT], env=surroundings, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.communicate(timeout=60)
-
-    def start(self, **order: Any) -> int:
-        """Return the id of the process that carries out an order."""
-        return self._answer(order)
-
-    def end(self, process: int) -> int:
-        """Return the exit status of a process when it has ended."""
-        return self._answer({"ended": process})
-
-    def _answer(self, order: dict[str, Any]) -> int:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+"""What every fetch begins with, in a process of its own."""
 
 
 class Ended(NamedTuple):
@@ -141,7 +93,7 @@ class Ended(NamedTuple):
 class User:
     """Somebody who fetches `org/model` from a hub into `results`."""
 
-    client: Client
+    client: Forks
     hub: HubServer
     directory: Path
     results: Path = field(init=False)
@@ -172,7 +124,7 @@ class User:
         return self._start(LINEAGE, revision, name, silence, variables)
 
     def end(self, process: int, name: str = "org/model") -> Ended:
-        status = self.client.end(process)
+        status = self.client.status(process)
         said = self._said(name)
         texts = [
             path.read_text() if path.exists() else "" for path in map(Path, (f"{said}.log", f"{said}.1", f"{said}.2"))
@@ -185,7 +137,7 @@ class User:
     def fill_cache(self, revision: str | None = COMMIT) -> None:
         """Bring the model into the hub's cache, as other programs do."""
         process = self._start(None, revision, "org/model", 60.0, {})
-        assert self.client.end(process) == 0
+        assert self.client.status(process) == 0
         self.hub.requests.clear()
 
     def asked(self, match: str = DOWNLOADS) -> list[str]:
@@ -197,7 +149,7 @@ class User:
         return [request.headers.get("range") for request in self.hub.seen(match)]
 
     def _start(self, lineage: Any, revision: str | None, name: str, silence: float, variables: dict[str, str]) -> int:
-        return self.client.start(
+        return self.client.order(
             output=str(self.output.with_name(name.rpartition("/")[2])),
             said=self._said(name),
             model={"hub": name, "revision": revision},
@@ -211,13 +163,13 @@ class User:
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client() as client:
+def client() -> Iterator[Forks]:
+    with Forks(CLIENT) as client:
         yield client
 
 
 @pytest.fixture
-def user(client: Client, tmp_path: Path) -> Iterator[User]:
+def user(client: Forks, tmp_path: Path) -> Iterator[User]:
     with HubServer() as hub:
         yield User(client, hub, tmp_path)
 
@@ -826,13 +778,8 @@ def test_weights_of_an_earlier_checkpoint_with_the_same_content_are_not_download
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of one megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with mounted(tmp_path / "disk", megabytes=1) as place:
+        yield place
 
 
 def test_a_disk_without_room_is_refused_before_any_weights(user: User, large: Path, small_disk: Path) -> None:

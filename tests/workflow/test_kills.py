@@ -15,7 +15,7 @@ import pytest
 from captures import Captures
 from conftest import DENSE, save_checkpoint, write_windows
 from outlier_features.shards import Statistics
-from test_plans import SENTENCE, copy_project, plan, snakemake, write_config
+from test_plans import plan, snakemake, words_project
 
 pytestmark = pytest.mark.slow
 
@@ -123,11 +123,7 @@ def sealed(project: Path) -> dict[str, dict[str, str]]:
 
 def test_five_kills_of_snakemake_change_no_result(tmp_path: Path) -> None:
     for name in ("whole", "killed"):
-        project = copy_project(tmp_path / name)
-        (project / "text").mkdir()
-        for text in ("a.txt", "b.txt"):
-            (project / "text" / text).write_text(SENTENCE * 60)
-        write_config(project)
+        words_project(tmp_path / name)
     began = time.monotonic()
     assert snakemake(tmp_path / "whole", *MANIFESTS).returncode == 0
     took = time.monotonic() - began

@@ -77,14 +77,20 @@ def copy_project(target: Path) -> Path:
     return target
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose demo of two models has run to the end."""
-    project = copy_project(tmp_path_factory.mktemp("finished"))
+def words_project(target: Path, change: object = None) -> Path:
+    """Return a project of two models, one dense, and a corpus of words, in which nothing has run yet."""
+    project = copy_project(target)
     (project / "text").mkdir()
     for name in ("a.txt", "b.txt"):
         (project / "text" / name).write_text(SENTENCE * 60)
-    write_config(project)
+    write_config(project, change)
+    return project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose demo of two models has run to the end."""
+    project = words_project(tmp_path_factory.mktemp("finished"))
     output = snakemake(project)
     assert output.returncode == 0, output.stdout + output.stderr
     return project

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_plans import SENTENCE, copy_project, plan, snakemake, write_config
+from test_plans import plan, snakemake, words_project, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -49,11 +49,7 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of two models, one dense, that one job each has captured."""
-    project = copy_project(tmp_path_factory.mktemp("whole"))
-    (project / "text").mkdir()
-    for name in ("a.txt", "b.txt"):
-        (project / "text" / name).write_text(SENTENCE * 60)
-    write_config(project, scatter_into(1))
+    project = words_project(tmp_path_factory.mktemp("whole"), scatter_into(1))
     ended = snakemake(project, SUMMARY)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return project

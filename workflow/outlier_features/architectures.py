@@ -73,8 +73,7 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
     Raises ArchitectureError if there is none.
     """
-    text = model.get_decoder()
-    prefix = next(name for name, module in model.named_modules() if module is text)
+    prefix, text = _text_part(model)
     lists = [
         (f"{prefix}.{name}" if prefix else name, module)
         for name, module in text.named_modules()
@@ -90,8 +89,7 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 def other_parts(model: PreTrainedModel) -> tuple[str, ...]:
     """Return the prefixes of the modules that text does not pass: the vision tower and what joins it to the text."""
-    text = model.get_decoder()
-    prefix = next(name for name, module in model.named_modules() if module is text)
+    prefix, _ = _text_part(model)
     parent, _, own = prefix.rpartition(".")
     beside = {name: module for name, module in model.get_submodule(parent).named_children() if name != own}
     if not parent or not any(isinstance(module, PreTrainedModel) for module in beside.values()):
@@ -99,16 +97,23 @@ def other_parts(model: PreTrainedModel) -> tuple[str, ...]:
     return tuple(f"{parent}.{name}." for name in beside)
 
 
+def stored_format(config: PreTrainedConfig) -> tuple[str | None, dict[str, Any]]:
+    """Return the format a checkpoint is quantised in, and the fields that describe it; None where it is not."""
+    stored = getattr(config, "quantization_config", None)
+    if stored is None:
+        return None, {}
+    fields = stored if isinstance(stored, dict) else stored.to_dict()
+    return str(fields.get("quant_method", "none")).rpartition(".")[2].lower(), fields
+
+
 def dequantization(config: PreTrainedConfig, where: object) -> Any | None:
     """Return how transformers has to dequantise a checkpoint while it is read, or None where it is not quantised.
 
     Raises SourceError for another format, or where the configuration lacks what the format needs.
     """
-    stored = getattr(config, "quantization_config", None)
-    if stored is None:
+    method, fields = stored_format(config)
+    if method is None:
         return None
-    fields = stored if isinstance(stored, dict) else stored.to_dict()
-    method = str(fields.get("quant_method", "none")).rpartition(".")[2].lower()
     if method not in DEQUANTIZED:
         raise SourceError(
             f"{where}: the checkpoint is quantised ({method}); of quantised checkpoints only "
@@ -122,6 +127,12 @@ def dequantization(config: PreTrainedConfig, where: object) -> Any | None:
             "be dequantised; fetch the model again."
         )
     return kind(dequantize=True, **{name: fields[name] for name in needed})
+
+
+def _text_part(model: PreTrainedModel) -> tuple[str, nn.Module]:
+    """Return the name of the text decoder, empty where it is the model itself, and the decoder."""
+    text = model.get_decoder()
+    return next((name, module) for name, module in model.named_modules() if module is text)
 
 
 def _require_language_model(config: PreTrainedConfig, where: object) -> None:

@@ -22,7 +22,8 @@ def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
         raise SourceError(f"{_named(origin)}: has neither safetensors nor pytorch_model.bin; name a revision that has.")
-    for name in sorted(_indexed(directory) - {path.name for path in weights}):
+    named = {name for index in directory.glob("*.safetensors.index.json") for name in indexed(index)}
+    for name in sorted(named - {path.name for path in weights}):
         raise SourceError(f"{_named(origin)}: {name}, which its index names, is missing; fetch the model again.")
     for path in weights:
         try:
@@ -42,6 +43,16 @@ def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
     footprint = replace(of_directory(directory), stored_bytes=sum(path.stat().st_size for path in weights))
     record = provenance.record(lineage, source=dict(origin))
     atomic.write_json(directory / SOURCE, {"provenance": record, "files": files, "footprint": footprint.plain()})
+
+
+def indexed(index: Path) -> list[str]:
+    """Return the weight files that the index of a checkpoint in several files names. Raises SourceError."""
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"{index.name}: does not say which file holds which weight; name another revision."
+        ) from error
 
 
 def read_footprint(directory: Path) -> Footprint:
@@ -73,14 +84,6 @@ def read_source(directory: Path, expected: str | None = None) -> dict[str, Any]:
                 f"delete {directory} and fetch the model again."
             )
     return record["source"]
-
-
-def _indexed(directory: Path) -> set[str]:
-    """Return the weight files that the index of a checkpoint in several files names."""
-    files: set[str] = set()
-    for index in directory.glob("*.safetensors.index.json"):
-        files |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return files
 
 
 def _named(origin: Mapping[str, Any]) -> str:

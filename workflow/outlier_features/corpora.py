@@ -3,7 +3,7 @@
 # Shapes: S sequence (window), T position.
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -103,9 +103,14 @@ def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -
     _check_context(max(len(row["token_ids"]) for row in rows), settings, checkpoint)
     _check_vocabulary(max(max(row["token_ids"]) for row in rows), tokenizer, settings, checkpoint)
     origin = provenance.record(lineage, model=checkpoint.name, cut=cut, text=corpus.canonical())
+    write_windows(output, rows, origin)
+
+
+def write_windows(path: Path, rows: Sequence[Mapping[str, Any]], origin: provenance.Provenance) -> None:
+    """Write windows, one row each with the columns of SCHEMA, whole or not at all; `origin` says how they are cut."""
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(provenance.encode(origin)))
     with (
-        atomic.file(output) as unfinished,
+        atomic.file(path) as unfinished,
         pa.OSFile(str(unfinished), "wb") as sink,
         pa.ipc.new_file(sink, table.schema) as writer,
     ):

@@ -3,6 +3,7 @@
 Nothing is read of the weights: transformers builds the model on the meta device, where tensors have only a shape.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def of_config(config: PreTrainedConfig, where: object) -> Footprint:
     text = config.get_text_config()
     counts = parameters.count(model)
     block_params = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    banks = [sum(p.numel() for p in bank.parameters(recurse=False)) for bank in map(expert_bank, blocks) if bank]
+    banks = [bank for bank in map(expert_bank, blocks) if bank is not None]
+    bank_params = [sum(p.numel() for p in bank.parameters(recurse=False)) for bank in banks]
     heads = text.num_attention_heads
     return Footprint(
         architecture=type(model).__name__,
@@ -42,35 +44,31 @@ def of_config(config: PreTrainedConfig, where: object) -> Footprint:
         channels=text.hidden_size,
         vocabulary=model.get_input_embeddings().weight.shape[0],
         block_params=max(block_params),
-        bank_params=max(banks, default=0),
+        bank_params=max(bank_params, default=0),
         resident_params=counts.total_params - sum(block_params),
         heads=heads,
         head_channels=getattr(text, "head_dim", None) or text.hidden_size // heads,
-        inner_channels=_inner_channels(blocks, text),
+        inner_channels=_inner_channels(banks, text),
         is_attention_materialised=model.config._attn_implementation == "eager",
-        stored_bytes=round(_stored_bytes(config, counts.total_params, sum(banks), sum(block_params))),
+        stored_bytes=round(_stored_bytes(config, counts.total_params, sum(bank_params), sum(block_params))),
     )
 
 
-def _inner_channels(blocks: nn.ModuleList, text: Any) -> int:
+def _inner_channels(banks: Sequence[nn.Module], text: Any) -> int:
     """Return how many values a token has inside the widest MLP."""
     widths = [getattr(text, name, None) or 0 for name in ("intermediate_size", "ffn_dim", "n_inner")]
     dense = max(*widths, 0 if any(widths) else 4 * text.hidden_size)
-    routed = max((_routed_width(block, text) for block in blocks), default=0)
+    routed = max((_routed_width(bank, text) for bank in banks), default=0)
     return 3 * max(dense, routed)
 
 
-def _routed_width(block: nn.Module, text: Any) -> int:
-    bank = expert_bank(block)
-    if bank is None:
-        return 0
+def _routed_width(bank: nn.Module, text: Any) -> int:
     widest = max(p.shape[-1] if p.shape[1] == text.hidden_size else p.shape[1] for p in bank.parameters(recurse=False))
     return parameters.top_k(text) * widest
 
 
 def _stored_bytes(config: PreTrainedConfig, total: int, in_banks: int, in_blocks: int) -> float:
-    stored = getattr(config, "quantization_config", None) or {}
-    method = (stored if isinstance(stored, dict) else stored.to_dict()).get("quant_method")
+    method, _ = architectures.stored_format(config)
     dtype = str(config.dtype or config.get_text_config().dtype or "float32").removeprefix("torch.")
     width = STORED_BYTES.get(dtype, 4.0)
     if method == "mxfp4":

@@ -4,7 +4,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any
@@ -94,8 +94,7 @@ class Recorder:
         if block + 1 < len(self._weights.blocks) and self._work.is_due():
             trees = [outputs.of(window) for window in range(len(self._windows))]
             self._work.save(block, trees, self._reached, self.timings.rows)
-        self.timings.record(block=block, saved_seconds=time.perf_counter() - computed)
-        self._say(block)
+        self._say(self.timings.record(block=block, saved_seconds=time.perf_counter() - computed))
 
     def _note_timing(self, block: int, computed: float) -> None:
         reading = self._reading
@@ -105,16 +104,16 @@ class Recorder:
             waited_seconds=reading.waited,
             computed_seconds=computed - self._began,
             observed_seconds=self._observed,
-            saved_seconds=0.0,
             read_bytes=reading.bytes,
             started=self._began - self._pass_began,
             resumed=False,
         )
 
-    def _say(self, block: int) -> None:
+    def _say(self, row: Mapping[str, Any]) -> None:
+        block = row["block"]
         blocks, took = len(self._weights.blocks), time.perf_counter() - self._pass_began
         left = took / (block + 1 - self._first) * (blocks - block - 1)
-        tqdm.write(progress_line(self.timings.rows[-1], blocks, left), file=sys.stderr)
+        tqdm.write(progress_line(row, blocks, left), file=sys.stderr)
 
     def _require_every_site(self, block: int) -> None:
         wanted = [(site, index) for site in self._settings.sites for index in range(len(self._windows))]

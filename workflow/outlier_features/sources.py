@@ -1,6 +1,5 @@
 """Sources: a model of the hub, of a local directory or of a package becomes a checkpoint."""
 
-import json
 import os
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from outlier_features import architectures, atomic, hub, packages, pickled
-from outlier_features.checkpoints import SOURCE, seal
+from outlier_features.checkpoints import SOURCE, indexed, seal
 from outlier_features.config import Model
 from outlier_features.disk import explained
 from outlier_features.errors import SourceError
@@ -49,21 +48,12 @@ def choose_weights(names: Collection[str], directory: Path) -> list[str]:
     """
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         if (index := f"{stem}.{suffix}.index.json") in names:
-            return _indexed(directory / index)
+            return indexed(directory / index)
         if f"{stem}.{suffix}" in names:
             return [f"{stem}.{suffix}"]
         if suffix == "safetensors" and (others := [name for name in names if name.endswith(suffix)]):
             return sorted(others)
     return []
-
-
-def _indexed(index: Path) -> list[str]:
-    try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(
-            f"{index.name}: does not say which file holds which weight; name another revision."
-        ) from error
 
 
 def _from_package(requirement: str, file: str, output: Path) -> dict[str, Any]:

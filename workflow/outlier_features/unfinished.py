@@ -100,6 +100,8 @@ class Unfinished:
         tensors: dict[str, torch.Tensor] = {}
         trees = [_flat(tree, f"output/{window}", tensors) for window, tree in enumerate(outputs)]
         entries = _packed(reached, tensors)
+        shards = sorted(self.directory.glob("block-*.arrow"))
+        known = older["files"] if older is not None else {}
         with atomic.file(self.directory / name) as unfinished:
             save_file(tensors, unfinished)
         self._progress = {
@@ -109,7 +111,7 @@ class Unfinished:
             "outputs": trees,
             "reached": entries,
             "timings": list(timings),
-            "files": {p.name: atomic.digest(p) for p in sorted(self.directory.glob("block-*.arrow"))}
+            "files": {path.name: known.get(path.name) or atomic.digest(path) for path in shards}
             | {name: atomic.digest(self.directory / name)},
         }
         atomic.write_json(self.directory / PROGRESS, self._progress)
