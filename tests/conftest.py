@@ -1,5 +1,6 @@
 """Small real models and windows that several test files share."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
+
 from outlier_features import corpora, provenance
 from outlier_features.capture import Settings, capture
 from outlier_features.checkpoints import seal

@@ -1,135 +1,181 @@
-"""The fast reduction and its torch reference, against float64 NumPy."""
+"""The reference, what is compiled for the CPU, and the kernels for a GPU (interpreted), against float64 NumPy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import reductions
 import torch
 from outlier_features import kernels, statistics
-from outlier_features.grid import inverse_rms
-from outlier_features.statistics import Grids, Histogram, Reached, SiteStatistics
+from outlier_features.errors import ConfigError
+from outlier_features.kernels_cpu import CpuReduction
+from outlier_features.kernels_cuda import CudaReduction
+from outlier_features.statistics import Reached
+from reductions import CASES, GRIDS, SHAPES, SMALL, Reduce, activation, check, check_equal
 
-GRIDS = Grids((3.0, 4.0, 5.984375, 6.0, 8.0, 100.0), (1.0, 2.0, 3.0, 6.0))
-REDUCTIONS = {"kernel": kernels.reduce_site, "reference": statistics.reduce_site}
-
-INPUTS = {
-    "random": lambda rng, shape: rng.normal(size=shape) * 3,
-    "planted": lambda rng, shape: rng.normal(size=shape) * np.where(np.arange(shape[1]) % 7 == 3, 40, 0.5),
-    "constant": lambda rng, shape: np.full(shape, -6.0),
-    "zeros": lambda rng, shape: np.zeros(shape),
-    "subnormal": lambda rng, shape: rng.normal(size=shape) * 1e-41,
-    "huge": lambda rng, shape: rng.normal(size=shape) * np.where(np.arange(shape[1]) == 0, 1e12, 1.0),
-    "massive": lambda rng, shape: rng.normal(size=shape) + 25000.0 * (np.arange(shape[1]) == 1),
-}
-CASES = [
-    (kind, dtype)
-    for kind in INPUTS
-    for dtype in (torch.float32, torch.bfloat16, torch.float16)
-    if dtype != torch.float16 or kind not in ("huge", "massive")  # beyond the range of float16
+interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu runs the kernels on the device")
+QUICK = {"reference": reductions.reduced, "cpu": reductions.reduced_on_cpu}
+REDUCTIONS = [
+    *(pytest.param(way, id=name) for name, way in QUICK.items()),
+    pytest.param(reductions.reduced_by_kernels, id="kernels", marks=interpreted),
 ]
-SHAPES = [(2, 1), (3, 17), (64, 16), (65, 33), (200, 130)]
-
-
-def expected_counts(magnitude: np.ndarray, grid: tuple[float, ...]) -> dict[tuple[int, int], int]:
-    levels = np.searchsorted(np.array(grid, np.float32), magnitude, side="right")
-    channels = np.broadcast_to(np.arange(magnitude.shape[1]), magnitude.shape)
-    keys, counts = np.unique(np.stack([channels[levels > 0], levels[levels > 0]]), axis=1, return_counts=True)
-    return {tuple(key): count for key, count in zip(keys.T.tolist(), counts.tolist(), strict=True)}
-
-
-def as_counts(histogram: Histogram) -> dict[tuple[int, int], int]:
-    keys = zip(histogram.channel_N.tolist(), histogram.level_N.tolist(), strict=True)
-    return dict(zip(keys, histogram.count_N.tolist(), strict=True))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("kind", "dtype"), CASES)
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_statistics_equal_float64_numpy(reduction: str, kind: str, shape: tuple[int, int], dtype: torch.dtype) -> None:
-    x_TC = torch.from_numpy(INPUTS[kind](np.random.default_rng(0), shape)).to(dtype)
-    wide = x_TC.double().numpy()
-    reached = Reached.nothing(*shape, x_TC.device)
-    found = REDUCTIONS[reduction](x_TC, GRIDS, reached)
-    rest, magnitude = wide[1:], np.abs(wide)
-    close = {"rtol": 1e-5, "atol": 1e-6 * magnitude.max() + 1e-18}  # a square below 1e-38 is 0 in float32
-    np.testing.assert_array_equal(found.first_C, wide[0])
-    np.testing.assert_array_equal(found.max_C, rest.max(0))
-    np.testing.assert_array_equal(found.min_C, rest.min(0))
-    np.testing.assert_allclose(found.sum_C, rest.sum(0), rtol=1e-5, atol=64 * 6e-8 * np.abs(rest).sum(0).max())
-    np.testing.assert_allclose(found.sum_2_C, (rest**2).sum(0), rtol=1e-5, atol=1e-37)
-    np.testing.assert_allclose(found.sum_4_C, (rest**4).sum(0), rtol=2e-5, atol=1e-36)
-    np.testing.assert_allclose(found.sum_3, (wide**3).sum(), rtol=1e-5, atol=1e-5 * (magnitude**3).sum() + 1e-36)
-    np.testing.assert_allclose(found.rms, np.sqrt((wide**2).mean()), rtol=1e-5, atol=1e-18)
-    np.testing.assert_array_equal(found.position_max_abs_T, magnitude.max(1))
-    np.testing.assert_array_equal(found.position_channel_T, magnitude.argmax(1))
-    np.testing.assert_allclose(found.position_rms_T, np.sqrt((wide**2).mean(1)), **close)
-    assert as_counts(found.hits) == expected_counts(magnitude.astype(np.float32), GRIDS.absolute)
-    scaled = magnitude.astype(np.float32) * inverse_rms(np.float64(found.rms))
-    assert as_counts(found.rms_hits) == expected_counts(scaled, GRIDS.relative)
-    np.testing.assert_array_equal(
-        reached.absolute_TC, np.searchsorted(np.float32(GRIDS.absolute), np.float32(magnitude), side="right")
-    )
-    assert (found.nan_count, found.inf_count) == (0, 0)
+@pytest.mark.parametrize("reduce", [pytest.param(way, id=name) for name, way in QUICK.items()])
+def test_everything_kept_is_that_of_numpy(
+    reduce: Reduce, kind: str, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    check(reduce, activation(kind, shape, dtype))
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_position_kurtosis_is_that_of_numpy(reduction: str) -> None:
+@interpreted
+@pytest.mark.parametrize(("kind", "dtype"), [case for case in CASES if case[1] == torch.bfloat16])
+def test_everything_the_kernels_keep_is_that_of_numpy(kind: str, dtype: torch.dtype) -> None:
+    check(reductions.reduced_by_kernels, activation(kind, (65, 33), dtype))
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("kind", "dtype"), CASES)
+def test_everything_the_kernels_keep_is_that_of_numpy_in_any_shape(
+    kind: str, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    check(reductions.reduced_by_kernels, activation(kind, shape, dtype))
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["planted", "huge"])
+def test_tiles_of_the_kernels_fit_together(kind: str, dtype: torch.dtype) -> None:
+    def reduce(*arguments: object, **options: object) -> statistics.Columns:
+        return reductions.reduced_by_kernels(*arguments, tiles=SMALL, **options)
+
+    check(reduce, activation(kind, (37, 41), dtype))
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_position_kurtosis_is_that_of_numpy(reduce: Reduce) -> None:
     x_TC = torch.randn(50, 300, generator=torch.Generator().manual_seed(0)) ** 3
-    found = REDUCTIONS[reduction](x_TC, GRIDS).position_kurtosis_T
+    found = reduce(x_TC, GRIDS)["position_kurtosis"]
     wide = x_TC.double().numpy()
     np.testing.assert_allclose(found, np.maximum((wide**4).mean(1) / wide.std(1) ** 4 - 3, 0), rtol=1e-4)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_nan_and_infinity_are_counted_and_left_out(reduction: str) -> None:
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_nan_and_infinity_are_counted_and_left_out(reduce: Reduce) -> None:
     x_TC = torch.randn(40, 20, generator=torch.Generator().manual_seed(1))
     clean = x_TC.clone()
     for row, column, value in ((0, 1, "nan"), (5, 2, "inf"), (6, 2, "-inf"), (7, 3, "nan")):
         x_TC[row, column], clean[row, column] = float(value), 0.0
-    found, expected = REDUCTIONS[reduction](x_TC, GRIDS), REDUCTIONS["reference"](clean, GRIDS)
-    assert (found.nan_count, found.inf_count) == (2, 2)
-    for name in ("first_C", "max_C", "min_C", "sum_2_C", "position_max_abs_T"):
-        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    reached = [Reached.nothing(40, 20, x_TC.device) for _ in range(2)]
+    found = reduce(x_TC, GRIDS, reached[0], medians=True)
+    expected = statistics.reduce(clean, GRIDS, reached[1], medians=True)
+    assert (found.pop("nan_count"), found.pop("inf_count")) == (2, 2)
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
+    assert torch.equal(reached[0].absolute_TC, reached[1].absolute_TC)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_the_level_reached_is_the_highest_over_tensors(reduction: str) -> None:
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_the_level_reached_is_the_highest_over_tensors(reduce: Reduce) -> None:
     reached = Reached.nothing(2, 3, torch.device("cpu"))
     for values in ([[1.0, 5.0, 0.0], [7.0, 0.0, 3.0]], [[4.5, 3.5, 0.0], [0.0, 200.0, 0.0]]):
-        REDUCTIONS[reduction](torch.tensor(values), GRIDS, reached)
+        reduce(torch.tensor(values), GRIDS, reached)
     assert reached.absolute_TC.tolist() == [[2, 2, 0], [4, 6, 1]]
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_the_same_input_gives_the_same_bits(reduction: str) -> None:
-    x_TC = torch.randn(130, 70, generator=torch.Generator().manual_seed(2)) * 5
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_the_same_input_gives_the_same_bits(reduce: Reduce) -> None:
+    x_TC = activation("planted", (130, 70), torch.float32)
 
-    def run() -> SiteStatistics:
-        return REDUCTIONS[reduction](x_TC, GRIDS, Reached.nothing(130, 70, x_TC.device))
+    def run() -> statistics.Columns:
+        return reduce(x_TC, GRIDS, Reached.nothing(130, 70, x_TC.device), medians=True)
 
     first = run()
-    for _ in range(10):
-        for name, value in vars(run()).items():
-            if isinstance(value, torch.Tensor):
-                assert torch.equal(value, getattr(first, name)), name
+    for _ in range(10 if reduce is not reductions.reduced_by_kernels else 2):
+        check_equal(run(), first)
 
 
-@pytest.mark.parametrize("reduce_medians", [kernels.reduce_medians, statistics.reduce_medians])
-@pytest.mark.parametrize("shape", [(9, 10), (7, 11), (64, 257)])
-def test_medians_and_massive_activations_are_those_of_numpy(reduce_medians, shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("medians", [False, True])
+def test_every_way_keeps_the_same_of_the_same_kind(reduce: Reduce, medians: bool) -> None:
+    x_TC = activation("random", (9, 8), torch.float32)
+    for rows in (x_TC, x_TC[:0]):
+        expected = statistics.reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), medians=medians)
+        found = reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), medians=medians)
+        kinds = [{name: np.asarray(value).dtype for name, value in kept.items()} for kept in (found, expected)]
+        assert kinds[0] == kinds[1]
+    assert "hit_count" not in reduce(x_TC, GRIDS)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_nothing_is_kept_of_no_position(reduce: Reduce) -> None:
+    found = reduce(torch.zeros(0, 3), GRIDS, Reached.nothing(0, 3, torch.device("cpu")), medians=True)
+    check_equal(found, statistics.nothing(3, hits=True, medians=True))
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_strided_rows_are_read_as_they_are(reduce: Reduce, dtype: torch.dtype) -> None:
+    wide = torch.randn(30, 80, generator=torch.Generator().manual_seed(4)).to(dtype)
+    for view in (wide[:, ::2], wide[:, :40], wide.t()[:40]):
+        found, expected = (reduce(x_TC, GRIDS, medians=True) for x_TC in (view, view.contiguous()))
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(9, 10), (7, 11)])
+def test_massive_activations_are_listed_from_the_largest_on(reduce: Reduce, shape: tuple[int, int]) -> None:
     x_TC = torch.randn(shape, generator=torch.Generator().manual_seed(3)) * 0.1
-    x_TC[0, 2], x_TC[3, 4], x_TC[5, 1], x_TC[6, 6] = -500.0, 150.0, 99.0, 101.0
-    wide = np.abs(x_TC.double().numpy())
-    found = reduce_medians(x_TC, statistics.reduce_site(x_TC, GRIDS))
-    assert found.median_abs == pytest.approx(np.median(wide), rel=1e-7)
-    np.testing.assert_allclose(found.mmr_T, wide.max(1) / np.median(wide, axis=1), rtol=1e-6)
-    massive = (wide > 100) & (wide >= 1000 * np.median(wide))
-    assert set(zip(found.massive_position_N.tolist(), found.massive_channel_N.tolist(), strict=True)) == set(
-        map(tuple, np.argwhere(massive).tolist())
-    )
-    assert found.massive_value_N[0] == -500.0
+    x_TC[0, 2], x_TC[3, 4], x_TC[5, 1], x_TC[6, 6], x_TC[2, 0] = -500.0, 150.0, 99.0, 101.0, 150.0
+    found = reduce(x_TC, GRIDS, medians=True)
+    assert found["massive_value"].tolist() == [-500.0, 150.0, 150.0, 101.0]
+    assert found["massive_position"].tolist() == [0, 2, 3, 6]
+    assert found["massive_channel"].tolist() == [2, 0, 4, 6]
 
 
-def test_strided_rows_are_read_as_they_are() -> None:
-    wide = torch.randn(30, 40, generator=torch.Generator().manual_seed(4))
-    view, copy = wide[:, ::2], wide[:, ::2].contiguous()
-    found, expected = kernels.reduce_site(view, GRIDS), kernels.reduce_site(copy, GRIDS)
-    assert torch.equal(found.sum_4_C, expected.sum_4_C)
+@interpreted
+def test_more_massive_activations_than_the_kernels_have_room_for_are_an_error() -> None:
+    x_TC = torch.zeros(3, 2000)
+    x_TC[:, :600] = 200.0
+    with pytest.raises(ConfigError, match="1800 massive activations, more than the 1024"):
+        reductions.reduced_by_kernels(x_TC, GRIDS, medians=True)
+
+
+@interpreted
+def test_results_of_a_block_come_together() -> None:
+    reduction = CudaReduction(torch.device("cpu"), GRIDS)
+    parts = [activation("random", shape, torch.float32) for shape in ((6, 5), (4, 9))]
+    choices = torch.arange(7, dtype=torch.int16)
+    found = reduction.collect([reduction.site(parts[0]), reduction.keep(choices), reduction.site(parts[1])])()
+    np.testing.assert_array_equal(found.pop(1), choices)
+    for x_TC, columns in zip(parts, found, strict=True):
+        np.testing.assert_array_equal(columns["first"], x_TC[0])
+        assert columns["max"].shape == (x_TC.shape[1],)
+
+
+def test_the_device_chooses() -> None:
+    assert isinstance(kernels.reduction(torch.device("cpu"), GRIDS), CpuReduction)
+    assert isinstance(kernels.reduction(torch.device("cuda"), GRIDS), CudaReduction)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_every_kernel_compiles_for_a_gpu_that_is_not_there(dtype: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    script = Path(__file__).with_name("compiled_kernels.py")
+    environment["PYTHONPATH"] = str(script.parents[1] / "workflow")
+    command = [sys.executable, str(script), dtype]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    digits = {"bfloat16": 2, "float32": 4}[dtype]
+    expected = ["_moments", "_finish", "_row_medians", *["_count_digit"] * (digits - 1), "_massive"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == expected

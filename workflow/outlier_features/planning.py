@@ -27,6 +27,8 @@ FLOAT32_COPIES = 4
 """Copies of one window's activations, in float32, that the reductions make."""
 CELL, POSITION = 40, 14
 """Bytes that statistics keep per window, tensor and channel, and per window, tensor and position."""
+COUNTS = 320
+"""Bytes a GPU keeps per window, counted site and channel until a block is done: a count for every threshold."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,9 @@ def estimate(footprint: Footprint, run: Pass) -> Estimate:
     hidden = 2 * tokens * footprint.channels * width
     hits = 2 * tokens * footprint.channels * run.counted
     tensors = footprint.blocks * run.sites
-    rows = run.sequences * run.sites * footprint.channels * CELL
+    rows = run.sequences * footprint.channels * (run.sites * CELL + run.counted * COUNTS)
     return Estimate(
-        device_bytes=weights * width + hidden + hits + _of_one_window(footprint, run),
+        device_bytes=weights * width + hidden + hits + 2 * rows + _of_one_window(footprint, run),
         hidden_bytes=hidden,
         host_bytes=PROCESS + DRIVER + 2 * rows,
         read_bytes=footprint.stored_bytes,

@@ -1,12 +1,16 @@
-"""Recorder: reduces what the probes see while the engine runs, and writes a shard whenever a block is done."""
+"""Recorder: reduces what the probes see while the engine runs, and writes a shard whenever a block is done.
+
+While a block runs, its results stay where they are; behind it they come to the host in one piece, and a thread beside
+writes them while the next block runs.
+"""
 
 # Shapes: T position, C channel.
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,7 +23,7 @@ from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteAct
 from outlier_features.reading import Reading
 from outlier_features.settings import Settings
 from outlier_features.sites import SiteName
-from outlier_features.statistics import Histogram, Reached, SiteStatistics
+from outlier_features.statistics import Columns, Histogram, Reached, hit_columns
 from outlier_features.timings import Timings, progress_line
 from outlier_features.unfinished import State, Unfinished
 from outlier_features.weights import Weights
@@ -42,10 +46,14 @@ class Recorder:
         self._weights, self._windows, self._ids, self._settings = weights, windows, ids, settings
         self._work, self._origin = work, origin
         self._block, self._window = 0, -1
-        self._rows: dict[tuple[str, int], dict[str, Any]] = {}
+        self._reduction = kernels.reduction(weights.device, settings.grids)
+        self._found: dict[tuple[str, int], Any] = {}
+        self._router: Columns = {}
         self._reached: dict[tuple[SiteName, int], Reached] = dict(state.reached) if state else {}
         self._first = state.block + 1 if state else 0
         self._hooks = ExitStack()
+        self._writer = ThreadPoolExecutor(1, "shards")
+        self._writing: Future[None] | None = None
         self._began, self._observed, self._reading = time.perf_counter(), 0.0, Reading(0, 0.0, 0.0)
         self._pass_began = self._began
         self.timings = Timings(rows=state.timings if state else [])
@@ -68,8 +76,9 @@ class Recorder:
                 self._hooks.enter_context(sites.routed(bank, self._record_routing))
 
     def __exit__(self, *_: object) -> None:
-        """Take the probes away."""
+        """Take the probes away, and let the shard that is being written be finished."""
         self._hooks.close()
+        self._writer.shutdown()
 
     def begin(self, block: int, reading: Reading) -> None:
         """Note how the weights of a block came, and when it began."""
@@ -84,17 +93,42 @@ class Recorder:
         self._progress.update()
 
     def leave(self, block: int, outputs: Outputs) -> None:
-        """Write the shard of a finished block, and what the next run needs to go on behind it."""
+        """Let the shard of a finished block be written, and save what the next run needs to go on behind it.
+
+        Raises what went wrong with the shard of the block before, NonFiniteActivations among it.
+        """
         self._require_every_site(block)
         computed = time.perf_counter()
-        rows = [self._rows[key] for key in sorted(self._rows)]
-        shards.write(self._work.directory / shards.block_name(block), shards.BLOCK_SCHEMA, rows, self._origin)
-        self._rows.clear()
+        self._wait_for_shard()
+        collected = self._reduction.collect(list(self._found.values()))
+        self._writing = self._writer.submit(self._write_shard, block, list(self._found), collected, self._router)
+        self._found.clear()
         self._note_timing(block, computed)
         if block + 1 < len(self._weights.blocks) and self._work.is_due():
+            self._wait_for_shard()
             trees = [outputs.of(window) for window in range(len(self._windows))]
             self._work.save(block, trees, self._reached, self.timings.rows)
         self._say(self.timings.record(block=block, saved_seconds=time.perf_counter() - computed))
+
+    def _wait_for_shard(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def _write_shard(
+        self, block: int, keys: Sequence[tuple[str, int]], collected: Callable[[], list], router: Columns
+    ) -> None:
+        rows = {}
+        for (site, index), columns in zip(keys, collected(), strict=True):
+            window = self._windows[index]
+            if site == "residual":
+                columns["massive_token"] = self._ids[index][columns["massive_position"]]
+            if site == "router":
+                columns = router | {"expert_choices": columns}
+            else:
+                self._check_finite(block, site, window, columns)
+            rows[site, index] = {"block": block, "site": site, "window": window} | columns
+        ordered = [rows[key] for key in sorted(rows)]
+        shards.write(self._work.directory / shards.block_name(block), shards.BLOCK_SCHEMA, ordered, self._origin)
 
     def _note_timing(self, block: int, computed: float) -> None:
         reading = self._reading
@@ -117,7 +151,7 @@ class Recorder:
 
     def _require_every_site(self, block: int) -> None:
         wanted = [(site, index) for site in self._settings.sites for index in range(len(self._windows))]
-        missing = sorted({site for site, index in wanted if (site, index) not in self._rows})
+        missing = sorted({site for site, index in wanted if (site, index) not in self._found})
         if missing:
             raise ArchitectureError(
                 f"block {block}: no activation was seen at {', '.join(missing)}; declare the site for this "
@@ -126,6 +160,7 @@ class Recorder:
 
     def write_coverage(self) -> None:
         """Write at how many positions each channel was hit in any tensor, for every set of sites asked for."""
+        self._wait_for_shard()
         channels = self._weights.model.config.get_text_config().hidden_size
         rows = []
         for coverage in self._settings.coverages:
@@ -139,9 +174,11 @@ class Recorder:
         grids = self._settings.grids
         absolute = torch.stack([part.absolute_TC for part in parts]).amax(0)
         relative = torch.stack([part.relative_TC for part in parts]).amax(0)
-        return _cells("hit", Histogram.of_levels(absolute, len(grids.absolute) + 1)) | _cells(
-            "rms_hit", Histogram.of_levels(relative, len(grids.relative) + 1)
+        histograms = (
+            Histogram.of_levels(absolute, len(grids.absolute) + 1),
+            Histogram.of_levels(relative, len(grids.relative) + 1),
         )
+        return hit_columns(*(vars(histogram).values() for histogram in histograms))
 
     def _record(self, site: SiteName, x_TC: torch.Tensor) -> None:
         if self._window < 0:
@@ -154,25 +191,14 @@ class Recorder:
         ids_T = self._ids[self._window]
         if x_TC.shape[0] != len(ids_T):
             raise ArchitectureError(f"block {self._block}: {site} has {x_TC.shape[0]} rows for {len(ids_T)} tokens.")
-        statistics = kernels.reduce_site(x_TC, self._settings.grids, self._reached_at(site, x_TC))
-        self._check_finite(site, statistics)
-        row = self._row(site) | _site_columns(statistics)
-        if site == "residual":
-            medians = asdict(kernels.reduce_medians(x_TC, statistics))
-            row |= {name.removesuffix("_N").removesuffix("_T"): _host(value) for name, value in medians.items()}
-            row["massive_token"] = ids_T[row["massive_position"]]
-        self._rows[site, self._window] = row
+        reached = self._reached_at(site, x_TC)
+        self._found[site, self._window] = self._reduction.site(x_TC, reached, medians=site == "residual")
 
     def _record_routing(self, choices_Tk: torch.Tensor) -> None:
         bank = sites.expert_bank(self._weights.blocks[self._block])
         assert bank is not None
-        row = self._row("router")
-        row["expert_count"], row["top_k"] = sites.expert_count(bank), choices_Tk.shape[-1]
-        row["expert_choices"] = _host(choices_Tk.reshape(-1).short())
-        self._rows["router", self._window] = row
-
-    def _row(self, site: str) -> dict[str, Any]:
-        return {"block": self._block, "site": site, "window": self._windows[self._window]}
+        self._router = {"expert_count": sites.expert_count(bank), "top_k": choices_Tk.shape[-1]}
+        self._found["router", self._window] = self._reduction.keep(choices_Tk.reshape(-1).short())
 
     def _reached_at(self, site: SiteName, x_TC: torch.Tensor) -> Reached | None:
         if site not in self._settings.counted:
@@ -186,27 +212,11 @@ class Recorder:
             )
         return self._reached[key]
 
-    def _check_finite(self, site: SiteName, statistics: SiteStatistics) -> None:
-        if statistics.nan_count + statistics.inf_count and not self._settings.count_nonfinite:
+    def _check_finite(self, block: int, site: str, window: int, columns: Columns) -> None:
+        nan, inf = columns["nan_count"], columns["inf_count"]
+        if nan + inf and not self._settings.count_nonfinite:
             raise NonFiniteActivations(
-                f"block {self._block}, {site}, window {self._windows[self._window]}: {statistics.nan_count} NaN and "
-                f"{statistics.inf_count} infinite values in a {str(self._settings.dtype).removeprefix('torch.')} pass; "
-                "choose bfloat16 or float32 as dtype of the model, or set capture.nonfinite to count to leave them out."
+                f"block {block}, {site}, window {window}: {nan} NaN and {inf} infinite values in a "
+                f"{str(self._settings.dtype).removeprefix('torch.')} pass; choose bfloat16 or float32 as dtype of the "
+                "model, or set capture.nonfinite to count to leave them out."
             )
-
-
-def _site_columns(statistics: SiteStatistics) -> dict[str, Any]:
-    plain = {name: value for name, value in vars(statistics).items() if name not in ("hits", "rms_hits")}
-    columns = {name.removesuffix("_C").removesuffix("_T"): _host(value) for name, value in plain.items()}
-    for prefix, histogram in (("hit", statistics.hits), ("rms_hit", statistics.rms_hits)):
-        if histogram is not None:
-            columns |= _cells(prefix, histogram)
-    return columns
-
-
-def _cells(prefix: str, histogram: Histogram) -> dict[str, Any]:
-    return {f"{prefix}_{name.removesuffix('_N')}": _host(value) for name, value in vars(histogram).items()}
-
-
-def _host(value: Any) -> Any:
-    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value

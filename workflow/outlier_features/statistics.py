@@ -2,18 +2,22 @@
 
 Everything that a definition or a metric needs is here in small form: per channel extremes, sums and hits over a grid of
 thresholds; per position its largest value and its moments. float32 while an activation is read, float64 once summed.
-This is the reference; `kernels` holds the fast form of the same functions.
+This is the reference; `kernels` chooses the fast form of `reduce` for a device.
 """
 
 # Shapes: T position in a sequence, C channel, G value of a threshold grid, N entry of a sparse list.
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from outlier_features.grid import inverse_rms
+
+Columns = dict[str, Any]
+"""What is kept of one site tensor in one window, by the names that a shard gives it: numbers and NumPy arrays."""
 
 MASSIVE_FLOOR = 100.0
 """A massive activation exceeds this magnitude (Sun et al. 2024) ..."""
@@ -116,10 +120,61 @@ class MedianStatistics:
     """
 
     median_abs: float
-    mmr_T: torch.Tensor
-    massive_position_N: torch.Tensor
-    massive_channel_N: torch.Tensor
-    massive_value_N: torch.Tensor
+    mmr_T: np.ndarray
+    massive_position_N: np.ndarray
+    massive_channel_N: np.ndarray
+    massive_value_N: np.ndarray
+
+
+def reduce(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None, *, medians: bool = False) -> Columns:
+    """Reduce one activation (T, C) of any float type to what a shard keeps of it.
+
+    With `reached` given, hits are counted and folded into it in place; `medians` adds what takes a median.
+    """
+    if len(x_TC) == 0:
+        return nothing(x_TC.shape[1], hits=reached is not None, medians=medians)
+    site = reduce_site(x_TC, grids, reached)
+    plain = {name: value for name, value in vars(site).items() if name not in ("hits", "rms_hits")}
+    columns = _named(plain)
+    if site.hits is not None and site.rms_hits is not None:
+        columns |= hit_columns(vars(site.hits).values(), vars(site.rms_hits).values())
+    if medians:
+        columns |= median_columns(reduce_medians(x_TC, site))
+    return columns
+
+
+def nothing(channels: int, *, hits: bool = False, medians: bool = False) -> Columns:
+    """Return what is kept of an activation without any position: sums of 0, and extremes that any value exceeds."""
+    real, index = np.zeros(0, np.float32), np.zeros(0, np.int32)
+    columns: Columns = {
+        "first": np.full(channels, np.nan, np.float32),
+        "max": np.full(channels, -np.inf, np.float32),
+        "min": np.full(channels, np.inf, np.float32),
+        **{name: np.zeros(channels) for name in ("sum", "sum_2", "sum_4")},
+        "sum_3": 0.0,
+        "rms": np.nan,
+        **dict.fromkeys(("position_max_abs", "position_rms", "position_kurtosis"), real),
+        "position_channel": index,
+        "nan_count": 0,
+        "inf_count": 0,
+    }
+    if hits:
+        columns |= hit_columns(*[(index, index.astype(np.uint8), index)] * 2)
+    if medians:
+        columns |= median_columns(MedianStatistics(np.nan, real, index, index, real))
+    return columns
+
+
+def hit_columns(hits: Iterable[Any], rms_hits: Iterable[Any]) -> Columns:
+    """Name channel, level and count of both histograms as a shard does."""
+    parts = {"hit": hits, "rms_hit": rms_hits}
+    names = ("channel", "level", "count")
+    return {f"{kind}_{n}": _host(v) for kind, part in parts.items() for n, v in zip(names, part, strict=True)}
+
+
+def median_columns(found: "MedianStatistics") -> Columns:
+    """Name what takes a median as a shard does."""
+    return _named(vars(found))
 
 
 def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None) -> SiteStatistics:
@@ -140,8 +195,8 @@ def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None
     channels = x_TC.shape[1]
     statistics = SiteStatistics(
         first_C=x_TC[0].clone(),
-        max_C=rest_TC.amax(0),
-        min_C=rest_TC.amin(0),
+        max_C=torch.cat([rest_TC, torch.full_like(x_TC[:1], -torch.inf)]).amax(0),
+        min_C=torch.cat([rest_TC, torch.full_like(x_TC[:1], torch.inf)]).amin(0),
         sum_C=rest_TC.double().sum(0),
         sum_2_C=square_TC[1:].sum(0),
         sum_4_C=(square_TC[1:] ** 2).sum(0),
@@ -171,24 +226,27 @@ def reduce_medians(x_TC: torch.Tensor, site: SiteStatistics) -> MedianStatistics
     """Reduce a hidden state (T, C) of any float type, whose site statistics are `site`, to what takes a median."""
     magnitude_TC = x_TC.float().nan_to_num(0.0, 0.0, 0.0).abs()
     median_T = middle(magnitude_TC.sort(dim=1).values)
-    return medians(x_TC, site, float(middle(magnitude_TC.flatten().sort().values)), median_T)
+    median_abs = float(middle(magnitude_TC.flatten().sort().values))
+    return medians(x_TC, site.position_max_abs_T.cpu().numpy(), median_abs, median_T.cpu().numpy())
 
 
-def medians(x_TC: torch.Tensor, site: SiteStatistics, median_abs: float, median_T: torch.Tensor) -> MedianStatistics:
-    """Put together what follows from the median magnitude of a hidden state and of each of its positions."""
-    floor_T = site.position_max_abs_T.double()
-    row_N = ((floor_T > MASSIVE_FLOOR) & (floor_T >= MASSIVE_RATIO * median_abs)).nonzero()[:, 0]
-    value_NC = x_TC[row_N].float().nan_to_num(0.0, 0.0, 0.0)
-    magnitude_NC = value_NC.abs()
-    massive_NC = (magnitude_NC > MASSIVE_FLOOR) & (magnitude_NC.double() >= MASSIVE_RATIO * median_abs)
-    within_N, channel_N = massive_NC.nonzero(as_tuple=True)
-    order = magnitude_NC[within_N, channel_N].argsort(descending=True, stable=True)
+def medians(x_TC: torch.Tensor, max_abs_T: np.ndarray, median_abs: float, median_T: np.ndarray) -> MedianStatistics:
+    """Put together what follows from the median magnitude of a hidden state, and the largest and median of each row."""
+    is_massive_T = (max_abs_T > MASSIVE_FLOOR) & (max_abs_T.astype(np.float64) >= MASSIVE_RATIO * median_abs)
+    row_N = np.flatnonzero(is_massive_T)
+    value_NC = x_TC[torch.from_numpy(row_N)].float().nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
+    magnitude_NC = np.abs(value_NC)
+    massive_NC = (magnitude_NC > MASSIVE_FLOOR) & (magnitude_NC.astype(np.float64) >= MASSIVE_RATIO * median_abs)
+    within_N, channel_N = massive_NC.nonzero()
+    order = np.argsort(-magnitude_NC[within_N, channel_N], stable=True)
     within_N, channel_N = within_N[order], channel_N[order]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mmr_T = (max_abs_T / median_T).astype(np.float32)
     return MedianStatistics(
         median_abs=median_abs,
-        mmr_T=(site.position_max_abs_T / median_T).float(),
-        massive_position_N=row_N[within_N].int(),
-        massive_channel_N=channel_N.int(),
+        mmr_T=mmr_T,
+        massive_position_N=row_N[within_N].astype(np.int32),
+        massive_channel_N=channel_N.astype(np.int32),
         massive_value_N=value_NC[within_N, channel_N],
     )
 
@@ -215,3 +273,11 @@ def _count(magnitude_TC: torch.Tensor, grid_G: torch.Tensor, reached_TC: torch.T
 
 def _float32(values: Sequence[float], device: torch.device) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def _named(values: Mapping[str, Any]) -> Columns:
+    return {name.removesuffix("_C").removesuffix("_T").removesuffix("_N"): _host(v) for name, v in values.items()}
+
+
+def _host(value: Any) -> Any:
+    return value.cpu().numpy() if isinstance(value, torch.Tensor) else value
