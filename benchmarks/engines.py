@@ -14,11 +14,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import page
 import report
 from metering import Meter, Usage
 from page_cache import drop, files
@@ -65,7 +65,7 @@ def main() -> None:
             _compare(options, Path(folder))
     text = report.section(json.loads(options.runs.read_text()))
     print(text)
-    report.write(options.output, text)
+    page.write(options.output, "engines", text)
 
 
 def _options() -> argparse.Namespace:
@@ -78,7 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--contestants", default=",".join(report.NAMES), help="some of %(default)s")
     parser.add_argument("--nnsight", metavar="PYTHON", help="an interpreter that has nnsight")
-    parser.add_argument("--output", type=Path, default=PROJECT / "docs" / "benchmarks.md")
+    parser.add_argument("--output", type=Path, default=page.PAGE)
     parser.add_argument("--runs", type=Path, default=PROJECT / "results" / "engines.json", help="keeps every run")
     parser.add_argument("--again", action="store_true", help="run nothing, report what --runs holds")
     for name in ("--only", "--checkpoint", "--tokens", "--folder"):
@@ -119,25 +119,10 @@ def _compare(options: argparse.Namespace, folder: Path) -> None:
 def _keep(options: argparse.Namespace, models: Sequence[Model], loads: Sequence[float]) -> None:
     """Write every run so far, and what they were run on."""
     chosen = ("dense", "moe", "windows", "length", "rounds", "dtype", "contestants")
-    values = {"options": {name: getattr(options, name) for name in chosen}, "machine": machine(), "loads": loads}
+    values = {"options": {name: getattr(options, name) for name in chosen}, "machine": page.machine(), "loads": loads}
     values["models"] = [asdict(model) for model in models]
     options.runs.parent.mkdir(parents=True, exist_ok=True)
     options.runs.write_text(json.dumps(values, default=str))
-
-
-def machine() -> dict[str, str]:
-    """Return the date, the processor, its memory and the commit that ran."""
-    processor = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    memory = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
-    git = [["git", "rev-parse", "--short", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]]
-    commit, changes = (subprocess.run(c, capture_output=True, text=True, cwd=PROJECT, check=False).stdout for c in git)
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": processor.partition(":")[2].strip(),
-        "cores": str(len(os.sched_getaffinity(0))),
-        "memory": f"{memory / 2**30:.0f} GiB",
-        "commit": commit.strip() + (" with changes" if changes else ""),
-    }
 
 
 def _written(directory: Path, kind: str, billions: float, tokens: Path, options: argparse.Namespace) -> Model:

@@ -37,6 +37,28 @@ def moe(billions: float) -> dict[str, Any]:
 
 KINDS = {"dense": dense, "moe": moe}
 
+_SMALL = {"vocab_size": VOCABULARY, "max_position_embeddings": 4096, "tie_word_embeddings": True}
+SHAPES: dict[str, dict[str, Any]] = {
+    "tiny": _SMALL
+    | {"model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 96}
+    | {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32},
+    "smollm2-135m": _SMALL
+    | {"model_type": "llama", "hidden_size": 576, "num_hidden_layers": 30, "intermediate_size": 1536}
+    | {"num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152},
+    "qwen3-0.6b": _SMALL
+    | {"model_type": "qwen3", "hidden_size": 1024, "num_hidden_layers": 28, "intermediate_size": 3072}
+    | {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936},
+    "qwen3-8b": _SMALL
+    | {"model_type": "qwen3", "hidden_size": 4096, "num_hidden_layers": 36, "intermediate_size": 12288}
+    | {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936}
+    | {"tie_word_embeddings": False},
+    "qwen3-30b-a3b": _SMALL
+    | {"model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48, "intermediate_size": 6144}
+    | {"num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936}
+    | {"num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "tie_word_embeddings": False},
+}
+"""The architectures of published models, by name."""
+
 
 def _qwen3(width: int, billions: float, squares: int) -> dict[str, Any]:
     """Return what both have in common; a block has about `squares` times the squared width in parameters."""

@@ -1,9 +1,10 @@
 """Report: from the runs of benchmarks/engines.py to a table in Markdown and the targets, met or missed."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
+
+import page
 
 NAMES = {
     "ours": "this project: statistics at four sites, shards, outlier features",
@@ -14,7 +15,6 @@ NAMES = {
     "c": "(c) nnsight caches the four sites of all windows, torch counts the features afterwards",
     "d": "(d) every activation saved to a file, then a Python loop over the outlier elements",
 }
-BEGIN, END = "<!-- engines: begin, written by benchmarks/engines.py -->", "<!-- engines: end -->"
 GB = 1e9
 
 Row = Mapping[str, float]
@@ -48,13 +48,13 @@ def section(found: Mapping[str, Any]) -> str:
     loads, models = found["loads"], [whole_rounds(model) for model in found["models"]]
     parts = [
         "## Against other ways to do it",
-        f"{_machine(found['machine'])}, load {min(loads):.1f} to {max(loads):.1f} (median {median(loads):.1f}) before "
-        f"each turn:\n`{command(found['options'])}`",
+        f"{page.describe(found['machine'])}, load {min(loads):.1f} to {max(loads):.1f} (median {median(loads):.1f}) "
+        f"before each turn:\n`{command(found['options'])}`",
     ]
     for model in models:
         parts += [_heading(model, found["options"]), table(model)]
     rows = [line for model in models for line in targets(model, found["options"]["windows"])]
-    parts += [NOTES, _markdown(["target", "model", "measured", ""], rows)]
+    parts += [NOTES, page.table(["target", "model", "measured", ""], rows)]
     return "\n\n".join(parts)
 
 
@@ -70,7 +70,7 @@ def table(model: Mapping[str, Any]) -> str:
     rows += [
         [NAMES[name], f"not run: {reason}", *[""] * (len(COLUMNS) - 1)] for name, reason in model["not_run"].items()
     ]
-    return _markdown(["", *COLUMNS], rows)
+    return page.table(["", *COLUMNS], rows)
 
 
 def medians(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -137,22 +137,6 @@ def command(options: Mapping[str, Any]) -> str:
     return f"PYTHONPATH=workflow python benchmarks/engines.py {' '.join(flags)}"
 
 
-def write(path: Path, text: str) -> None:
-    """Put the section between its markers in a file, at the end where it has none."""
-    old = path.read_text(encoding="utf-8") if path.exists() else ""
-    before, marker, rest = old.partition(BEGIN)
-    after = rest.partition(END)[2] if marker else ""
-    before = before if marker or not before else before.rstrip("\n") + "\n\n"
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after or chr(10)}", encoding="utf-8")
-
-
-def _machine(machine: Mapping[str, str]) -> str:
-    return (
-        f"{machine['date']}, {machine['processor']}, {machine['cores']} cores, {machine['memory']}, "
-        f"commit {machine['commit']}"
-    )
-
-
 def _heading(model: Mapping[str, Any], options: Mapping[str, Any]) -> str:
     family = {"dense": "Dense (Qwen3)", "moe": "Mixture of experts (Qwen3-MoE, 64 experts, top 8)"}[model["kind"]]
     return (
@@ -164,8 +148,3 @@ def _heading(model: Mapping[str, Any], options: Mapping[str, Any]) -> str:
 
 def _gb(size: float) -> str:
     return f"{size / GB:.2f}"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -24,6 +24,14 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import page
+
+    return page
+
+
+@pytest.fixture
 def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(BENCHMARKS)
     import report
@@ -119,30 +127,58 @@ def test_a_round_that_was_cut_short_is_left_out(report: ModuleType) -> None:
     assert [len(runs) for runs in found["runs"].values()] == [2, 2]
 
 
-def test_the_section_is_replaced_and_the_rest_of_the_page_stays(report: ModuleType, tmp_path: Path) -> None:
-    page = tmp_path / "benchmarks.md"
-    page.write_text("# Benchmarks\n")
+def test_a_section_is_replaced_and_the_rest_of_the_page_stays(page: ModuleType, tmp_path: Path) -> None:
+    path = tmp_path / "benchmarks.md"
+    path.write_text("# Benchmarks\n")
     for text in ("old", "new"):
-        report.write(page, text)
-    assert page.read_text() == f"# Benchmarks\n\n{report.BEGIN}\nnew\n{report.END}\n"
-    page.write_text(page.read_text() + "\nafter\n")
-    report.write(page, "newest")
-    assert page.read_text().startswith(f"# Benchmarks\n\n{report.BEGIN}\nnewest\n")
-    assert page.read_text().endswith("\n\nafter\n")
+        page.write(path, "engines", text)
+    begin, end = "<!-- engines: begin, written by benchmarks/engines.py -->", "<!-- engines: end -->"
+    assert path.read_text() == f"# Benchmarks\n\n{begin}\nnew\n{end}\n"
+    path.write_text(path.read_text() + "\nafter\n")
+    page.write(path, "engines", "newest")
+    assert path.read_text() == f"# Benchmarks\n\n{begin}\nnewest\n{end}\n\nafter\n"
+
+
+def printed(script: str, *arguments: str) -> str:
+    """Return what a benchmark prints."""
+    command = [sys.executable, f"benchmarks/{script}", *arguments]
+    environment = os.environ | {"PYTHONPATH": "workflow"}
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_reduction_is_compared_with_a_copy_and_with_torch(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    sizes = ["--channels", "64,96", "--positions", "128", "--seconds", "0.01", "--device", "cpu"]
+    contestants = ["--contestants", "ours,hits,medians,eager"]
+    text = printed("reduction.py", *sizes, *contestants, "--output", str(page)).partition("## ")[2]
+    assert text.strip() in page.read_text()
+    rows = [line.strip("|").split("|") for line in text.splitlines() if "%" in line]
+    assert [[cell.strip() for cell in row[:2]] for row in rows] == [["64", "128"], ["96", "128"]]
+    assert all(len(row) == 7 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what it costs on a CPU")
+def test_the_cost_of_observing_is_measured(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    sizes = ["--windows", "2", "--length", "32", "--rounds", "1", "--blocks", "1"]
+    text = printed("overhead.py", "tiny", *sizes, "--output", str(page)).partition("## ")[2]
+    assert text.strip() in page.read_text()
+    assert "| tiny, 1 blocks | 2 x 32 | bfloat16 |" in text
 
 
 @pytest.mark.slow
 def test_the_command_compares_contestants_and_writes_the_page(report: ModuleType, tmp_path: Path) -> None:
     page, runs = tmp_path / "benchmarks.md", tmp_path / "runs.json"
-    command = [sys.executable, "benchmarks/engines.py", "--dense", "0.001", "--moe", "0.001", "--windows", "2"]
-    command += ["--length", "32", "--rounds", "1", "--contestants", "ours,a,b,c,d"]
-    command += ["--output", str(page), "--runs", str(runs)]
-    environment = os.environ | {"PYTHONPATH": "workflow"}
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in page.read_text()
-    assert all(f" {column} |" in done.stdout for column in report.COLUMNS)
-    assert done.stdout.count("not run: no --nnsight was given") == 2
+    sizes = ["--dense", "0.001", "--moe", "0.001", "--windows", "2", "--length", "32", "--rounds", "1"]
+    output = ["--output", str(page), "--runs", str(runs)]
+    text = printed("engines.py", *sizes, "--contestants", "ours,a,b,c,d", *output)
+    assert text.strip() in page.read_text()
+    assert all(f" {column} |" in text for column in report.COLUMNS)
+    assert text.count("not run: no --nnsight was given") == 2
     for model in json.loads(runs.read_text())["models"]:
         ours, ordinary, offloaded, saved = (model["runs"][name][0] for name in ("ours", "a", "b", "d"))
         assert ours["losses"] == pytest.approx(ordinary["losses"], rel=1e-6)

@@ -293,7 +293,7 @@ class _Thresholds:
     def of(cls, values: Sequence[float], device: torch.device) -> "_Thresholds":
         upper = np.arange(1 << 15, dtype=np.uint32) << 16
         smallest = np.where(upper < 0x7F800000, upper, 0x7F800000).astype(np.uint32).view(np.float32)
-        levels = np.searchsorted(np.float32(values), smallest, side="right")
+        levels = np.searchsorted(np.array(values, np.float32), smallest, side="right")
         table = torch.from_numpy(levels.astype(np.uint8)).to(device)
         return cls(torch.tensor(values, dtype=torch.float32, device=device), table, int(np.diff(levels).max()))
 
