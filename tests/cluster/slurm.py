@@ -47,6 +47,7 @@ DefMemPerCPU=256
 MpiDefault=none
 ReturnToService=2
 KillWait=2
+MinJobAge=3600
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill
@@ -128,7 +129,10 @@ class Slurm:
         """Make the mount namespace in which /etc/slurm is that of this cluster."""
         script = f"mount --bind {self.folder}/etc {ETC} && touch {self.folder}/mounted && exec sleep infinity"
         self._run("unshare", "--mount", "sh", "-c", script)
-        _wait(f"a mount over {ETC}", (self.folder / "mounted").exists, 10)
+        try:
+            _wait(f"a mount over {ETC}", (self.folder / "mounted").exists, 10)
+        except TimeoutError:
+            raise Unavailable(f"{ETC} cannot be mounted over here") from None
         self._inside = ["nsenter", f"--target={self._daemons['unshare'].pid}", "--mount"]
 
     def _run(self, *command: str) -> None:

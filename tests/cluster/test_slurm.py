@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,8 @@ for stage in ("capture", "reduce", "summarize"):
 """
 PROMPT = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
 """The profile's patience is for a cluster where many people wait."""
+OUTAGE = 4
+"""Seconds without a controller: commands of Slurm ask again for ten."""
 UNTRACKED = ("logs", "timings.arrow")
 """What tells of a run and is no result: its logs, and how long it took."""
 
@@ -50,13 +53,11 @@ class Run(NamedTuple):
 @pytest.fixture(scope="module")
 def slurm() -> Iterator[Slurm]:
     """A cluster of two nodes, stopped after the tests; they are skipped where there can be none."""
-    started = running()
     try:
-        cluster = started.__enter__()
+        with running() as cluster:
+            yield cluster
     except Unavailable as reason:
         pytest.skip(str(reason))
-    yield cluster
-    started.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")
@@ -76,21 +77,27 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
-def start(slurm: Slurm, project: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start a run of the project on the cluster."""
+@contextmanager
+def started(slurm: Slurm, project: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a run of the project on the cluster; it does not outlive the block."""
     command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", *PROMPT, *arguments]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         slurm.command(*command, where=project),
         env=os.environ | {"HF_HUB_OFFLINE": "1", "TERM": "dumb"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
-def end(slurm: Slurm, process: subprocess.Popen[str], before: int = 0) -> Run:
+def finished(slurm: Slurm, process: subprocess.Popen[str], before: int = 0) -> Run:
     """Wait for the end of a run; its jobs are those after the first `before`."""
-    said, _ = process.communicate(timeout=400)
+    said, _ = process.communicate(timeout=600)
     return Run(process.returncode, said, slurm.jobs()[before:])
 
 
@@ -104,13 +111,18 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
-def wait_for(found: Callable[[], Any], seconds: float = 120) -> Any:
+def wait_for(found: Callable[[], Any], seconds: float = 300) -> Any:
     """Return what is found as soon as there is something."""
     last = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < last
         time.sleep(0.2)
     return value
+
+
+def is_computing(project: Path, name: str) -> bool:
+    """Return whether the capture of a model has begun to work, not only its job."""
+    return (project / f"results/logs/capture/words/{name}.log").is_file()
 
 
 def running_capture(slurm: Slurm, name: str) -> dict[str, str] | None:
@@ -122,7 +134,8 @@ def running_capture(slurm: Slurm, name: str) -> dict[str, str] | None:
 @pytest.fixture(scope="module")
 def healthy(slurm: Slurm, project: Path) -> Run:
     """The whole pipeline, from nothing to the summary, the windows shared out between two jobs."""
-    return end(slurm, start(slurm, project, "results/words/summary.json"))
+    with started(slurm, project, "results/words/summary.json") as process:
+        return finished(slurm, process)
 
 
 def test_the_pipeline_runs_on_slurm_to_the_same_bits_as_without_it(healthy: Run, project: Path, slurm: Slurm) -> None:
@@ -171,10 +184,10 @@ def bad_day(slurm: Slurm, project: Path, healthy: Run) -> Run:
     memory = "100 if wildcards.model == 'starved' and attempt == 1 else 1500 * attempt"
     targets = [f"results/words/statistics/{name}.json" for name in FAULTS]
     arguments = ("--set-resources", f"capture:mem_mb={memory}", "--retries", "1", "--set-scatter", "capture=1")
-    run = start(slurm, project, *arguments, "--", *targets)
-    slurm.ask("scancel", wait_for(lambda: running_capture(slurm, "cancelled"))["JobId"])
-    hang(slurm, wait_for(lambda: running_capture(slurm, "hung")))
-    return end(slurm, run, before)
+    with started(slurm, project, *arguments, "--", *targets) as process:
+        slurm.ask("scancel", wait_for(lambda: running_capture(slurm, "cancelled"))["JobId"])
+        hang(slurm, wait_for(lambda: running_capture(slurm, "hung")))
+        return finished(slurm, process, before)
 
 
 def hang(slurm: Slurm, job: dict[str, str]) -> None:
@@ -213,14 +226,15 @@ def test_what_slurm_said_of_a_failed_job_lies_beside_the_logs(bad_day: Run, proj
 
 def test_a_drained_node_and_a_restarted_controller_cost_only_time(slurm: Slurm, project: Path, bad_day: Run) -> None:
     shutil.rmtree(project / "results/words/statistics")
+    shutil.rmtree(project / "results/logs/capture")
     before = len(slurm.jobs())
     slurm.ask("scontrol", "update", "NodeName=node1", "State=DRAIN", "Reason=test")
     targets = [f"results/words/statistics/{name}.json" for name in ("dense", "moe")]
-    process = start(slurm, project, "--set-scatter", "capture=1", "--", *targets)
-    wait_for(lambda: running_capture(slurm, "dense") or running_capture(slurm, "moe"))
-    slurm.stop_controller()
-    time.sleep(12)
-    slurm.start_controller()
-    run = end(slurm, process, before)
+    with started(slurm, project, "--set-scatter", "capture=1", "--", *targets) as process:
+        wait_for(lambda: any(is_computing(project, name) for name in ("dense", "moe")))
+        slurm.stop_controller()
+        time.sleep(OUTAGE)
+        slurm.start_controller()
+        run = finished(slurm, process, before)
     assert run.status == 0, run.said
     assert [(job["JobState"], job["NodeList"]) for job in run.jobs] == [("COMPLETED", "node2")] * 2
