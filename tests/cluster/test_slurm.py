@@ -30,7 +30,7 @@ for stage in ("train", "tokenize"):
 for stage in ("capture", "reduce", "summarize"):
     main([stage, "--experiment", "demo"])
 """
-PROMPT = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10")
+PROMPT = ("--slurm-init-seconds-before-status-checks", "4", "--latency-wait", "10")
 """The profile's patience is for a cluster where many people wait."""
 OUTAGE = 4
 """Seconds without a controller: commands of Slurm ask again for ten."""
