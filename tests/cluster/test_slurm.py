@@ -1,4 +1,4 @@
-"""The pipeline on a real Slurm: the same bits as here, whatever happens to its jobs, its nodes and its controller."""
+"""The pipeline on a real Slurm: the same bits as without it, whatever happens to jobs, nodes and the controller."""
 
 import hashlib
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 from outlier_features.config import Config
 from outlier_features.requests import Requests
 from projects import model, words_project
@@ -29,6 +30,7 @@ for stage in ("train", "tokenize"):
     main([stage, "--experiment", "all"])
 for stage in ("capture", "reduce", "summarize"):
     main([stage, "--experiment", "demo"])
+main(["capture", "--experiment", "all", "--config", "whole.yaml"])
 """
 PROMPT = ("--slurm-init-seconds-before-status-checks", "4", "--latency-wait", "10")
 """The profile's patience is for a cluster where many people wait."""
@@ -71,6 +73,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config["capture"]["scatter"] = 2
 
     project = words_project(tmp_path_factory.mktemp("cluster"), change)
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    config["capture"]["scatter"] = 1
+    (project / "whole.yaml").write_text(yaml.safe_dump(config))
     environment = os.environ | {"PYTHONPATH": "workflow"}
     subprocess.run([sys.executable, "-c", LOCAL], cwd=project, env=environment, check=True, capture_output=True)
     (project / "results").rename(project / "local")
@@ -109,6 +114,12 @@ def digests(folder: Path) -> dict[str, str]:
         for path in files
         if not set(UNTRACKED) & set(path.relative_to(folder).parts)
     }
+
+
+def statistics(results: Path, name: str) -> dict[str, str]:
+    """Return the digests of the statistics of a model that one job has captured."""
+    found = digests(results / "words/statistics")
+    return {path: digest for path, digest in found.items() if path.startswith((f"{name}/", f"{name}.json"))}
 
 
 def wait_for(found: Callable[[], Any], seconds: float = 300) -> Any:
@@ -199,8 +210,13 @@ def hang(slurm: Slurm, job: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(("name", "state"), [("cancelled", "CANCELLED"), ("hung", "TIMEOUT"), ("starved", "FAILED")])
-def test_a_job_that_slurm_ends_is_submitted_again_and_completes(bad_day: Run, name: str, state: str) -> None:
+def test_a_job_that_slurm_ends_is_submitted_again_and_comes_to_the_same_bits(
+    bad_day: Run, project: Path, name: str, state: str
+) -> None:
     assert [job["JobState"] for job in bad_day.of(name)] == [state, "COMPLETED"], bad_day.said
+    found = statistics(project / "results", name)
+    assert len(found) > 3
+    assert found == statistics(project / "local", name)
 
 
 def test_a_job_that_is_submitted_again_asks_for_more_memory_and_time(bad_day: Run) -> None:
@@ -238,3 +254,5 @@ def test_a_drained_node_and_a_restarted_controller_cost_only_time(slurm: Slurm, 
         run = finished(slurm, process, before)
     assert run.status == 0, run.said
     assert [(job["JobState"], job["NodeList"]) for job in run.jobs] == [("COMPLETED", "node2")] * 2
+    for name in ("dense", "moe"):
+        assert statistics(project / "results", name) == statistics(project / "local", name)
