@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check fast format clean
+.PHONY: demo test cluster check fast format clean
 
 demo: $(READY)  ## set up, and run the experiment of config.yaml
 	$(BIN)/snakemake --cores 1 --resources gpu=1
@@ -12,6 +12,9 @@ demo: $(READY)  ## set up, and run the experiment of config.yaml
 
 test: $(READY)  ## set up, and run every test that needs no GPU
 	$(BIN)/python -m pytest -m "not gpu"
+
+cluster: $(READY)  ## set up, and run the pipeline and its faults on a real Slurm of one machine (root on Debian)
+	$(BIN)/python -m pytest -m slow tests/cluster
 
 check: $(READY)  ## style, types, workflow lint and the fast tests
 	$(BIN)/ruff check .

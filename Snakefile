@@ -11,7 +11,7 @@ min_version("9.19")
 # The library is found by path and reaches the scripts too; it is never installed.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import layout
+from outlier_features import layout, profiles
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError
 from outlier_features.lineage import Lineages
@@ -22,6 +22,7 @@ configfile: "config.yaml"
 
 
 try:
+    profiles.check(sys.argv[1:], Path(workflow.current_basedir))
     settings = Config.check(config)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None

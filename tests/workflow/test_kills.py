@@ -15,7 +15,8 @@ import pytest
 from captures import Captures
 from conftest import DENSE, save_checkpoint, write_windows
 from outlier_features.shards import Statistics
-from test_plans import plan, snakemake, words_project
+from projects import words_project
+from test_plans import plan, snakemake
 
 pytestmark = pytest.mark.slow
 

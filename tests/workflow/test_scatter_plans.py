@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from test_plans import plan, snakemake, words_project, write_config
+from projects import words_project, write_config
+from test_plans import plan, snakemake
 
 pytestmark = pytest.mark.slow
 

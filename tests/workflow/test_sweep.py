@@ -13,8 +13,8 @@ import pytest
 import yaml
 from families import FAMILIES, save_family
 from hub_server import Fault, HubServer, Repository, environment
+from projects import PROJECT, copy_project
 from sweep import FAMILY_OF, serve, write_corpus
-from test_plans import PROJECT, copy_project
 
 pytestmark = pytest.mark.slow
 
