@@ -27,10 +27,6 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 lineages, requests = Lineages(settings), Requests(settings)
-seals = {
-    name: layout.seal(name, stays=model.keep_weights)
-    for name, model in settings.models.items()
-}
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
 HAS_SERIES = any(settings.models[model].series for model in MODELS)
@@ -43,9 +39,15 @@ scattergather:
 IS_SCATTERED = len(gather.capture("{scatteritem}")) > 1
 
 
+def checkpoint_of(wildcards):
+    """Return what stands for the checkpoint of a model; refuse one that config.yaml does not have."""
+    model = settings.model(wildcards.model)
+    return layout.seal(wildcards.model, stays=model.keep_weights)
+
+
 wildcard_constraints:
     corpus=layout.one_of(settings.corpora),
-    model=layout.one_of(settings.models),
+    model=layout.MODEL,
 
 
 include: "workflow/rules/fetch.smk"

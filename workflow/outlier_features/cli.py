@@ -186,9 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         stages = Stages(config, force=options.force, part=getattr(options, "part", None))
         for name in options.models or config.chosen.models:
-            if name not in config.models:
-                raise ConfigError(f"unknown model {name!r}; known: {', '.join(config.models)}")
-            EACH_MODEL[options.command](stages, name, config.models[name])
+            EACH_MODEL[options.command](stages, name, config.model(name))
 
 
 def _show(config: Config, options: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ write {model}.1-of-4 and so on instead; each reads the whole checkpoint, and one
 
 rule capture:
     input:
-        checkpoint=lambda wildcards: seals[wildcards.model],
+        checkpoint=checkpoint_of,
         tokens="results/{corpus}/tokens/{model}.arrow",
     output:
         manifest="results/{corpus}/statistics/{model}.json",
@@ -17,6 +17,8 @@ rule capture:
         "results/logs/capture/{corpus}/{model}.log",
     benchmark:
         "results/logs/capture/{corpus}/{model}.benchmark.tsv"
+    wildcard_constraints:
+        model=layout.WHOLE,
     priority: 2  # so that weights which do not stay are soon gone
     conda:
         "../../envs/outlier-features.yaml"
@@ -39,3 +41,5 @@ use rule capture as capture_part with:
         "results/logs/capture/{corpus}/{model}.{scatteritem}.log",
     benchmark:
         "results/logs/capture/{corpus}/{model}.{scatteritem}.benchmark.tsv"
+    wildcard_constraints:
+        model=layout.MODEL,

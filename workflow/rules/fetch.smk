@@ -18,10 +18,10 @@ rule fetch:
     log:
         "results/logs/fetch/{model}.log",
     wildcard_constraints:
-        model=layout.one_of(
+        model=layout.none_of(
             name
             for name, model in settings.models.items()
-            if model.keep_weights and not model.train
+            if model.train or not model.keep_weights
         ),
     conda:
         "../../envs/outlier-features.yaml"

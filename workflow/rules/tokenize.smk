@@ -11,7 +11,7 @@ localrules:
 
 rule tokenize:
     input:
-        checkpoint=lambda wildcards: seals[wildcards.model],
+        checkpoint=checkpoint_of,
     output:
         tokens="results/{corpus}/tokens/{model}.arrow",
     log:
