@@ -25,6 +25,7 @@ WITHOUT_EFFECT = {
     "footprint",
     "hub",
     "layout",
+    "leases",
     "lineage",
     "logs",
     "patience",
