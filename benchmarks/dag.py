@@ -31,6 +31,8 @@ SEED = "seed"
 """The model that is measured for real."""
 TARGETS = ("all", "results/second/reproduction.csv")
 """The experiment on the first corpus, and its tables on the second."""
+MANY = "1000000"
+"""As many cores, GPUs and downloads as there are jobs: the scheduler's time grows with its rounds."""
 SENTENCE = "the outlier features of a language model live in a few channels and are large "
 ARCHITECTURE = {
     "model_type": "qwen3",
@@ -121,7 +123,7 @@ def finish(project: Path, seed: Path, models: Sequence[str]) -> None:
             copy = project.joinpath(*(re.sub(rf"^{SEED}(?=\.|$)", name, part) for part in parts))
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-    snakemake(project, "--touch", "--cores", "1", "--quiet", "all")
+    snakemake(project, "--touch", "--cores", MANY, "--resources", f"gpu={MANY}", f"hub={MANY}", "--quiet", "all")
 
 
 def measure(runs: int, take: Callable[[], Plan]) -> Plan:

@@ -160,7 +160,7 @@ def test_a_machine_without_snakemake_and_datasets_can_capture() -> None:
 def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_has_its_rule() -> None:
     ended = run(
         "import json, sys\n"
-        "import outlier_features.figures, outlier_features.reproduction, outlier_features.tables\n"
+        "import outlier_features.figures, outlier_features.reproduction, outlier_features.summary\n"
         "loaded = [name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules]\n"
         "figures = {name: figure.scope for name, figure in outlier_features.figures.FIGURES.items()}\n"
         "print(json.dumps([loaded, figures]))"

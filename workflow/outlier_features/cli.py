@@ -89,7 +89,7 @@ class Stages:
 
     def summarize(self) -> None:
         """Join the models of the experiment into one table."""
-        from outlier_features.tables import entry, summarize, write_summary
+        from outlier_features.summary import entry, summarize, write_summary
 
         lineage = self._lineages.summary(self._corpus)
         outputs = [layout.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]

@@ -10,9 +10,9 @@ write {model}.1-of-4 and so on instead; each reads the whole checkpoint, and one
 rule capture:
     input:
         checkpoint=checkpoint_of,
-        tokens="results/{corpus}/tokens/{model}.arrow",
+        tokens=local("results/{corpus}/tokens/{model}.arrow"),
     output:
-        manifest="results/{corpus}/statistics/{model}.json",
+        manifest=local("results/{corpus}/statistics/{model}.json"),
     log:
         "results/logs/capture/{corpus}/{model}.log",
     benchmark:
@@ -36,7 +36,7 @@ rule capture:
 
 use rule capture as capture_part with:
     output:
-        manifest="results/{corpus}/statistics/{model}.{scatteritem}.json",
+        manifest=local("results/{corpus}/statistics/{model}.{scatteritem}.json"),
     log:
         "results/logs/capture/{corpus}/{model}.{scatteritem}.log",
     benchmark:

@@ -14,7 +14,7 @@ localrules:
 
 rule fetch:
     output:
-        source="results/checkpoints/{model}/source.json",
+        source=local("results/checkpoints/{model}/source.json"),
     log:
         "results/logs/fetch/{model}.log",
     wildcard_constraints:
@@ -35,7 +35,7 @@ rule fetch:
 
 rule fetch_for_now:
     output:
-        checkpoint=temp(directory("results/checkpoints/{model}")),
+        checkpoint=local(temp(directory("results/checkpoints/{model}"))),
     log:
         "results/logs/fetch/{model}.log",
     wildcard_constraints:

@@ -13,7 +13,7 @@ rule tokenize:
     input:
         checkpoint=checkpoint_of,
     output:
-        tokens="results/{corpus}/tokens/{model}.arrow",
+        tokens=local("results/{corpus}/tokens/{model}.arrow"),
     log:
         "results/logs/tokenize/{corpus}/{model}.log",
     priority: 1  # before another model is fetched
