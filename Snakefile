@@ -39,12 +39,6 @@ scattergather:
 IS_SCATTERED = len(gather.capture("{scatteritem}")) > 1
 
 
-def checkpoint_of(wildcards):
-    """Return what stands for the checkpoint of a model; refuse one that config.yaml does not have."""
-    model = settings.model(wildcards.model)
-    return local(str(layout.seal(wildcards.model, stays=model.keep_weights)))
-
-
 wildcard_constraints:
     corpus=layout.one_of(settings.corpora),
     model=layout.MODEL,

@@ -292,6 +292,10 @@ class Config(Strict):
             raise ConfigError(f"unknown model {name!r}{_suggestion(name, self.models)}; known: {known}")
         return self.models[name]
 
+    def seal(self, model: str) -> str:
+        """Return what stands for the checkpoint of a model in the workflow. Raises ConfigError as `model` does."""
+        return str(layout.seal(model, stays=self.model(model).keep_weights))
+
     def label(self, model: str) -> str:
         """Return the name of a model on plots and in tables."""
         return self.model(model).named(model)

@@ -9,7 +9,7 @@ write {model}.1-of-4 and so on instead; each reads the whole checkpoint, and one
 
 rule capture:
     input:
-        checkpoint=checkpoint_of,
+        checkpoint=lambda wildcards: local(settings.seal(wildcards.model)),
         tokens=local("results/{corpus}/tokens/{model}.arrow"),
     output:
         manifest=local("results/{corpus}/statistics/{model}.json"),

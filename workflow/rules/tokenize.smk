@@ -11,7 +11,7 @@ localrules:
 
 rule tokenize:
     input:
-        checkpoint=checkpoint_of,
+        checkpoint=lambda wildcards: local(settings.seal(wildcards.model)),
     output:
         tokens=local("results/{corpus}/tokens/{model}.arrow"),
     log:
