@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+STORAGE := $(VENV)/storage
 
-.PHONY: demo test cluster check fast format clean
+.PHONY: demo storage test cluster check fast format clean
 
 demo: $(READY)  ## set up, and run the experiment of config.yaml
 	$(BIN)/snakemake --cores 1 --resources gpu=1
 	PYTHONPATH=workflow $(BIN)/python -m outlier_features show
 
-test: $(READY)  ## set up, and run every test that needs no GPU
+storage: $(STORAGE)/.ready  ## the plugin for object stores, beside the environment; docs/object-store.md
+
+test: $(READY) $(STORAGE)/.ready  ## set up, and run every test that needs no GPU
 	$(BIN)/python -m pytest -m "not gpu"
 
 cluster: $(READY)  ## set up, and run the pipeline and its faults on a real Slurm of one machine (root on Debian)
@@ -36,4 +39,9 @@ $(READY): envs/requirements.lock envs/packages.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r envs/packages.lock
+	touch $@
+
+$(STORAGE)/.ready: $(READY) envs/storage.lock
+	rm -rf $(STORAGE)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(STORAGE) -r envs/storage.lock
 	touch $@

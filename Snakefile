@@ -28,10 +28,6 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 lineages, requests = Lineages(settings), Requests(settings)
-seals = {
-    name: layout.seal(name, stays=model.keep_weights)
-    for name, model in settings.models.items()
-}
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
 HAS_SERIES = any(settings.models[model].series for model in MODELS)
@@ -46,7 +42,7 @@ IS_SCATTERED = len(gather.capture("{scatteritem}")) > 1
 
 wildcard_constraints:
     corpus=layout.one_of(settings.corpora),
-    model=layout.one_of(settings.models),
+    model=layout.MODEL,
 
 
 include: "workflow/rules/fetch.smk"

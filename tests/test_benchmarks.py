@@ -185,3 +185,35 @@ def test_the_command_compares_contestants_and_writes_the_page(report: ModuleType
         assert offloaded["losses"] == pytest.approx(ordinary["losses"], rel=1e-6)
         assert ours["outlier_count"] == saved["outlier_count"] > 0
         assert ours["fetched_bytes"] == ordinary["fetched_bytes"] < offloaded["fetched_bytes"]
+
+
+@pytest.fixture
+def dag(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import dag
+
+    return dag
+
+
+def test_a_plan_of_two_models_has_every_job_of_both_corpora_and_what_it_took(dag: ModuleType, tmp_path: Path) -> None:
+    dag.write_project(tmp_path / "project", PROJECT, dag.hub_models(2))
+    found = dag.plan(tmp_path / "project")
+    of_a_model = 1 + 2 * len(("tokenize", "capture", "reduce", "perplexity")) + len(("plot_model", "plot_timings"))
+    whole = len(("summarize", "reproduce")) * 2 + len(("plot", "plot", "all"))
+    assert found.jobs == 2 * of_a_model + whole
+    assert found.cpu_seconds > 0
+    assert 2e7 < found.peak_bytes < 1e9
+
+
+def test_the_table_of_plans_has_medians(dag: ModuleType) -> None:
+    plans = iter([dag.Plan(7, 3.0, 2.0, 90e6), dag.Plan(7, 1.0, 4.0, 80e6), dag.Plan(7, 2.0, 3.0, 100e6)])
+    assert dag.row(5, "none yet", dag.measure(3, lambda: next(plans))) == "| 5 | none yet | 7 | 2.0 | 3.0 | 90 |"
+
+
+@pytest.mark.slow
+def test_a_project_of_copied_results_plans_nothing(dag: ModuleType, tmp_path: Path) -> None:
+    command = [sys.executable, "benchmarks/dag.py", "--models", "3", "--runs", "1", "--finished"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| 3 | none yet | 40 |" in done.stdout
+    assert "| 3 | nothing stale | 0 |" in done.stdout

@@ -258,3 +258,15 @@ def test_an_expanded_configuration_checks_to_itself() -> None:
 def test_revisions_that_make_no_series_are_refused(changes: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         Config.check(with_series(**changes))
+
+
+@pytest.mark.parametrize("name", ["two", "oen"])
+def test_a_model_that_is_not_there_is_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown model '{name}'.*; known: one$"):
+        Config.check(minimal()).model(name)
+
+
+def test_a_model_named_like_a_part_of_a_scattered_capture_is_refused() -> None:
+    values = minimal()
+    values["models"]["one.2-of-4"] = {"path": "x"}
+    assert "models.one.2-of-4: ends like a part of a scattered capture; give it another name" in complaint(values)

@@ -160,7 +160,7 @@ def test_a_machine_without_snakemake_and_datasets_can_capture() -> None:
 def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_has_its_rule() -> None:
     ended = run(
         "import json, sys\n"
-        "import outlier_features.figures, outlier_features.reproduction, outlier_features.tables\n"
+        "import outlier_features.figures, outlier_features.reproduction, outlier_features.summary\n"
         "loaded = [name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules]\n"
         "figures = {name: figure.scope for name, figure in outlier_features.figures.FIGURES.items()}\n"
         "print(json.dumps([loaded, figures]))"
@@ -180,3 +180,28 @@ def test_the_library_is_that_of_this_checkout_and_installed_nowhere() -> None:
     assert Path(outlier_features.__file__) == WORKFLOW / "outlier_features/__init__.py"
     with pytest.raises(metadata.PackageNotFoundError):
         metadata.distribution("outlier-features")
+
+
+@pytest.mark.parametrize(
+    ("file", "whole", "part"),
+    [
+        ("moe.json", "moe", None),
+        ("moe.2-of-4.json", None, ("moe", "2-of-4")),
+        ("qwen3-1.7b@step10.json", "qwen3-1.7b@step10", None),
+        ("qwen3-1.7b.12-of-16.json", None, ("qwen3-1.7b", "12-of-16")),
+    ],
+)
+def test_the_manifest_of_a_part_is_not_that_of_a_model(
+    file: str, whole: str | None, part: tuple[str, str] | None
+) -> None:
+    found = re.fullmatch(rf"(?P<model>{layout.WHOLE})\.json", file)
+    assert (found and found["model"]) == whole
+    parted = re.fullmatch(rf"(?P<model>{layout.MODEL})\.(?P<item>\d+-of-\d+)\.json", file)
+    assert (parted and parted.groups()) == part
+
+
+def test_fetch_takes_every_model_but_those_that_another_rule_makes() -> None:
+    pattern = re.compile(rf"(?P<model>{layout.none_of(['trained', 'for.now'])})/source\.json")
+    names = ("trained", "for.now", "trained2", "forxnow")
+    assert [name for name in names if pattern.fullmatch(f"{name}/source.json")] == ["trained2", "forxnow"]
+    assert re.fullmatch(layout.none_of([]), "any")

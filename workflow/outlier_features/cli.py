@@ -4,9 +4,10 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-from outlier_features import layout, planning, provenance, scatter
+from outlier_features import layout, leases, planning, provenance, scatter
 from outlier_features.config import Config, Model
 from outlier_features.errors import ConfigError
 from outlier_features.inventory import is_fresh
@@ -19,11 +20,13 @@ PUBLISHED_SIZES = Path("resources/published/model_sizes.csv")
 class Stages:
     """Runs stages of the chosen experiment; a result whose lineage is the present one is left as it is.
 
-    `part` is the one of `capture.scatter` parts to capture, counted from 1; all of them, one by one, by default.
+    `part` is the one of `capture.scatter` parts to capture, counted from 1; all of them, one by one, by default. The
+    GPU that the first job takes is held until `leave` is left: a process uses one from its first job to its last.
     """
 
-    def __init__(self, config: Config, *, force: bool, part: int | None = None) -> None:
-        self._config, self._force, self._part = config, force, part
+    def __init__(self, config: Config, leave: ExitStack, *, force: bool, part: int | None = None) -> None:
+        self._config, self._leave, self._force, self._part = config, leave, force, part
+        self._has_device = False
         self._lineages, self._corpus = Lineages(config), config.chosen.corpus
 
     def fetch(self, name: str, model: Model) -> None:
@@ -42,6 +45,7 @@ class Stages:
 
         lineage = self._lineages.checkpoint(name)
         if model.train is not None and self._is_due("checkpoint", lineage, layout.source(name)):
+            self._take_device()
             text = self._config.corpora[model.train.corpus]
             train_checkpoint(model.train, text, layout.checkpoint(name), lineage)
 
@@ -63,6 +67,7 @@ class Stages:
         for part in self._parts():
             output = layout.manifest(self._corpus, name, part)
             if self._is_due("statistics", lineage, output):
+                self._take_device()
                 windows = scatter.windows(part, config.corpora[self._corpus].sequences)
                 capture(*inputs, output, settings, lineage, windows=windows, memory_budget=config.capture.memory_bytes)
         if not model.keep_weights and self._has_statistics(name):
@@ -84,7 +89,7 @@ class Stages:
 
     def summarize(self) -> None:
         """Join the models of the experiment into one table."""
-        from outlier_features.tables import entry, summarize, write_summary
+        from outlier_features.summary import entry, summarize, write_summary
 
         lineage = self._lineages.summary(self._corpus)
         outputs = [layout.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
@@ -138,6 +143,11 @@ class Stages:
             drawn = figures_timings.draw(self._config.label(model), parts)
             save(drawn, layout.timings(self._corpus, model), provenance.record(lineage))
 
+    def _take_device(self) -> None:
+        if not self._has_device:
+            self._leave.enter_context(leases.device())
+            self._has_device = True
+
     def _has_statistics(self, name: str) -> bool:
         return is_fresh("statistics", self._lineages.statistics(self._corpus, name), *self._manifests(name))
 
@@ -181,14 +191,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = Config.check(config.model_dump() | {"experiment": options.experiment}, "--experiment")
     if options.command in READ_ONLY:
         READ_ONLY[options.command](config, options)
-    elif options.command in WHOLE_EXPERIMENT:
-        WHOLE_EXPERIMENT[options.command](Stages(config, force=options.force))
-    else:
-        stages = Stages(config, force=options.force, part=getattr(options, "part", None))
+        return
+    with ExitStack() as leave:
+        stages = Stages(config, leave, force=options.force, part=getattr(options, "part", None))
+        if options.command in WHOLE_EXPERIMENT:
+            WHOLE_EXPERIMENT[options.command](stages)
+            return
         for name in options.models or config.chosen.models:
-            if name not in config.models:
-                raise ConfigError(f"unknown model {name!r}; known: {', '.join(config.models)}")
-            EACH_MODEL[options.command](stages, name, config.models[name])
+            EACH_MODEL[options.command](stages, name, config.model(name))
 
 
 def _show(config: Config, options: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ configuration is hashed by value instead.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from outlier_features import series
+from outlier_features import layout, series
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, grid
 
@@ -246,6 +247,8 @@ class Config(Strict):
             for model in experiment.models:
                 _known(f"experiments.{name}.models", model, self.models)
         for name, entry in self.models.items():
+            if re.search(f"{layout.PART}$", name):
+                raise ValueError(f"models.{name}: ends like a part of a scattered capture; give it another name")
             if entry.train:
                 _known(f"models.{name}.train.corpus", entry.train.corpus, self.corpora)
                 if not self.corpora[entry.train.corpus].training:
@@ -282,9 +285,20 @@ class Config(Strict):
         """The experiment that `experiment` names."""
         return self.experiments[self.experiment]
 
+    def model(self, name: str) -> Model:
+        """Return the entry of a model. Raises ConfigError where there is none."""
+        if name not in self.models:
+            known = ", ".join(self.models)
+            raise ConfigError(f"unknown model {name!r}{_suggestion(name, self.models)}; known: {known}")
+        return self.models[name]
+
+    def seal(self, model: str) -> str:
+        """Return what stands for the checkpoint of a model in the workflow. Raises ConfigError as `model` does."""
+        return str(layout.seal(model, stays=self.model(model).keep_weights))
+
     def label(self, model: str) -> str:
         """Return the name of a model on plots and in tables."""
-        return self.models[model].named(model)
+        return self.model(model).named(model)
 
     @property
     def counted_sites(self) -> tuple[SiteName, ...]:

@@ -83,6 +83,21 @@ def timings(corpus: str, model: str) -> Path:
     return RESULTS / corpus / "timings" / f"{model}.svg"
 
 
+PART = r"\.\d+-of-\d+"
+"""What the name of a part adds to that of its model; no model is called so."""
+
+MODEL = "[^/]+"
+"""The wildcard constraint of a model. It lists none: every job of a rule would be matched against all of them."""
+
+WHOLE = rf"(?![^/]*{PART}\.json)[^/]+"
+"""The same, where the manifest of a part must not be taken for that of a model."""
+
+
 def one_of(names: Iterable[str]) -> str:
     """Return the wildcard constraint that allows just these names, and nothing where there is none."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def none_of(names: Iterable[str]) -> str:
+    """Return the wildcard constraint that allows the name of any folder but these."""
+    return f"(?!(?:{one_of(names)})/)[^/]+"

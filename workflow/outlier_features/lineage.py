@@ -8,8 +8,8 @@ configuration in canonical form, and the lineages of what it is made from. File 
 import ast
 import hashlib
 import json
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ WITHOUT_EFFECT = {
     "footprint",
     "hub",
     "layout",
+    "leases",
     "lineage",
     "logs",
     "patience",
@@ -41,25 +42,42 @@ Lineage = dict[str, Any]
 """The lineage of an artefact under its own name, and those of what it is made from under theirs."""
 
 
+def _once(method: Callable[..., Lineage]) -> Callable[..., Lineage]:
+    """Remember what a method of Lineages returns: each lineage is asked for by every one that is made from it."""
+
+    @wraps(method)
+    def remembered(self: "Lineages", *names: str) -> Lineage:
+        key = (method.__name__, *names)
+        if key not in self._found:
+            self._found[key] = method(self, *names)
+        return self._found[key]
+
+    return remembered
+
+
 class Lineages:
     """The lineage of every artefact of one configuration."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._found: dict[tuple[str, ...], Lineage] = {}
 
+    @_once
     def checkpoint(self, model: str) -> Lineage:
         """Return the lineage of a model's directory, fetched or trained."""
-        entry = self._config.models[model]
+        entry = self._config.model(model)
         if entry.train is None:
             return _lineage("checkpoint", "fetch", entry.canonical(without=WITHOUT_EFFECT_ON_WEIGHTS))
         text = self._text(entry.train.corpus, "training")
         return _lineage("checkpoint", "train", {"recipe": entry.train.canonical(), "text": text})
 
+    @_once
     def tokens(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the packed windows of token ids."""
         cut = self._config.corpora[corpus].canonical(without={"training"})
         return _lineage("tokens", "tokenize", cut, checkpoint=self.checkpoint(model))
 
+    @_once
     def statistics(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the statistics shards. Thresholds of definitions are no part of it."""
         grids = {name: sorted(getattr(self._config.capture, name)) for name in ("thresholds", "rms_thresholds")}
@@ -67,21 +85,24 @@ class Lineages:
             "capture": self._config.capture.canonical(without={"scatter", "memory_budget"}) | grids,
             "counted_sites": self._config.counted_sites,
             "coverages": self._config.coverages,
-            "dtype": self._config.models[model].dtype,
+            "dtype": self._config.model(model).dtype,
         }
         upstream = {"checkpoint": self.checkpoint(model), "tokens": self.tokens(corpus, model)}
         return _lineage("statistics", "capture", settings, **upstream)
 
+    @_once
     def reduction(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the tables of outlier features, channels and layers."""
         definitions = {name: definition.canonical() for name, definition in self._config.definitions.items()}
         return _lineage("reduction", "reduce", definitions, statistics=self.statistics(corpus, model))
 
+    @_once
     def perplexity(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the perplexity file."""
         upstream = {"statistics": self.statistics(corpus, model), "tokens": self.tokens(corpus, model)}
         return _lineage("perplexity", "perplexity", {}, **upstream)
 
+    @_once
     def summary(self, corpus: str) -> Lineage:
         """Return the lineage of the summary of the chosen experiment."""
         models = self._config.chosen.models

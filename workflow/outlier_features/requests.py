@@ -21,12 +21,12 @@ class Requests:
         Raises FileNotFoundError for what the rule takes as input while the model is not fetched, by which Snakemake
         knows to ask again.
         """
-        model, corpus = self._config.models[wildcards.model], self._config.corpora[wildcards.corpus]
+        model, corpus = self._config.model(wildcards.model), self._config.corpora[wildcards.corpus]
         try:
             footprint = read_footprint(layout.checkpoint(wildcards.model))
         except FileNotFoundError as error:
-            seal = layout.seal(wildcards.model, stays=model.keep_weights)
-            raise FileNotFoundError(errno.ENOENT, "not fetched yet", str(seal)) from error
+            seal = self._config.seal(wildcards.model)
+            raise FileNotFoundError(errno.ENOENT, "not fetched yet", seal) from error
         run = planning.Pass.of(self._config, corpus, model)
         windows = scatter.windows(wildcards.get("scatteritem"), run.sequences)
         return planning.estimate(footprint, replace(run, sequences=len(windows)))

@@ -9,14 +9,16 @@ write {model}.1-of-4 and so on instead; each reads the whole checkpoint, and one
 
 rule capture:
     input:
-        checkpoint=lambda wildcards: seals[wildcards.model],
-        tokens="results/{corpus}/tokens/{model}.arrow",
+        checkpoint=lambda wildcards: local(settings.seal(wildcards.model)),
+        tokens=local("results/{corpus}/tokens/{model}.arrow"),
     output:
-        manifest="results/{corpus}/statistics/{model}.json",
+        manifest=local("results/{corpus}/statistics/{model}.json"),
     log:
         "results/logs/capture/{corpus}/{model}.log",
     benchmark:
         "results/logs/capture/{corpus}/{model}.benchmark.tsv"
+    wildcard_constraints:
+        model=layout.WHOLE,
     priority: 2  # so that weights which do not stay are soon gone
     conda:
         "../../envs/outlier-features.yaml"
@@ -34,8 +36,10 @@ rule capture:
 
 use rule capture as capture_part with:
     output:
-        manifest="results/{corpus}/statistics/{model}.{scatteritem}.json",
+        manifest=local("results/{corpus}/statistics/{model}.{scatteritem}.json"),
     log:
         "results/logs/capture/{corpus}/{model}.{scatteritem}.log",
     benchmark:
         "results/logs/capture/{corpus}/{model}.{scatteritem}.benchmark.tsv"
+    wildcard_constraints:
+        model=layout.MODEL,

@@ -16,12 +16,14 @@ rule perplexity:
     input:
         manifests=branch(
             IS_SCATTERED,
-            then=gather.capture(
-                "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+            then=local(
+                gather.capture(
+                    "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+                )
             ),
-            otherwise=["results/{corpus}/statistics/{model}.json"],
+            otherwise=local(["results/{corpus}/statistics/{model}.json"]),
         ),
-        tokens="results/{corpus}/tokens/{model}.arrow",
+        tokens=local("results/{corpus}/tokens/{model}.arrow"),
     output:
         perplexity="results/{corpus}/perplexity/{model}.json",
     log:
@@ -56,7 +58,7 @@ rule summarize:
 rule reproduce:
     input:
         summary="results/{corpus}/summary.parquet",
-        published="resources/published/arb8020_2025.csv",
+        published=local("resources/published/arb8020_2025.csv"),
     output:
         csv="results/{corpus}/reproduction.csv",
         markdown="results/{corpus}/reproduction.md",

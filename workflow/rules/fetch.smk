@@ -14,14 +14,14 @@ localrules:
 
 rule fetch:
     output:
-        source="results/checkpoints/{model}/source.json",
+        source=local("results/checkpoints/{model}/source.json"),
     log:
         "results/logs/fetch/{model}.log",
     wildcard_constraints:
-        model=layout.one_of(
+        model=layout.none_of(
             name
             for name, model in settings.models.items()
-            if model.keep_weights and not model.train
+            if model.train or not model.keep_weights
         ),
     conda:
         "../../envs/outlier-features.yaml"
@@ -35,7 +35,7 @@ rule fetch:
 
 rule fetch_for_now:
     output:
-        checkpoint=temp(directory("results/checkpoints/{model}")),
+        checkpoint=local(temp(directory("results/checkpoints/{model}"))),
     log:
         "results/logs/fetch/{model}.log",
     wildcard_constraints:

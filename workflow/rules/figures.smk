@@ -19,7 +19,7 @@ localrules:
 rule plot:
     input:
         summary=f"results/{CORPUS}/summary.parquet",
-        published="resources/published/arb8020_2025.csv",
+        published=local("resources/published/arb8020_2025.csv"),
     output:
         png="results/plots/{figure}.png",
         svg="results/plots/{figure}.svg",
@@ -58,10 +58,12 @@ rule plot_timings:
     input:
         manifests=branch(
             IS_SCATTERED,
-            then=gather.capture(
-                "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+            then=local(
+                gather.capture(
+                    "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+                )
             ),
-            otherwise=["results/{corpus}/statistics/{model}.json"],
+            otherwise=local(["results/{corpus}/statistics/{model}.json"]),
         ),
     output:
         svg="results/{corpus}/timings/{model}.svg",

@@ -10,10 +10,12 @@ rule reduce:
     input:
         manifests=branch(
             IS_SCATTERED,
-            then=gather.capture(
-                "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+            then=local(
+                gather.capture(
+                    "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+                )
             ),
-            otherwise=["results/{corpus}/statistics/{model}.json"],
+            otherwise=local(["results/{corpus}/statistics/{model}.json"]),
         ),
     output:
         outliers="results/{corpus}/outliers/{model}.parquet",

@@ -11,9 +11,9 @@ localrules:
 
 rule tokenize:
     input:
-        checkpoint=lambda wildcards: seals[wildcards.model],
+        checkpoint=lambda wildcards: local(settings.seal(wildcards.model)),
     output:
-        tokens="results/{corpus}/tokens/{model}.arrow",
+        tokens=local("results/{corpus}/tokens/{model}.arrow"),
     log:
         "results/logs/tokenize/{corpus}/{model}.log",
     priority: 1  # before another model is fetched

@@ -7,7 +7,7 @@ Out: results/checkpoints/{model}/, an ordinary checkpoint, as `fetch` makes them
 
 rule train:
     output:
-        source="results/checkpoints/{model}/source.json",
+        source=local("results/checkpoints/{model}/source.json"),
     log:
         "results/logs/train/{model}.log",
     wildcard_constraints:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from outlier_features import leases
 from outlier_features.capture import Settings, capture
 from outlier_features.config import Config
 from outlier_features.devices import use_every_core
@@ -11,7 +12,7 @@ from outlier_features.scatter import windows
 
 config = Config.check(snakemake.config)
 model, corpus = config.models[snakemake.wildcards.model], config.corpora[snakemake.wildcards.corpus]
-with logged(snakemake.log[0]):
+with logged(snakemake.log[0]), leases.device():
     use_every_core()
     capture(
         checkpoint(snakemake.wildcards.model),

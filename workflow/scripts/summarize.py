@@ -4,7 +4,7 @@ from pathlib import Path
 
 from outlier_features.config import Config
 from outlier_features.logs import logged
-from outlier_features.tables import entry, summarize, write_summary
+from outlier_features.summary import entry, summarize, write_summary
 
 config = Config.check(snakemake.config)
 files = zip(snakemake.input.outliers, snakemake.input.layers, snakemake.input.perplexity, strict=True)

@@ -1,0 +1,139 @@
+"""Summary: one row per model and definition of an experiment, joined from the tables of its models.
+
+Of a table only what enters the summary is read, one model after the other: memory grows with the rows of the summary,
+not with what the tables hold.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import dataset
+
+from outlier_features import atomic, provenance
+from outlier_features.config import Model
+from outlier_features.errors import DamagedFile, OutlierFeaturesError
+from outlier_features.lineage import Lineage
+from outlier_features.tables import write_table
+
+FACTS = (
+    "kind",
+    "total_params",
+    "active_params",
+    "active_params_without_embedding",
+    "active_params_without_embedding_and_head",
+    "experts",
+    "top_k",
+    "sparsity",
+    "blocks",
+    "dtype",
+)
+"""What the summary takes from the capture's facts as it is."""
+LAYER_COLUMNS = ("kurtosis_neuron_rms", "massive_count", "max_abs")
+RESIDUAL = (dataset.field("site") == "residual") & (dataset.field("token_class") == "all")
+"""What of the table of layers enters the summary."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of a summary: its names, and the files that were made for it."""
+
+    model: str
+    label: str
+    hub: str | None
+    series: str | None
+    step: int | None
+    """The training run the model is a step of, and which."""
+    outliers: Path
+    layers: Path
+    perplexity: Path
+
+
+def entry(models: Mapping[str, Model], name: str, outliers: Path, layers: Path, perplexity: Path) -> Entry:
+    """Return the entry of the model `name` of the configuration."""
+    model = models[name]
+    return Entry(name, model.named(name), model.hub, model.series, model.step, outliers, layers, perplexity)
+
+
+def summarize(entries: Sequence[Entry], lineage: Lineage) -> tuple[pd.DataFrame, provenance.Provenance]:
+    """Join what is known of each model into one row per model and definition."""
+    rows: list[dict[str, Any]] = []
+    for entry in entries:
+        rows += _rows(entry, lineage)
+    summary = pd.DataFrame(rows)
+    integers = ["step", "total_params", "active_params", "experts", "top_k", "blocks", "hidden_size", "sequences"]
+    for name in [*integers, "outlier_count", "distinct_channels", "stable_channels", "massive_count"]:
+        summary[name] = summary[name].astype("Int64")
+    return summary, provenance.record(lineage)
+
+
+def write_summary(summary: pd.DataFrame, origin: provenance.Provenance, parquet: Path, csv: Path, text: Path) -> None:
+    """Write the summary three times: as parquet, as CSV and as JSON."""
+    write_table(parquet, summary, origin)
+    with atomic.file(csv) as unfinished:
+        summary.to_csv(unfinished, index=False)
+    records = json.loads(summary.to_json(orient="records"))
+    atomic.write_json(text, {"models": records, "provenance": origin})
+
+
+def _rows(entry: Entry, lineage: Lineage) -> list[dict[str, Any]]:
+    expected = lineage.get(f"reduction {entry.model}")
+    _, origin = _read(entry.outliers, expected, columns=[])
+    layers, _ = _read(entry.layers, expected, columns=list(LAYER_COLUMNS), rows=RESIDUAL)
+    quality = _read_perplexity(entry.perplexity, lineage.get(f"perplexity {entry.model}"))
+    facts = origin["facts"]
+    common: dict[str, Any] = {name: getattr(entry, name) for name in ("model", "label", "hub", "series", "step")}
+    common |= {name: facts[name] for name in FACTS}
+    common |= {"hidden_size": facts["channels"], "sequences": len(facts["windows"]), "length": quality["window"]}
+    after = _quality_columns(quality) | _layer_columns(layers) | {"lineage": origin["lineage"]["reduction"]}
+    return [common | {"definition": name} | found | after for name, found in origin["estimates"].items()]
+
+
+def _quality_columns(quality: Mapping[str, Any]) -> dict[str, Any]:
+    columns: dict[str, Any] = {"windows": quality.get("windows", "packed"), "loss": quality["loss"]}
+    for name in ("perplexity", "bits_per_byte"):
+        low, high = quality["interval"][name]
+        columns |= {name: quality[name], f"{name}_low": low, f"{name}_high": high}
+    return columns
+
+
+def _read(
+    path: Path, expected: str | None, columns: list[str], rows: dataset.Expression | None = None
+) -> tuple[pd.DataFrame, provenance.Provenance]:
+    """Read some columns and rows of a table and its provenance; refuse one whose lineage is not `expected`."""
+    try:
+        found = dataset.dataset(path, format="parquet")
+        origin = provenance.decode(found.schema.metadata)
+        if expected is not None:
+            provenance.require(origin, "reduction", expected, path)
+        return found.to_table(columns, filter=rows, use_threads=False).to_pandas(), origin
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedFile(f"{path}: not a readable parquet file; delete it and run snakemake again.") from error
+
+
+def _layer_columns(residual: pd.DataFrame) -> dict[str, Any]:
+    """Return the largest kurtosis of the residual stream over blocks, and its massive activations."""
+    if residual.empty:
+        return {"kurtosis_max": None, "massive_count": None, "massive_max_abs": None}
+    massive = residual["massive_count"].sum()
+    return {
+        "kurtosis_max": residual["kurtosis_neuron_rms"].max(),
+        "massive_count": massive,
+        "massive_max_abs": residual["max_abs"].max() if massive else None,
+    }
+
+
+def _read_perplexity(path: Path, expected: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if expected is not None:
+            provenance.require(found["provenance"], "perplexity", expected, path)
+        return found
+    except OutlierFeaturesError:
+        raise
+    except (OSError, ValueError, KeyError) as error:
+        raise DamagedFile(f"{path}: not a readable perplexity file; delete it and run snakemake again.") from error
