@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORAGE := $(VENV)/storage
+TESTS := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo storage test cluster check fast format clean
 
@@ -14,7 +15,7 @@ demo: $(READY)  ## set up, and run the experiment of config.yaml
 storage: $(STORAGE)/.ready  ## the plugin for object stores, beside the environment; docs/object-store.md
 
 test: $(READY) $(STORAGE)/.ready  ## set up, and run every test that needs no GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	$(TESTS) -m "not gpu"
 
 cluster: $(READY)  ## set up, and run the pipeline and its faults on a real Slurm of one machine (root on Debian)
 	$(BIN)/python -m pytest -m slow tests/cluster
@@ -25,7 +26,7 @@ check: $(READY)  ## style, types, workflow lint and the fast tests
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 format: $(READY)  ## bring the code into its form
 	$(BIN)/ruff check --fix .

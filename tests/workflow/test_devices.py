@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 from outlier_features import leases
-from test_plans import words_project
+from projects import words_project
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_plans import PROJECT, words_project
+from projects import PROJECT, words_project
 
 pytestmark = pytest.mark.slow
 
