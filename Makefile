@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 STORAGE := $(VENV)/storage
 TESTS := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo storage test cluster check fast format clean
+.PHONY: demo storage test cluster check lint format clean
 
 demo: $(READY)  ## set up, and run the experiment of config.yaml
 	$(BIN)/snakemake --cores 1 --resources gpu=1
@@ -20,13 +20,15 @@ test: $(READY) $(STORAGE)/.ready  ## set up, and run every test that needs no GP
 cluster: $(READY)  ## set up, and run the pipeline and its faults on a real Slurm of one machine (root on Debian)
 	$(BIN)/python -m pytest -m slow tests/cluster
 
-check: $(READY)  ## style, types, workflow lint and the fast tests
+check: lint  ## style, types, workflow lint and the fast tests
+	$(TESTS)
+
+lint: $(READY)  ## style, types and workflow lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
-	$(TESTS)
 
 format: $(READY)  ## bring the code into its form
 	$(BIN)/ruff check --fix .
