@@ -30,6 +30,7 @@ class CpuReduction:
 
     def __init__(self, grids: Grids) -> None:
         self._grids = grids
+        self._scratch: dict[tuple[int, ...], np.ndarray] = {}
         self._thresholds = [np.array(grid, np.float32) for grid in (grids.absolute, grids.relative)]
 
     def site(self, x_TC: torch.Tensor, reached: Reached | None = None, *, medians: bool = False) -> Columns:
@@ -46,7 +47,7 @@ class CpuReduction:
         if reached is not None:
             columns |= self._hit_columns(bits, columns, reached)
         if medians:
-            median_abs, median_T = _medians(bits)
+            median_abs, median_T = _medians(bits, self._reused(bits.shape, np.int16))
             found = statistics.medians(x_TC, columns["position_max_abs"], median_abs, median_T)
             columns |= statistics.median_columns(found)
         return columns
@@ -60,11 +61,18 @@ class CpuReduction:
         return lambda: list(found)
 
     def _hit_columns(self, bits: np.ndarray, columns: Columns, reached: Reached) -> Columns:
-        counts = [np.zeros((bits.shape[1], len(grid)), np.int32) for grid in self._thresholds]
+        counts = [self._reused((bits.shape[1], len(grid)), np.int32) for grid in self._thresholds]
         reached_TC = reached.absolute_TC.numpy(), reached.relative_TC.numpy()
         scale = inverse_rms(np.float64(columns["rms"]))
         _hits(bits, *self._thresholds, scale, columns["position_max_abs"], *counts, *reached_TC)
         return statistics.hit_columns(*(filled(count) for count in counts))
+
+    def _reused(self, shape: tuple[int, ...], kind: type) -> np.ndarray:
+        """Return an array that earlier calls have used: fresh memory costs a page fault every 4 kB."""
+        key = (*shape, np.dtype(kind).itemsize)
+        if key not in self._scratch:
+            self._scratch[key] = np.zeros(shape, kind)
+        return self._scratch[key]
 
 
 def _moment_columns(bits: np.ndarray) -> Columns | None:
@@ -93,9 +101,8 @@ def _moment_columns(bits: np.ndarray) -> Columns | None:
     }
 
 
-def _medians(bits: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the median magnitude of a whole tensor (T, C), and of each of its rows."""
-    keys = np.empty(bits.shape, np.int16)
+def _medians(bits: np.ndarray, keys: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the median magnitude of a whole tensor (T, C), and of each of its rows; `keys` is overwritten."""
     median_T = np.empty(len(bits))
     low, high = _row_medians(bits, keys, median_T)
     pair = _flat_medians(bits.reshape(-1), keys.reshape(-1), low, high)
@@ -303,7 +310,7 @@ def _raise(channel, level, count, reached):
 
 @njit(boundscheck=False, nogil=True, cache=True)
 def filled(count):
-    """Return channel, level (from 1 on) and count of every cell (C, G) that is not zero."""
+    """Return channel, level (from 1 on) and count of every cell (C, G) that is not zero; it is then."""
     channels, cells = count.shape
     found = 0
     for c in range(channels):
@@ -317,6 +324,7 @@ def filled(count):
         for g in range(cells):
             if row[g]:
                 channel[found], level[found], counted[found] = c, g + 1, row[g]
+                row[g] = 0
                 found += 1
     return channel, level, counted
 

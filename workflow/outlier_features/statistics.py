@@ -234,14 +234,17 @@ def medians(x_TC: torch.Tensor, max_abs_T: np.ndarray, median_abs: float, median
     """Put together what follows from the median magnitude of a hidden state, and the largest and median of each row."""
     is_massive_T = (max_abs_T > MASSIVE_FLOOR) & (max_abs_T.astype(np.float64) >= MASSIVE_RATIO * median_abs)
     row_N = np.flatnonzero(is_massive_T)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mmr_T = (max_abs_T / median_T).astype(np.float32)
+    if len(row_N) == 0:
+        none = np.zeros(0, np.int32)
+        return MedianStatistics(median_abs, mmr_T, none, none, np.zeros(0, np.float32))
     value_NC = x_TC[torch.from_numpy(row_N)].float().nan_to_num(0.0, 0.0, 0.0).cpu().numpy()
     magnitude_NC = np.abs(value_NC)
     massive_NC = (magnitude_NC > MASSIVE_FLOOR) & (magnitude_NC.astype(np.float64) >= MASSIVE_RATIO * median_abs)
     within_N, channel_N = massive_NC.nonzero()
     order = np.argsort(-magnitude_NC[within_N, channel_N], stable=True)
     within_N, channel_N = within_N[order], channel_N[order]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mmr_T = (max_abs_T / median_T).astype(np.float32)
     return MedianStatistics(
         median_abs=median_abs,
         mmr_T=mmr_T,

@@ -28,7 +28,7 @@ from outlier_features.errors import ArchitectureError, ConfigError, DamagedFile,
 from outlier_features.statistics import Reached
 
 PROGRESS = "progress.json"
-SHARE = 0.05
+SHARE = 0.01
 """The most of the time that may go into saving; where blocks are faster than that, not every block is saved."""
 CODEC = "lz4"
 THREADS = 4
