@@ -219,10 +219,13 @@ class CudaReduction:
         rows = self._rows(positions, blocks)
         row_tiles, finish_tiles = triton.cdiv(positions - 1, rows), triton.cdiv(positions, tiles.finish_rows)
         programs, segments = (row_tiles + 1) * blocks, blocks * block // tiles.segment
-        sums_C, extremes_C = self._empty(row_tiles * 3 * channels), self._empty(row_tiles * channels)
-        sums_T, totals_P = self._empty(blocks * 4 * positions), self._empty(4 * programs)
-        largest_TS = self._empty(positions * segments).view(torch.float32)
-        scratch = sums_C, extremes_C.view(torch.float32), sums_T, totals_P, largest_TS
+        scratch = (
+            self._empty(row_tiles * 3 * channels),
+            self._empty(row_tiles * 2 * channels, torch.float32),
+            self._empty(blocks * 4 * positions),
+            self._empty(4 * programs),
+            self._empty(positions * segments, torch.float32),
+        )
         x, shape = (x_TC, x_TC.stride(0)), (positions, channels)
         _moments[row_tiles + 1, blocks](
             *x, *scratch, *shape, rows,
@@ -230,9 +233,9 @@ class CudaReduction:
         )  # fmt: skip
         absolute, relative = self._thresholds
         levels = (reached.absolute_TC, reached.relative_TC) if reached is not None else (real, real)
-        wanted = self._empty(finish_tiles * tiles.finish_rows * segments if reached is not None else 0)
+        listed = finish_tiles * tiles.finish_rows * segments if reached is not None else 0
         _finish[finish_tiles, blocks](
-            *x, *scratch, wanted.view(torch.int32), content, real, real.view(torch.int32), *levels,
+            *x, *scratch, self._empty(listed, torch.int32), content, real, real.view(torch.int32), *levels,
             absolute.values_G, relative.values_G, absolute.levels, relative.levels,
             *shape, row_tiles, len(absolute.values_G), len(relative.values_G),
             ROWS=tiles.finish_rows, BATCH=tiles.batch, SEGMENTS=triton.next_power_of_2(segments),
@@ -275,8 +278,8 @@ class CudaReduction:
         )
         return absolute, relative
 
-    def _empty(self, size: int) -> torch.Tensor:
-        return torch.empty(size, dtype=torch.float64, device=self._device)
+    def _empty(self, size: int, kind: torch.dtype = torch.float64) -> torch.Tensor:
+        return torch.empty(size, dtype=kind, device=self._device)
 
 
 @dataclass(frozen=True)
