@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
@@ -112,7 +113,11 @@ class User:
     @property
     def kept(self) -> dict[str, int]:
         """The sizes of what lies there of an unfinished download."""
-        return {path.name: path.stat().st_size for path in self.results.glob(".model.download/*")}
+        sizes = {}
+        for path in self.results.glob(".model.download/*"):
+            with suppress(FileNotFoundError):  # the download goes on, and a part that is whole gets its name
+                sizes[path.name] = path.stat().st_size
+        return sizes
 
     def publish(self, directory: Path, name: str = "org/model", **more: Any) -> Repository:
         self.hub.models[name] = Repository({COMMIT: directory}, **more)
