@@ -64,11 +64,13 @@ rule all:
         f"results/{CORPUS}/summary.parquet",
         f"results/{CORPUS}/summary.csv",
         f"results/{CORPUS}/summary.json",
+        f"results/{CORPUS}/inference.parquet",
+        f"results/{CORPUS}/inference.json",
         f"results/{CORPUS}/reproduction.csv",
         f"results/{CORPUS}/reproduction.md",
         collect(
             "results/plots/{figure}.{suffix}",
-            figure=EXPERIMENT_FIGURES + HAS_SERIES * SERIES_FIGURES,
+            figure=FIGURES,
             suffix=["png", "svg"],
         ),
         collect(

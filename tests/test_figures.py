@@ -16,13 +16,27 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from outlier_features.errors import ConfigError
 from outlier_features.figure_style import KINDS, MARKER_SIZE, Name, page, spread, style, write_names
-from outlier_features.figures import MOST_NUMBERED, draw_experiment, draw_model, save
+from outlier_features.figure_tables import Portrait, Sweep
+from outlier_features.figures import draw_experiment, draw_model, save
+from outlier_features.figures_channels import MOST_NUMBERED
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
 PUBLISHED = pd.read_csv(PROJECT / "resources" / "published" / "arb8020_2025.csv")
 NOTHING_PUBLISHED = PUBLISHED.head(0)
 DENSE, MOE = KINDS["dense"], KINDS["moe"]
+
+
+def of_experiment(name, summary, published):
+    """Return a figure of an experiment beside what was published in 2025."""
+    return draw_experiment(name, Sweep(summary, pd.DataFrame(), {"arb8020_2025": published}))
+
+
+def of_model(name, channels, layers, hidden_size, blocks):
+    """Return a figure of a model from its tables of channels and layers."""
+    none = pd.DataFrame()
+    tables = {"channels": channels, "layers": layers, "outliers": none, "convergence": none, "positions": none}
+    return draw_model(name, Portrait("Model", hidden_size, blocks, **tables, sequences=16, hit_threshold=6.0))
 
 
 def row(label, kind="dense", total=1e9, active=None, layer=30.0, position=60.0, **columns):
@@ -76,7 +90,7 @@ def published_as_measured(*, is_same_hub):
 def two():
     """A dense model and a mixture of experts, nothing published."""
     rows = [row("Dense", total=2e9, layer=30, position=60), row("Sparse", "moe", 4e10, 3e9, layer=50, position=40)]
-    return draw_experiment("moe_vs_dense", pd.DataFrame(rows), NOTHING_PUBLISHED)
+    return of_experiment("moe_vs_dense", pd.DataFrame(rows), NOTHING_PUBLISHED)
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +101,19 @@ def empty():
         empty_row("None sparse", kind="moe", total=8e6, active=3e6),
         row("Some"),
     ]
-    return draw_experiment("moe_vs_dense", pd.DataFrame(rows), NOTHING_PUBLISHED)
+    return of_experiment("moe_vs_dense", pd.DataFrame(rows), NOTHING_PUBLISHED)
 
 
 @pytest.fixture(scope="module")
 def joined():
     """Twelve measured models, each of them published too."""
-    return draw_experiment("moe_vs_dense", published_as_measured(is_same_hub=True), PUBLISHED)
+    return of_experiment("moe_vs_dense", published_as_measured(is_same_hub=True), PUBLISHED)
 
 
 @pytest.fixture(scope="module")
 def crowded():
     """Twelve measured models among twelve published ones that are not known to be the same."""
-    return draw_experiment("moe_vs_dense", published_as_measured(is_same_hub=False), PUBLISHED)
+    return of_experiment("moe_vs_dense", published_as_measured(is_same_hub=False), PUBLISHED)
 
 
 def marks(axes, marker, *, filled):
@@ -169,7 +183,7 @@ def test_intervals_reach_from_low_to_high(two):
 
 def test_unknown_interval_is_left_out_and_said():
     unknown = dict.fromkeys(("mean_layer_pct_low", "mean_layer_pct_high"), math.nan)
-    figure = draw_experiment("moe_vs_dense", pd.DataFrame([row("A", **unknown), row("B", "moe")]), NOTHING_PUBLISHED)
+    figure = of_experiment("moe_vs_dense", pd.DataFrame([row("A", **unknown), row("B", "moe")]), NOTHING_PUBLISHED)
     assert "Without a 95 % interval: A." in words(figure)
     assert bars(figure.axes[0]) == [(MOE.color, 28, 33)]
 
@@ -258,7 +272,7 @@ def test_words_and_legend_stay_on_the_page(case, request):
 
 def test_scale_free_twin_reads_its_own_rows_and_shows_nothing_published():
     rows = [row("A", layer=30), row("A", layer=10, definition="arb8020_rms")]
-    figure = draw_experiment("moe_vs_dense_rms", pd.DataFrame(rows), PUBLISHED)
+    figure = of_experiment("moe_vs_dense_rms", pd.DataFrame(rows), PUBLISHED)
     assert marks(figure.axes[0], DENSE.marker, filled=True) == [(1e9, 10)]
     assert marks(figure.axes[0], DENSE.marker, filled=False) == []
     assert "Definition arb8020_rms: |x| ≥ 6 times the RMS of the tensor, 16 sequences." in words(figure)
@@ -271,7 +285,7 @@ def test_what_cannot_be_shown_is_said():
         row("Odd", layer=math.nan, position=math.nan, outlier_count=math.nan, note="its inputs differ in width"),
         row("Elsewhere", definition="llm_int8"),
     ]
-    said = words(draw_experiment("moe_vs_dense", pd.DataFrame(rows), NOTHING_PUBLISHED))
+    said = words(of_experiment("moe_vs_dense", pd.DataFrame(rows), NOTHING_PUBLISHED))
     assert "No mixture of experts was measured." in said
     assert "Not shown: Odd (its inputs differ in width)." in said
     assert "Not shown, for want of a row under arb8020: Elsewhere." in said
@@ -280,7 +294,7 @@ def test_what_cannot_be_shown_is_said():
 @pytest.mark.parametrize("rows", [[row("A", definition="llm_int8")], []])
 def test_missing_definition_gives_a_figure_that_says_so(rows):
     summary = pd.DataFrame(rows, columns=list(row("A")))
-    figure = draw_experiment("moe_vs_dense", summary, NOTHING_PUBLISHED)
+    figure = of_experiment("moe_vs_dense", summary, NOTHING_PUBLISHED)
     present = ", ".join(summary["definition"]) or "no rows"
     assert f"No model was measured under arb8020; the summary has {present}." in words(figure)
     assert [[text.get_text() for text in names(axes)] for axes in figure.axes] == [["no model to show"]] * 4
@@ -316,7 +330,7 @@ def step_rows(series, step, features, twin_features=0, **columns):
 
 def training(*rows):
     summary = pd.DataFrame([each for group in rows for each in group], columns=list(step_rows("x", 0, 1)[0]))
-    return draw_experiment("training", summary.astype({"step": "Int64"}), NOTHING_PUBLISHED)
+    return of_experiment("training", summary.astype({"step": "Int64"}), NOTHING_PUBLISHED)
 
 
 @pytest.fixture(scope="module")
@@ -435,7 +449,7 @@ def test_a_panel_without_any_value_says_why():
 
 
 def test_an_experiment_without_series_gives_a_figure_that_says_so():
-    figure = draw_experiment("training", pd.DataFrame([row("A")]), NOTHING_PUBLISHED)
+    figure = of_experiment("training", pd.DataFrame([row("A")]), NOTHING_PUBLISHED)
     assert "No model of the experiment is a step of a training run." in words(figure)
     assert all("not measured" in text.get_text() for axes in figure.axes for text in axes.texts)
 
@@ -450,7 +464,7 @@ def test_only_the_last_step_of_a_series_stands_among_models_and_it_is_said():
     steps = [row(f"Run step {s}", series="run", step=s, layer=layer) for s, layer in ((10, 20), (900, 70), (30, 40))]
     single = row("Other step 5", series="other", step=5, layer=55)
     summary = pd.DataFrame([row("A", layer=30), *steps, single]).astype({"step": "Int64"})
-    figure = draw_experiment("moe_vs_dense", summary, NOTHING_PUBLISHED)
+    figure = of_experiment("moe_vs_dense", summary, NOTHING_PUBLISHED)
     assert sorted(text.get_text() for text in names(figure.axes[0])) == ["A", "Other step 5", "Run step 900"]
     assert sorted(y for _, y in marks(figure.axes[0], DENSE.marker, filled=True)) == [30, 55, 70]
     assert "Of the training run run only the last of 3 steps is shown (900)." in words(figure)
@@ -473,7 +487,7 @@ def hit(channel, block=0, site="attn_in", max_abs=10.0, is_outlier=False, defini
 def channel_map(hits, layers=(), hidden_size=64, blocks=4):
     channels = pd.DataFrame(hits, columns=list(hit(0)))
     table = pd.DataFrame(layers, columns=["block", "site", "token_class", "max_abs", "rms"])
-    return draw_model("channel_map", "Model", channels, table, hidden_size, blocks)
+    return of_model("channel_map", channels, table, hidden_size, blocks)
 
 
 def drawn(axes):
@@ -586,7 +600,7 @@ def test_same_tables_give_the_same_bytes(tmp_path, suffix):
 
 
 def test_names_are_placed_the_same_each_time(joined):
-    again = draw_experiment("moe_vs_dense", published_as_measured(is_same_hub=True), PUBLISHED)
+    again = of_experiment("moe_vs_dense", published_as_measured(is_same_hub=True), PUBLISHED)
     placed = [
         [(t.get_text(), t.get_position()) for axes in figure.axes for t in axes.texts] for figure in (joined, again)
     ]
@@ -634,9 +648,9 @@ def test_unknown_figure_names_the_known_ones_of_its_scope():
     with pytest.raises(
         ConfigError, match="unknown figure 'channel_map' for one experiment; known: moe_vs_dense, moe_v"
     ):
-        draw_experiment("channel_map", summary, PUBLISHED)
+        of_experiment("channel_map", summary, PUBLISHED)
     with pytest.raises(ConfigError, match="unknown figure 'moe_vs_dense' for one model; known: channel_map"):
-        draw_model("moe_vs_dense", "A", pd.DataFrame(), pd.DataFrame(), 8, 2)
+        of_model("moe_vs_dense", pd.DataFrame(), pd.DataFrame(), 8, 2)
 
 
 def test_drawing_changes_no_setting_of_matplotlib():

@@ -125,7 +125,7 @@ def test_sequence_count_says_in_how_many_sequences_a_channel_qualifies(manifests
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_estimates_agree_with_the_features(name: str, manifests: dict[str, Path]) -> None:
     for found in outliers.gather(Statistics([manifests["moe"]]), outliers.criteria({name: DEFINITIONS[name]})):
-        table, estimates = outliers.features(found), outliers.estimates(found)
+        table, estimates = outliers.features(found), outliers.estimates(found, outliers.draws(found))
         assert estimates["outlier_count"] == len(table)
         assert estimates["distinct_channels"] == table["channel"].nunique() <= HIDDEN
         stable = table[table["sequence_count"] >= WINDOWS / 2]["channel"].nunique()
@@ -144,8 +144,9 @@ def test_another_width_of_the_output_projection_has_no_answer_and_says_why(tmp_p
     criterion = outliers.Criterion("llm_int8_paper", DEFINITIONS["llm_int8_paper"], relative=False)
     (found,) = outliers.gather(Statistics([tmp_path / "wide.json"]), [criterion])
     assert outliers.features(found).empty
-    assert "48 channels" in outliers.estimates(found)["note"]
-    assert "outlier_count" not in outliers.estimates(found)
+    estimates = outliers.estimates(found, outliers.draws(found))
+    assert "48 channels" in estimates["note"]
+    assert "outlier_count" not in estimates
 
 
 def test_a_threshold_off_the_grid_names_the_grid(manifests: dict[str, Path]) -> None:

@@ -11,7 +11,7 @@ from outlier_features.capture import capture
 from outlier_features.config import Corpus, Definition, Model
 from outlier_features.corpora import read_windows, tokenize
 from outlier_features.perplexity import write_perplexity
-from outlier_features.reduction import reduce
+from outlier_features.reduction import TABLES, reduce
 from outlier_features.sources import fetch
 
 TEXT = "the outlier features of a language model live in a few channels and are large " * 20
@@ -24,26 +24,23 @@ def test_a_family_runs_from_its_files_to_its_tables(name: str, tmp_path: Path) -
     (tmp_path / "text.txt").write_text(TEXT)
     original = save_family(FAMILIES[name], tmp_path / "original")
     checkpoint, tokens = tmp_path / "checkpoint", tmp_path / "tokens.arrow"
-    manifest, tables = (
-        tmp_path / "statistics.json",
-        [tmp_path / f"{t}.parquet" for t in ("outliers", "channels", "layers")],
-    )
+    manifest, tables = tmp_path / "statistics.json", {name: tmp_path / f"{name}.parquet" for name in TABLES}
     corpus = Corpus(path=str(tmp_path / "text.txt"), sequences=3, length=32)
 
     fetch(Model(path=str(original)), checkpoint, {"checkpoint": "a"})
     tokenize(checkpoint, corpus, tokens, {"tokens": "a"})
     capture(checkpoint, tokens, manifest, capture_settings(), {"statistics": "a"})
     definitions = {"llm_int8": Definition(sites=("attn_in", "mlp_in"))}
-    reduce([manifest], *tables, definitions, {"reduction": "a"})
+    reduce([manifest], tables, definitions, {"reduction": "a"})
     write_perplexity([manifest], tokens, tmp_path / "perplexity.json", {"perplexity": "a"})
 
-    layers = pd.read_parquet(tables[2])
+    layers = pd.read_parquet(tables["layers"])
     facts = json.loads(manifest.read_text())["facts"]
     assert facts["kind"] == ("moe" if name in MOE else "dense")
     assert set(layers["site"]) == (SITES | {"router"} if name in MOE else SITES)
     assert set(layers["block"]) == set(range(facts["blocks"]))
     assert (layers[layers["site"] != "router"]["max_abs"] > 0).all()
-    assert pd.read_parquet(tables[0])["channel"].isin(range(facts["channels"])).all()
+    assert pd.read_parquet(tables["outliers"])["channel"].isin(range(facts["channels"])).all()
     quality = json.loads((tmp_path / "perplexity.json").read_text())
     assert quality["tokens"] == 3 * 31
     assert 1 < quality["perplexity"] < 1e9

@@ -1,7 +1,6 @@
 """The rules of the workflow and the edges of the library: who may import what, and which paths they agree on."""
 
 import ast
-import json
 import os
 import re
 import subprocess
@@ -30,13 +29,18 @@ LAYOUT = {
     "results/{corpus}/tokens/{model}.arrow": layout.tokens("{corpus}", "{model}"),
     "results/{corpus}/statistics/{model}.json": layout.manifest("{corpus}", "{model}"),
     "results/{corpus}/statistics/{model}.{scatteritem}.json": layout.manifest("{corpus}", "{model}", "{scatteritem}"),
-    "results/{corpus}/outliers/{model}.parquet": layout.outliers("{corpus}", "{model}"),
-    "results/{corpus}/channels/{model}.parquet": layout.channels("{corpus}", "{model}"),
-    "results/{corpus}/layers/{model}.parquet": layout.layers("{corpus}", "{model}"),
+    "results/{corpus}/outliers/{model}.parquet": layout.table("outliers", "{corpus}", "{model}"),
+    "results/{corpus}/channels/{model}.parquet": layout.table("channels", "{corpus}", "{model}"),
+    "results/{corpus}/layers/{model}.parquet": layout.table("layers", "{corpus}", "{model}"),
+    "results/{corpus}/draws/{model}.parquet": layout.table("draws", "{corpus}", "{model}"),
+    "results/{corpus}/convergence/{model}.parquet": layout.table("convergence", "{corpus}", "{model}"),
+    "results/{corpus}/positions/{model}.parquet": layout.table("positions", "{corpus}", "{model}"),
     "results/{corpus}/perplexity/{model}.json": layout.perplexity("{corpus}", "{model}"),
     "results/{corpus}/summary.parquet": layout.summary("{corpus}", "parquet"),
     "results/{corpus}/summary.csv": layout.summary("{corpus}", "csv"),
     "results/{corpus}/summary.json": layout.summary("{corpus}", "json"),
+    "results/{corpus}/inference.parquet": layout.inference("{corpus}", "parquet"),
+    "results/{corpus}/inference.json": layout.inference("{corpus}", "json"),
     "results/{corpus}/reproduction.csv": layout.reproduction("{corpus}", "csv"),
     "results/{corpus}/reproduction.md": layout.reproduction("{corpus}", "md"),
     "results/{corpus}/timings/{model}.svg": layout.timings("{corpus}", "{model}"),
@@ -157,23 +161,23 @@ def test_a_machine_without_snakemake_and_datasets_can_capture() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_has_its_rule() -> None:
+def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_is_drawn_by_a_function() -> None:
     ended = run(
-        "import json, sys\n"
-        "import outlier_features.figures, outlier_features.reproduction, outlier_features.summary\n"
-        "loaded = [name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules]\n"
-        "figures = {name: figure.scope for name, figure in outlier_features.figures.FIGURES.items()}\n"
-        "print(json.dumps([loaded, figures]))"
+        "import sys\n"
+        "import outlier_features.figures as figures, outlier_features.reproduction, outlier_features.summary\n"
+        "import outlier_features.inference\n"
+        "print([name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules])\n"
+        "for figure in figures.FIGURES.values():\n"
+        "    module, function = figure.drawn_by.split('.')\n"
+        "    assert callable(getattr(figures.MODULES[module], function)), figure.name\n"
     )
     assert ended.returncode == 0, ended.stderr
-    loaded, figures = json.loads(ended.stdout)
-    assert loaded == []
-    rules = (WORKFLOW / "rules/figures.smk").read_text(encoding="utf-8")
-    constants = {"experiment": "EXPERIMENT_FIGURES", "series": "SERIES_FIGURES", "model": "MODEL_FIGURES"}
-    assert set(figures.values()) <= set(constants)
-    for scope, constant in constants.items():
-        (listed,) = re.findall(rf"^{constant} = (\[.*?\])$", rules, re.MULTILINE | re.DOTALL)
-        assert sorted(ast.literal_eval(listed)) == sorted(name for name, found in figures.items() if found == scope)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_the_catalogue_of_figures_is_read_without_what_draws_them() -> None:
+    ended = run("import sys, outlier_features.catalogue; print({'matplotlib', 'pandas'} & set(sys.modules))")
+    assert ended.stdout.strip() == "set()", ended.stderr
 
 
 def test_the_library_is_that_of_this_checkout_and_installed_nowhere() -> None:

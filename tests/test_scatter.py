@@ -12,11 +12,10 @@ from outlier_features.capture import capture
 from outlier_features.config import Definition
 from outlier_features.errors import ConfigError
 from outlier_features.perplexity import write_perplexity
-from outlier_features.reduction import reduce
+from outlier_features.reduction import TABLES, reduce
 from outlier_features.scatter import parts, windows
 
 DEFINITIONS = {"llm_int8": Definition(sites=("attn_in", "mlp_in"))}
-TABLES = ("outliers", "channels", "layers")
 
 
 @pytest.mark.parametrize("total", [1, 2, 5, 16])
@@ -42,10 +41,10 @@ def test_parts_are_named_as_snakemake_names_scatter_items_and_the_whole_has_no_n
 
 
 def results(manifests: list[Path], tokens: Path, folder: Path) -> tuple[list[pd.DataFrame], dict]:
-    paths = [folder / f"{name}.parquet" for name in TABLES]
-    reduce(manifests, *paths, DEFINITIONS, {"reduction": "test"})
+    paths = {name: folder / f"{name}.parquet" for name in TABLES}
+    reduce(manifests, paths, DEFINITIONS, {"reduction": "test"})
     write_perplexity(manifests, tokens, folder / "perplexity.json", {"perplexity": "test"})
-    return [pd.read_parquet(path) for path in paths], json.loads((folder / "perplexity.json").read_text())
+    return [pd.read_parquet(path) for path in paths.values()], json.loads((folder / "perplexity.json").read_text())
 
 
 @pytest.mark.parametrize("kind", ["dense", "moe"])

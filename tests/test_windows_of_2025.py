@@ -245,7 +245,7 @@ def test_a_draw_weighs_each_sequence_with_its_length(relative: bool, ragged, act
         table = naive_features(hit, np.repeat(np.arange(len(LENGTHS)), counts).tolist(), definition)
         draws["outlier_count"].append(len(table))
         draws["mean_position_pct"].append(100 * table["position_share"].mean())
-    estimates = outliers.estimates(found)
+    estimates = outliers.estimates(found, outliers.draws(found))
     for name, values in draws.items():
         interval = [estimates[f"{name}_low"], estimates[f"{name}_high"]]
         assert interval == pytest.approx(np.nanpercentile(values, [2.5, 97.5]).tolist(), rel=1e-12)

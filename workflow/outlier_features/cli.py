@@ -3,9 +3,10 @@
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from outlier_features import layout, leases, planning, provenance, scatter
 from outlier_features.config import Config, Model
@@ -13,8 +14,10 @@ from outlier_features.errors import ConfigError
 from outlier_features.inventory import is_fresh
 from outlier_features.lineage import Lineage, Lineages
 
-PUBLISHED = Path("resources/published/arb8020_2025.csv")
-PUBLISHED_SIZES = Path("resources/published/model_sizes.csv")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PUBLISHED = Path("resources/published")
 
 
 class Stages:
@@ -76,13 +79,12 @@ class Stages:
     def reduce(self, name: str, model: Model) -> None:
         """Evaluate definitions and metrics, and the perplexity."""
         from outlier_features.perplexity import write_perplexity
-        from outlier_features.reduction import reduce
+        from outlier_features.reduction import TABLES, reduce
 
         corpus, manifests = self._corpus, self._manifests(name)
-        lineage = self._lineages.reduction(corpus, name)
-        outliers, channels, layers = (t(corpus, name) for t in (layout.outliers, layout.channels, layout.layers))
-        if self._is_due("reduction", lineage, outliers, channels, layers):
-            reduce(manifests, outliers, channels, layers, self._config.definitions, lineage)
+        lineage, outputs = self._lineages.reduction(corpus, name), self._tables(name, TABLES)
+        if self._is_due("reduction", lineage, *outputs.values()):
+            reduce(manifests, outputs, self._config.definitions, lineage)
         lineage, output = self._lineages.perplexity(corpus, name), layout.perplexity(corpus, name)
         if self._is_due("perplexity", lineage, output):
             write_perplexity(manifests, layout.tokens(corpus, name), output, lineage)
@@ -94,9 +96,14 @@ class Stages:
         lineage = self._lineages.summary(self._corpus)
         outputs = [layout.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
         if self._is_due("summary", lineage, outputs[0], outputs[2]):
-            files = (layout.outliers, layout.layers, layout.perplexity)
             entries = [
-                entry(self._config.models, name, *(path(self._corpus, name) for path in files))
+                entry(
+                    self._config.models,
+                    name,
+                    outliers=layout.table("outliers", self._corpus, name),
+                    layers=layout.table("layers", self._corpus, name),
+                    perplexity=layout.perplexity(self._corpus, name),
+                )
                 for name in self._config.chosen.models
             ]
             write_summary(*summarize(entries, lineage), *outputs)
@@ -109,39 +116,68 @@ class Stages:
         lineage, corpus = self._lineages.reproduction(self._corpus), self._corpus
         summary, _ = read_table(layout.summary(corpus, "parquet"), "summary", lineage["summary"])
         outputs = layout.reproduction(corpus, "csv"), layout.reproduction(corpus, "md")
-        reproduce(summary, PUBLISHED, *outputs, corpus, lineage)
+        reproduce(summary, PUBLISHED / "arb8020_2025.csv", *outputs, corpus, lineage)
         print(f"made: {outputs[1]}")
+
+    def infer(self) -> None:
+        """Say what follows: correlations, phase shifts, differences, and the answer in words."""
+        from outlier_features.inference import infer
+
+        lineage, corpus = self._lineages.inference(self._corpus), self._corpus
+        outputs = layout.inference(corpus, "parquet"), layout.inference(corpus, "json")
+        if self._is_due("inference", lineage, *outputs):
+            models = self._config.chosen.models
+            draws = {name: layout.table("draws", corpus, name) for name in models}
+            perplexity = {name: layout.perplexity(corpus, name) for name in models}
+            infer(layout.summary(corpus, "parquet"), draws, perplexity, *outputs, lineage)
 
     def plot(self) -> None:
         """Draw every figure."""
-        import pandas as pd
+        self._plot_experiment()
+        for model in self._config.chosen.models:
+            self._plot_model(model)
+            self._plot_timings(model)
 
-        from outlier_features import figures_timings, timings
-        from outlier_features.figures import FIGURES, draw_experiment, draw_model, save
+    def _plot_experiment(self) -> None:
+        from outlier_features import catalogue
+        from outlier_features.figure_tables import Sweep, read_published
+        from outlier_features.figures import draw_experiment
         from outlier_features.tables import read_table
 
         lineage = self._lineages.figure(self._corpus)
         summary, _ = read_table(layout.summary(self._corpus, "parquet"), "summary", lineage["summary"])
-        published = pd.read_csv(PUBLISHED)
-        scopes = {"experiment", "series"} if summary["series"].notna().any() else {"experiment"}
-        for figure in (name for name, found in FIGURES.items() if found.scope in scopes):
-            drawn = draw_experiment(figure, summary, published)
-            for suffix in ("png", "svg"):
-                save(drawn, layout.figure(figure, suffix), provenance.record(lineage))
-        for model in self._config.chosen.models:
-            lineage = self._lineages.model_figure(self._corpus, model)
-            channels, origin = read_table(layout.channels(self._corpus, model), "reduction", lineage["reduction"])
-            layers, _ = read_table(layout.layers(self._corpus, model), "reduction", lineage["reduction"])
-            size = origin["facts"]["channels"], origin["facts"]["blocks"]
-            for figure in (name for name, found in FIGURES.items() if found.scope == "model"):
-                drawn = draw_model(figure, self._config.label(model), channels, layers, *size)
-                for suffix in ("png", "svg"):
-                    save(drawn, layout.figure(figure, suffix, model), provenance.record(lineage))
-        for model in self._config.chosen.models:
-            lineage = self._lineages.timings(self._corpus, model)
-            parts = [timings.read(timings.beside(m), lineage["statistics"]) for m in self._manifests(model)]
-            drawn = figures_timings.draw(self._config.label(model), parts)
-            save(drawn, layout.timings(self._corpus, model), provenance.record(lineage))
+        trends, _ = read_table(layout.inference(self._corpus, "parquet"), "inference", lineage["inference"])
+        sweep = Sweep(summary, trends, read_published(PUBLISHED / f"{name}.csv" for name in catalogue.PUBLISHED))
+        for figure in catalogue.names("experiment") + catalogue.names("series") * bool(summary["series"].notna().any()):
+            self._save(draw_experiment(figure, sweep), lineage, *(layout.figure(figure, end) for end in ("png", "svg")))
+
+    def _plot_model(self, model: str) -> None:
+        from outlier_features import catalogue
+        from outlier_features.figures import draw_model
+        from outlier_features.portraits import read_portrait
+
+        lineage = self._lineages.model_figure(self._corpus, model)
+        portrait = read_portrait(self._config.label(model), self._tables(model, catalogue.MODEL_TABLES), lineage)
+        for figure in catalogue.names("model"):
+            paths = [layout.figure(figure, suffix, model) for suffix in ("png", "svg")]
+            self._save(draw_model(figure, portrait), lineage, *paths)
+
+    def _plot_timings(self, model: str) -> None:
+        from outlier_features import figures_timings, timings
+
+        lineage = self._lineages.timings(self._corpus, model)
+        parts = [timings.read(timings.beside(m), lineage["statistics"]) for m in self._manifests(model)]
+        drawn = figures_timings.draw(self._config.label(model), parts)
+        self._save(drawn, lineage, layout.timings(self._corpus, model))
+
+    def _save(self, drawn: "Figure", lineage: Lineage, *paths: Path) -> None:
+        from outlier_features.figures import save
+
+        for path in paths:
+            save(drawn, path, provenance.record(lineage))
+
+    def _tables(self, model: str, names: Iterable[str]) -> dict[str, Path]:
+        return {name: layout.table(name, self._corpus, model) for name in names}
 
     def _take_device(self) -> None:
         if not self._has_device:
@@ -178,6 +214,7 @@ EACH_MODEL: dict[str, Callable[[Stages, str, Model], None]] = {
 }
 WHOLE_EXPERIMENT: dict[str, Callable[[Stages], None]] = {
     "summarize": Stages.summarize,
+    "infer": Stages.infer,
     "reproduce": Stages.reproduce,
     "plot": Stages.plot,
 }
@@ -220,7 +257,7 @@ def _plan(config: Config, options: argparse.Namespace) -> None:
     from outlier_features.terminal_plan import show_plans
 
     found, chosen = plans(config, options.configurations), {n: getattr(options, n) for n in ("flops", "bandwidth")}
-    show_plans(found, pd.read_csv(PUBLISHED_SIZES), **chosen, format=options.format, stream=sys.stdout)
+    show_plans(found, pd.read_csv(PUBLISHED / "model_sizes.csv"), **chosen, format=options.format, stream=sys.stdout)
 
 
 READ_ONLY: dict[str, Callable[[Config, argparse.Namespace], None]] = {"show": _show, "plan": _plan}

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from outlier_features.catalogue import Figure
 from outlier_features.figure_style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
+from outlier_features.figure_tables import Sweep
 
 PLAIN, TWIN = "llm_int8", "llm_int8_rms"
 DEFINITIONS = {PLAIN: "filled, solid line", TWIN: "hollow, dashed line"}
@@ -89,16 +91,16 @@ class Line:
         return self.values["value"].notna() | self.values["is_empty"]
 
 
-def draw(title: str, caption: str, summary: pd.DataFrame) -> Figure:
-    """Draw every metric over the training steps of all series of a summary."""
-    rows = summary.dropna(subset=["series", "step"])
+def training(entry: Figure, sweep: Sweep) -> Drawing:
+    """Draw every metric over the training steps of all series; nothing of the kind is published."""
+    rows = sweep.summary.dropna(subset=["series", "step"])
     looks = series_looks(list(rows["series"].unique()))
     lines = {panel: _lines(rows, panel) for panel in PANELS}
     handles = _legend(looks, lines)
     width, height, stride = 4.75, 3.1, 4.2
     sheet = page(
-        title,
-        [caption, _criteria(rows)],
+        entry.title,
+        [entry.caption, _criteria(rows)],
         [READING, *_gaps(lines)] if looks else ["No model of the experiment is a step of a training run."],
         width=13,
         body=3 * stride,

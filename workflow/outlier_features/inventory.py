@@ -68,7 +68,7 @@ def _cached(lineages: Lineages, corpus: str, name: str, parts: int) -> tuple[str
         "checkpoint": ("checkpoint", lineages.checkpoint(name), [layout.source(name)]),
         "tokens": ("tokens", lineages.tokens(corpus, name), [layout.tokens(corpus, name)]),
         "statistics": ("statistics", lineages.statistics(corpus, name), layout.manifests(corpus, name, parts)),
-        "tables": ("reduction", lineages.reduction(corpus, name), [layout.layers(corpus, name)]),
+        "tables": ("reduction", lineages.reduction(corpus, name), [layout.table("layers", corpus, name)]),
     }
     return tuple(stage for stage, (kind, lineage, paths) in results.items() if is_fresh(kind, lineage, *paths))
 

@@ -42,19 +42,9 @@ def manifests(corpus: str, model: str, parts: int) -> list[Path]:
     return [manifest(corpus, model, part) for part in scatter.parts(parts)]
 
 
-def outliers(corpus: str, model: str) -> Path:
-    """Return the table of outlier features."""
-    return RESULTS / corpus / "outliers" / f"{model}.parquet"
-
-
-def channels(corpus: str, model: str) -> Path:
-    """Return the table of every tensor and channel with a hit."""
-    return RESULTS / corpus / "channels" / f"{model}.parquet"
-
-
-def layers(corpus: str, model: str) -> Path:
-    """Return the table of metrics per block and site."""
-    return RESULTS / corpus / "layers" / f"{model}.parquet"
+def table(name: str, corpus: str, model: str) -> Path:
+    """Return a table of a model: `name` is one of `reduction.TABLES`."""
+    return RESULTS / corpus / name / f"{model}.parquet"
 
 
 def perplexity(corpus: str, model: str) -> Path:
@@ -65,6 +55,11 @@ def perplexity(corpus: str, model: str) -> Path:
 def summary(corpus: str, suffix: str) -> Path:
     """Return the summary of an experiment as `suffix`: parquet, csv or json."""
     return RESULTS / corpus / f"summary.{suffix}"
+
+
+def inference(corpus: str, suffix: str) -> Path:
+    """Return what follows from the summary as `suffix`: parquet, or json with the answer in words."""
+    return RESULTS / corpus / f"inference.{suffix}"
 
 
 def reproduction(corpus: str, suffix: str) -> Path:

@@ -112,13 +112,19 @@ class Lineages:
         upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in models}
         return _lineage("summary", "summarize", {"models": list(models), "names": names}, **upstream)
 
+    @_once
+    def inference(self, corpus: str) -> Lineage:
+        """Return the lineage of what follows from the summary, and from the draws of its models."""
+        return _lineage("inference", "infer", {}, summary=self.summary(corpus))
+
     def reproduction(self, corpus: str) -> Lineage:
         """Return the lineage of the comparison with the published table, which itself is no part of it."""
         return _lineage("reproduction", "reproduce", {}, summary=self.summary(corpus))
 
     def figure(self, corpus: str) -> Lineage:
         """Return the lineage of the figures drawn from the summary."""
-        return _lineage("figure", "plot", {}, summary=self.summary(corpus))
+        upstream = {"summary": self.summary(corpus), "inference": self.inference(corpus)}
+        return _lineage("figure", "plot", {}, **upstream)
 
     def model_figure(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the figures of one model."""

@@ -2,7 +2,7 @@
 
 # Shapes: N tensor (one block and site), S sequence, C channel, G grid value, B draw, K candidate.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,10 @@ ESTIMATES = (
     "median_position_pct",
 )
 """What is estimated of a model by each definition, each with an interval over sequences."""
+
+DRAW_COLUMNS = {"definition": "string", "draw": "int32"} | dict.fromkeys(ESTIMATES, "float64")
+"""Columns of the table of draws, one row per definition and bootstrap draw of the sequences: the same sequences are in
+draw b of every definition, and of every model with as many sequences."""
 
 FEATURE_COLUMNS = {
     "definition": "string",
@@ -197,22 +201,50 @@ def channels(found: Evidence | Gap) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def estimates(found: Evidence | Gap) -> dict[str, Any]:
+def draws(found: Evidence | Gap) -> pd.DataFrame:
+    """Return ESTIMATES in each bootstrap draw of the sequences under one criterion, with DRAW_COLUMNS."""
+    if isinstance(found, Gap):
+        return pd.DataFrame(columns=list(DRAW_COLUMNS)).astype(DRAW_COLUMNS)
+    drawn = _drawn(found, resampling_counts(len(found.everything)))
+    names = {"definition": found.criterion.name, "draw": np.arange(len(drawn[ESTIMATES[0]]))}
+    return pd.DataFrame(names | drawn).astype(DRAW_COLUMNS)
+
+
+def estimates(found: Evidence | Gap, drawn: pd.DataFrame) -> dict[str, Any]:
     """Return what one criterion says of the model: ESTIMATES with intervals, or why there is no answer.
 
-    `outlier_count_by_mean_positions` counts the features that also reach the share of positions when hits are averaged
-    over tensors, the other reading of LLM.int8().
+    `drawn` is what `draws` returns. `outlier_count_by_mean_positions` counts the features that also reach the share of
+    positions when hits are averaged over tensors, the other reading of LLM.int8(). `largest_quartile_1..3` are those of
+    the magnitudes of the outlier feature with the largest activation, the mean over sequences where they are apart.
     """
     result: dict[str, Any] = {"threshold": found.criterion.definition.threshold}
     if isinstance(found, Gap):
         return result | {"note": found.reason}
-    counts_BS = resampling_counts(len(found.everything))
-    draw = _pooled_draws if found.criterion.pooled else _summed_draws
-    values, draws = draw(found, np.ones_like(counts_BS[:1])), draw(found, counts_BS)
+    values = _drawn(found, np.ones((1, len(found.everything)), np.int64))
     for name in ESTIMATES:
-        result |= estimate(values[name][0], draws[name]).columns(name)
-    by_mean = features(found)["position_share_mean"] >= found.criterion.definition.min_positions
-    return result | {"outlier_count_by_mean_positions": int(by_mean.sum()), "note": None}
+        result |= estimate(values[name][0], drawn[name].to_numpy()).columns(name)
+    table = features(found)
+    by_mean = table["position_share_mean"] >= found.criterion.definition.min_positions
+    return result | {
+        "outlier_count_by_mean_positions": int(by_mean.sum()),
+        "one_sided_count": int(table["one_sided"].sum()),
+        **_largest_feature(table),
+        "note": None,
+    }
+
+
+def outlier_sets(found: Evidence, counts_BS: np.ndarray) -> np.ndarray:
+    """Return which channels are outlier features of each selection of the sequences: (B, C).
+
+    `counts_BS` says how often each sequence is in each selection. A criterion that is applied per sequence gives the
+    channels that qualify in any of them.
+    """
+    if not found.criterion.pooled:
+        return (counts_BS @ _qualifies_in_each(found)) > 0
+    chosen_BC = np.zeros((len(counts_BS), found.covered_SC.shape[1]), bool)
+    for chosen_C, (candidates, shares) in zip(chosen_BC, _pooled_shares(found, counts_BS), strict=True):
+        chosen_C[candidates] = shares.qualifies
+    return chosen_BC
 
 
 class _Gathering:
@@ -330,6 +362,11 @@ def _quartiles(levels_G: np.ndarray, found: Evidence, peak: float) -> np.ndarray
     return np.interp(np.array([0.25, 0.5, 0.75]) * reached[-1], reached, edges)
 
 
+def _drawn(found: Evidence, counts_BS: np.ndarray) -> dict[str, np.ndarray]:
+    """Return ESTIMATES for each selection of the sequences."""
+    return (_pooled_draws if found.criterion.pooled else _summed_draws)(found, counts_BS)
+
+
 def _summed_draws(found: Evidence, counts_BS: np.ndarray) -> dict[str, np.ndarray]:
     """Return ESTIMATES for each draw of a criterion that is applied per sequence and concatenated."""
     each = [_shares(found, [sequence]) for sequence in found.everything]
@@ -354,24 +391,46 @@ def _summed_draws(found: Evidence, counts_BS: np.ndarray) -> dict[str, np.ndarra
 
 def _pooled_draws(found: Evidence, counts_BS: np.ndarray) -> dict[str, np.ndarray]:
     """Return ESTIMATES for each draw of a criterion that is applied to all sequences together."""
+    each_SC = _qualifies_in_each(found)
+    result: dict[str, list[float]] = {name: [] for name in ESTIMATES}
+    for counts_S, (candidates, shares) in zip(counts_BS, _pooled_shares(found, counts_BS), strict=True):
+        qualifies_K = shares.qualifies
+        result["outlier_count"].append(qualifies_K.sum())
+        result["distinct_channels"].append(qualifies_K.sum())
+        result["stable_channels"].append(_stable(counts_S[None] @ each_SC[:, candidates], counts_S[None])[0])
+        for name, values in (("layer", shares.layer[qualifies_K]), ("position", shares.position[qualifies_K])):
+            result[f"mean_{name}_pct"].append(100 * _mean(values))
+            result[f"median_{name}_pct"].append(100 * _median(values))
+    return {name: np.array(values, dtype=float) for name, values in result.items()}
+
+
+def _pooled_shares(found: Evidence, counts_BS: np.ndarray) -> Iterator[tuple[np.ndarray, Shares]]:
+    """Yield, for each selection of sequences taken together, the channels that can qualify and by how much they do."""
     definition = found.criterion.definition
     ever_NC = (found.hits_NSC > 0).any(1)
     candidates = np.flatnonzero(ever_NC.any(0) & (ever_NC.mean(0) >= definition.min_layers))  # no draw can have others
     hit_SNK = (found.hits_NSC[:, :, candidates] > 0).transpose(1, 0, 2).astype(np.float32)
-    single_SK = np.stack([_shares(found, [s]).qualifies[candidates] for s in found.everything])
-    result: dict[str, list[float]] = {name: [] for name in ESTIMATES}
+    covered_SK = found.covered_SC[:, candidates]
     for counts_S in counts_BS:
-        drawn = counts_S > 0
-        layer_K = hit_SNK[drawn].any(0).mean(0)
-        position_K = counts_S @ found.covered_SC[:, candidates] / (counts_S @ found.length_S)
+        layer_K = hit_SNK[counts_S > 0].any(0).mean(0)
+        position_K = counts_S @ covered_SK / (counts_S @ found.length_S)
         qualifies_K = (layer_K >= definition.min_layers) & (layer_K > 0) & (position_K >= definition.min_positions)
-        result["outlier_count"].append(qualifies_K.sum())
-        result["distinct_channels"].append(qualifies_K.sum())
-        result["stable_channels"].append(_stable(counts_S[None] @ single_SK, counts_S[None])[0])
-        for name, values in (("layer", layer_K[qualifies_K]), ("position", position_K[qualifies_K])):
-            result[f"mean_{name}_pct"].append(100 * _mean(values))
-            result[f"median_{name}_pct"].append(100 * _median(values))
-    return {name: np.array(values, dtype=float) for name, values in result.items()}
+        yield candidates, Shares(layer_K, position_K, np.full_like(position_K, np.nan), qualifies_K)
+
+
+def _qualifies_in_each(found: Evidence) -> np.ndarray:
+    """Return in which sequences each channel meets the criterion (S, C)."""
+    return np.stack([_shares(found, [sequence]).qualifies for sequence in found.everything])
+
+
+def _largest_feature(table: pd.DataFrame) -> dict[str, float | None]:
+    """Return the quartiles of the outlier feature with the largest activation; None where there is no feature."""
+    names = [f"quartile_{k}" for k in (1, 2, 3)]
+    if table.empty:
+        return {f"largest_{name}": None for name in names}
+    largest = table["channel"].to_numpy()[table["max_abs"].to_numpy().argmax()]
+    own = table[table["channel"] == largest]
+    return {f"largest_{name}": float(own[name].mean()) for name in names}
 
 
 def _stable(often_BC: np.ndarray, counts_BS: np.ndarray) -> np.ndarray:

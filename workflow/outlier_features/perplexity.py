@@ -2,7 +2,7 @@
 
 # Shapes: S sequence, T position, B bootstrap draw.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +47,11 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
     bytes_ST = windows.bytes_ST[chosen, 1 : loss_ST.shape[1] + 1]
     tokens_S, bytes_S = scored_ST.sum(1), np.where(scored_ST, bytes_ST, 0).sum(1)
     loss_S, weight_S = (nats_S / tokens_S * length_S, length_S) if as_in_2025 else (nats_S, tokens_S)
-    counts_BS = resampling_counts(len(nats_S))
-
-    def mean_loss(weights: np.ndarray) -> np.ndarray:
-        return weights @ loss_S / (weights @ weight_S)
-
-    def bits_per_byte(weights: np.ndarray) -> np.ndarray:
-        return weights @ nats_S / np.log(2) / (weights @ bytes_S)
-
-    once_1S = np.ones((1, len(nats_S)))
-    interval = {
-        "perplexity": estimate(np.exp(mean_loss(once_1S))[0], np.exp(mean_loss(counts_BS))),
-        "bits_per_byte": estimate(bits_per_byte(once_1S)[0], bits_per_byte(counts_BS)),
-        "loss": estimate(mean_loss(once_1S)[0], mean_loss(counts_BS)),
-    }
+    columns = {"loss": loss_S, "weight": weight_S, "nats": nats_S, "bytes": bytes_S}
+    per_sequence = {name: values.tolist() for name, values in columns.items()}
+    values = resampled(per_sequence, np.ones((1, len(nats_S)), np.int64))
+    drawn = resampled(per_sequence, resampling_counts(len(nats_S)))
+    interval = {name: estimate(values[name][0], drawn[name]) for name in values}
     return {
         **{name: found.value for name, found in interval.items()},
         "tokens": int(tokens_S.sum()),
@@ -69,4 +60,19 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
         **windows.cut,
         **({"note": NOTE_ON_OVERLAP} if as_in_2025 else {}),
         "interval": {name: [found.low, found.high] for name, found in interval.items()},
+        "per_sequence": per_sequence,
     }
+
+
+def resampled(per_sequence: Mapping[str, Sequence[float]], counts_BS: np.ndarray) -> dict[str, np.ndarray]:
+    """Return perplexity, bits per byte and loss of each selection of sequences, from what is kept of each sequence.
+
+    `counts_BS` says how often each sequence is in each selection; `loss` and `nats` are sums in nats, `loss` over
+    `weight` is the mean loss, `bytes` the bytes of the predicted tokens.
+    """
+    loss_S, weight_S, nats_S, bytes_S = (
+        np.asarray(per_sequence[name], float) for name in ("loss", "weight", "nats", "bytes")
+    )
+    mean_B = counts_BS @ loss_S / (counts_BS @ weight_S)
+    bits_B = counts_BS @ nats_S / np.log(2) / (counts_BS @ bytes_S)
+    return {"perplexity": np.exp(mean_B), "bits_per_byte": bits_B, "loss": mean_B}

@@ -7,32 +7,51 @@ import pandas as pd
 
 from outlier_features import metrics, outliers, provenance
 from outlier_features.config import Definition
+from outlier_features.convergence import convergence
 from outlier_features.lineage import Lineage
+from outlier_features.positions import positions
 from outlier_features.shards import Statistics
 from outlier_features.tables import write_table
 
+TABLES = ("outliers", "channels", "layers", "draws", "convergence", "positions")
+"""What is made of each model."""
+
 
 def reduce(
-    manifests: Sequence[Path],
-    outliers_output: Path,
-    channels_output: Path,
-    layers_output: Path,
-    definitions: Mapping[str, Definition],
-    lineage: Lineage,
+    manifests: Sequence[Path], outputs: Mapping[str, Path], definitions: Mapping[str, Definition], lineage: Lineage
 ) -> None:
     """Evaluate every definition, its scale-free twin and every metric; no model and no GPU is needed.
 
-    `manifests` are those of all captures that shared the windows out; how many they were moves no number.
+    `manifests` are those of all captures that shared the windows out; how many they were moves no number. `outputs`
+    says where each of TABLES goes.
     """
     statistics = Statistics(manifests, lineage.get("statistics"))
     found = outliers.gather(statistics, outliers.criteria(definitions))
+    drawn = [outliers.draws(each) for each in found]
+    hit_threshold = min(definition.threshold for definition in definitions.values())
+    tables = {
+        "outliers": pd.concat([outliers.features(each) for each in found], ignore_index=True),
+        "channels": pd.concat([outliers.channels(each) for each in found], ignore_index=True),
+        "layers": metrics.layers(statistics, hit_threshold),
+        "draws": pd.concat(drawn, ignore_index=True),
+        "convergence": convergence(found),
+    }
+    marked = _marked_channels(tables["outliers"], definitions)
+    tables["positions"] = positions(statistics, hit_threshold, marked)
     origin = provenance.record(
         lineage,
         facts=statistics.facts,
         statistics=statistics.provenance,
-        estimates={each.criterion.name: outliers.estimates(each) for each in found},
+        hit_threshold=hit_threshold,
+        estimates={
+            each.criterion.name: outliers.estimates(each, draws) for each, draws in zip(found, drawn, strict=True)
+        },
     )
-    hit_threshold = min(definition.threshold for definition in definitions.values())
-    write_table(outliers_output, pd.concat([outliers.features(each) for each in found], ignore_index=True), origin)
-    write_table(channels_output, pd.concat([outliers.channels(each) for each in found], ignore_index=True), origin)
-    write_table(layers_output, metrics.layers(statistics, hit_threshold), origin)
+    for name in TABLES:
+        write_table(outputs[name], tables[name], origin)
+
+
+def _marked_channels(features: pd.DataFrame, definitions: Mapping[str, Definition]) -> set[int]:
+    """Return the outlier features that the table of positions tells apart: those of the first pooled definition."""
+    pooled = [name for name, definition in definitions.items() if definition.scope == "pooled"]
+    return set(features.loc[features["definition"].isin(pooled[:1]), "channel"])

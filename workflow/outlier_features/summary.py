@@ -31,6 +31,7 @@ FACTS = (
     "sparsity",
     "blocks",
     "dtype",
+    "architecture",
 )
 """What the summary takes from the capture's facts as it is."""
 LAYER_COLUMNS = ("kurtosis_neuron_rms", "massive_count", "max_abs")
@@ -65,8 +66,9 @@ def summarize(entries: Sequence[Entry], lineage: Lineage) -> tuple[pd.DataFrame,
     for entry in entries:
         rows += _rows(entry, lineage)
     summary = pd.DataFrame(rows)
-    integers = ["step", "total_params", "active_params", "experts", "top_k", "blocks", "hidden_size", "sequences"]
-    for name in [*integers, "outlier_count", "distinct_channels", "stable_channels", "massive_count"]:
+    sizes = ["step", "total_params", "active_params", "experts", "top_k", "blocks", "hidden_size", "sequences"]
+    counts = ["outlier_count", "distinct_channels", "stable_channels", "one_sided_count", "massive_count"]
+    for name in sizes + counts:
         summary[name] = summary[name].astype("Int64")
     return summary, provenance.record(lineage)
 

@@ -1,14 +1,17 @@
-"""Evaluate: perplexity of each model, the summary of the experiment, and what it says beside the published table.
+"""Evaluate: perplexity of each model, the summary of the experiment, what follows from it, and what it says beside the
+published table.
 
 In: the statistics and windows of a model; then the tables of every model of the experiment; then their summary.
 Out: results/{corpus}/perplexity/{model}.json; results/{corpus}/summary.{parquet,csv,json}, one row per model and
-definition; results/{corpus}/reproduction.{csv,md}, the same quantities measured and published.
+definition; results/{corpus}/inference.{parquet,json}, correlations, phase shifts and the answer in words;
+results/{corpus}/reproduction.{csv,md}, the same quantities measured and published.
 """
 
 
 localrules:
     perplexity,
     summarize,
+    infer,
     reproduce,
 
 
@@ -53,6 +56,24 @@ rule summarize:
         lineage=lambda wildcards: lineages.summary(wildcards.corpus),
     script:
         "../scripts/summarize.py"
+
+
+rule infer:
+    input:
+        summary="results/{corpus}/summary.parquet",
+        draws=collect("results/{{corpus}}/draws/{model}.parquet", model=MODELS),
+        perplexity=collect("results/{{corpus}}/perplexity/{model}.json", model=MODELS),
+    output:
+        parquet="results/{corpus}/inference.parquet",
+        json="results/{corpus}/inference.json",
+    log:
+        "results/logs/infer/{corpus}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=lambda wildcards: lineages.inference(wildcards.corpus),
+    script:
+        "../scripts/infer.py"
 
 
 rule reproduce:

@@ -1,13 +1,14 @@
 """Figures: pictures of the experiment, of the training runs in it, and of each of its models. No torch.
 
-In: results/{corpus}/summary.parquet and the published figures; for a model its tables; for its timings the manifests of
-its statistics, in whose folders they lie.
+In: results/{corpus}/summary.parquet, inference.parquet and the published tables; for a model its tables; for its
+timings the manifests of its statistics, in whose folders they lie.
 Out: results/plots/{figure}.{png,svg}, results/plots/{figure}/{model}.{png,svg} and results/{corpus}/timings/{model}.svg.
 """
 
-EXPERIMENT_FIGURES = ["moe_vs_dense", "moe_vs_dense_rms"]
-SERIES_FIGURES = ["training"]
-MODEL_FIGURES = ["channel_map"]
+from outlier_features import catalogue
+
+FIGURES = catalogue.names("experiment") + HAS_SERIES * catalogue.names("series")
+MODEL_FIGURES = catalogue.names("model")
 
 
 localrules:
@@ -19,14 +20,17 @@ localrules:
 rule plot:
     input:
         summary=f"results/{CORPUS}/summary.parquet",
-        published=local("resources/published/arb8020_2025.csv"),
+        inference=f"results/{CORPUS}/inference.parquet",
+        published=local(
+            collect("resources/published/{table}.csv", table=catalogue.PUBLISHED)
+        ),
     output:
         png="results/plots/{figure}.png",
         svg="results/plots/{figure}.svg",
     log:
         "results/logs/plot/{figure}.log",
     wildcard_constraints:
-        figure=layout.one_of(EXPERIMENT_FIGURES + SERIES_FIGURES),
+        figure=layout.one_of(catalogue.names("experiment", "series")),
     conda:
         "../../envs/outlier-features.yaml"
     params:
@@ -37,8 +41,10 @@ rule plot:
 
 rule plot_model:
     input:
-        channels=f"results/{CORPUS}/channels/{{model}}.parquet",
-        layers=f"results/{CORPUS}/layers/{{model}}.parquet",
+        **{
+            name: f"results/{CORPUS}/{name}/{{model}}.parquet"
+            for name in catalogue.MODEL_TABLES
+        },
     output:
         png="results/plots/{figure}/{model}.png",
         svg="results/plots/{figure}/{model}.svg",

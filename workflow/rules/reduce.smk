@@ -1,8 +1,9 @@
 """Reduce: every definition and metric, evaluated from the statistics. No model, no GPU.
 
 In: results/{corpus}/statistics/{model}/ and its manifest, or those of all parts.
-Out: three tables of results/{corpus}/: outliers (one row per outlier feature, definition and sequence), channels (one
-per tensor and channel with a hit) and layers (one per block, site and token class: every metric).
+Out: six tables of results/{corpus}/: outliers (one row per outlier feature, definition and sequence), channels (one per
+tensor and channel with a hit), layers (one per block, site and token class: every metric), draws (one per definition
+and bootstrap draw), convergence (one per definition and number of windows) and positions (one per site and position).
 """
 
 
@@ -21,6 +22,9 @@ rule reduce:
         outliers="results/{corpus}/outliers/{model}.parquet",
         channels="results/{corpus}/channels/{model}.parquet",
         layers="results/{corpus}/layers/{model}.parquet",
+        draws="results/{corpus}/draws/{model}.parquet",
+        convergence="results/{corpus}/convergence/{model}.parquet",
+        positions="results/{corpus}/positions/{model}.parquet",
     log:
         "results/logs/reduce/{corpus}/{model}.log",
     conda:

@@ -10,9 +10,7 @@ definitions = Config.check(snakemake.config).definitions
 with logged(snakemake.log[0]):
     reduce(
         [Path(path) for path in snakemake.input.manifests],
-        Path(snakemake.output.outliers),
-        Path(snakemake.output.channels),
-        Path(snakemake.output.layers),
+        {name: Path(path) for name, path in snakemake.output.items()},
         definitions,
         snakemake.params.lineage,
     )

@@ -1,0 +1,85 @@
+"""Catalogue: every figure this project can draw, in words. One more figure is one entry here and one function.
+
+Light, so that the workflow knows the figures without what draws them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["experiment", "series", "model"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure."""
+
+    name: str
+    """Its file name."""
+    drawn_by: str
+    """The function that draws it, as `module.function`: takes this entry and the tables of its scope."""
+    scope: Scope
+    """Whether it is drawn once for all models of an experiment, once for all training runs in it, or for each model."""
+    topic: str
+    """The heading it stands under in a report."""
+    title: str
+    caption: str
+    """What is measured, in a sentence or two."""
+
+
+REACH = (
+    "How much of a model an outlier feature reaches: the share of tensors (the inputs of attention and MLP of every "
+    "block) and of positions with |x| at or over the threshold, averaged over the outlier features of all sequences."
+)
+SIZE, PLACE, TRAINING = "Against size and quality", "Inside each model", "In the course of training"
+"""Topics."""
+
+MODEL_TABLES = ("channels", "layers", "outliers", "convergence", "positions")
+"""The tables of a model that its figures are drawn from."""
+PUBLISHED = ("arb8020_2025", "llm_int8_outliers", "massive_activations", "super_experts")
+"""The published tables that figures show."""
+
+FIGURES = {
+    figure.name: figure
+    for figure in (
+        Figure(
+            "moe_vs_dense",
+            "figures_reach.moe_vs_dense",
+            "experiment",
+            SIZE,
+            "Outlier features in mixture-of-experts and dense models",
+            REACH,
+        ),
+        Figure(
+            "moe_vs_dense_rms",
+            "figures_reach.moe_vs_dense_rms",
+            "experiment",
+            SIZE,
+            "Outlier features in mixture-of-experts and dense models, scale-free threshold",
+            REACH,
+        ),
+        Figure(
+            "training",
+            "figures_training.training",
+            "series",
+            TRAINING,
+            "Outlier features in the course of training",
+            "The same model at several steps of its training. An outlier feature is a channel that reaches the "
+            "threshold in enough tensors and at enough positions of all sequences together; layers and positions "
+            "affected are means over the outlier features.",
+        ),
+        Figure(
+            "channel_map",
+            "figures_channels.channel_map",
+            "model",
+            PLACE,
+            "Where outlier features live",
+            "Every channel of every tensor with an activation at or over the threshold, in any position of any "
+            "sequence. An outlier feature is a channel that is hit in enough tensors and at enough positions.",
+        ),
+    )
+}
+
+
+def names(*scopes: Scope) -> list[str]:
+    """Return the names of the figures of some scopes."""
+    return [figure.name for figure in FIGURES.values() if figure.scope in scopes]

@@ -1,0 +1,150 @@
+"""Where the outlier features of one model live: blocks by channels."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from outlier_features.catalogue import Figure
+from outlier_features.figure_style import FAINT, GREY, INK, NAME, SITES, TEXT, Page, magnitude_colors, page, say, spread
+from outlier_features.figure_tables import Portrait
+
+PANELS = {"llm_int8": "absolute threshold", "llm_int8_rms": "scale-free twin, in units of each tensor's RMS"}
+MOST_NUMBERED = 20
+"""Channels that are numbered above a panel; where there are more, the ones of the largest magnitude."""
+MOST_VECTORS = 5000
+"""Marks above which a panel's marks are one image inside an .svg, which would hardly open otherwise."""
+
+
+def channel_map(entry: Figure, model: Portrait) -> Drawing:
+    """Draw, block by channel, which tensors are hit: under the absolute threshold and under its scale-free twin."""
+    hidden_size, blocks = model.hidden_size, model.blocks
+    hits = model.channels[model.channels["definition"].isin(PANELS)].astype({"is_outlier": bool})
+    sites = [site for site in SITES if site in set(hits["site"])]
+    handles = _map_legend(sites, bool(hits["is_outlier"].any()))
+    width, height = 10.4, float(np.clip(0.14 * blocks, 2.2, 6.0))
+    stride = height + 1.6
+    sheet = page(
+        f"{entry.title}: {model.label}",
+        [entry.caption],
+        [],
+        width=13,
+        body=2 * stride,
+        legend_rows=-(-len(handles) // 2),
+    )
+    magnitudes = _magnitudes(hits["max_abs"])
+    for i, (definition, meaning) in enumerate(PANELS.items()):
+        own = hits[hits["definition"] == definition].sort_values(["max_abs", "block", "site", "channel"])
+        axes = sheet.axes(0.95, 0.85 + i * stride, width, height)
+        above = 38 if own["is_outlier"].any() else 9  # room for the numbers
+        axes.set_title(f"{definition} ({meaning}): {_count(own)}", loc="left", pad=above, size=TEXT, weight="bold")
+        if own.empty:
+            say(axes, f"No activation reaches the threshold.{_peak(model.layers, definition)}")
+            continue
+        axes.set(xlim=(-0.01 * hidden_size, 1.01 * hidden_size), ylim=(-0.5, blocks - 0.5))
+        axes.set(xlabel=f"channel (0 to {hidden_size - 1})", ylabel="block (0 at the bottom)")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        _draw_hits(axes, own, sites, magnitudes, height * 72 / blocks)
+        _number(axes, own[own["is_outlier"]].groupby("channel")["max_abs"].max(), width * 72)
+    if len(hits):
+        _color_bar(sheet, magnitudes, 0.85, 2 * stride - 1.6)
+    sheet.legend(handles, 2)
+    return sheet.figure
+
+
+def _count(hits: pd.DataFrame) -> str:
+    """Return how many channels are outlier features, and how many are hit at all."""
+    outliers = hits[hits["is_outlier"]]["channel"].nunique()
+    more = outliers - MOST_NUMBERED
+    shown = f" ({MOST_NUMBERED} largest numbered, {more} more)" if more > 0 else ""
+    hit = hits["channel"].nunique()
+    return f"{outliers or 'no'} outlier feature{'s' * (outliers != 1)}{shown}; {hit} channel{'s' * (hit != 1)} hit"
+
+
+def _peak(layers: pd.DataFrame, definition: str) -> str:
+    """Return in words how close the tensors of a panel come to the threshold, or nothing if that is not known."""
+    tensors = layers[layers["site"].isin(["attn_in", "mlp_in"]) & (layers["token_class"] == "all")]
+    is_relative = definition.endswith("_rms")
+    peaks = tensors["max_abs"] / tensors["rms"] if is_relative else tensors["max_abs"]
+    known = peaks.dropna()
+    unit = " times the RMS of its tensor" if is_relative else ""
+    return "" if known.empty else f"\nThe largest |x| is {known.max():.3g}{unit}."
+
+
+def _magnitudes(max_abs: pd.Series) -> LogNorm:
+    """Return a logarithmic scale of magnitudes that ends at round numbers on both sides."""
+    steps = np.array([1, 2, 5]) * 10.0 ** np.arange(-6, 9)[:, None]
+    low, high = (max_abs.min(), max_abs.max()) if len(max_abs) else (1.0, 2.0)
+    return LogNorm(float(steps[steps <= low].max()), float(steps[steps > high].min()))
+
+
+def _draw_hits(axes: Axes, hits: pd.DataFrame, sites: Sequence[str], magnitudes: LogNorm, row: float) -> None:
+    """Draw one mark a hit tensor and channel; `row` is the height of a block in points, shared by the sites."""
+    size = float(np.clip(0.8 * row / len(sites), 3.0, 8.0))
+    heights = np.linspace(-0.5, 0.5, 2 * len(sites) + 1)[1::2]
+    for site, height in zip(sites, heights, strict=True):
+        for is_outlier in (False, True):
+            group = hits[(hits["site"] == site) & (hits["is_outlier"] == is_outlier)]
+            axes.scatter(
+                group["channel"],
+                group["block"] + height,
+                c=group["max_abs"],
+                cmap=magnitude_colors(),
+                norm=magnitudes,
+                marker=SITES[site].marker,
+                s=(1.25 * size if is_outlier else size) ** 2,
+                edgecolors=INK if is_outlier else "none",
+                linewidths=0.9,
+                zorder=4 if is_outlier else 3,
+                rasterized=len(hits) > MOST_VECTORS,
+            )
+
+
+def _number(axes: Axes, max_abs: pd.Series, width: float) -> None:
+    """Write the channel numbers of the largest outlier features above a panel that is `width` points wide."""
+    numbered = sorted(max_abs.nlargest(MOST_NUMBERED).index)
+    axes.vlines(numbered, 0, 1, transform=axes.get_xaxis_transform(), color=FAINT, linewidth=0.8, zorder=1)
+    low, high = axes.get_xlim()
+    places = [(channel - low) / (high - low) * width for channel in numbered]
+    gap = 0.64 * NAME * len(f"{high:.0f}") + 8  # the width of a digit, for the longest number, and some air
+    for channel, place, moved in zip(numbered, places, spread(places, gap, 0.0, width), strict=True):
+        axes.annotate(
+            f"{channel}",
+            (channel, 1),
+            (moved - place, 13),
+            axes.get_xaxis_transform(),
+            "offset points",
+            size=NAME,
+            ha="center",
+            va="bottom",
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0},
+        )
+
+
+def _color_bar(sheet: Page, magnitudes: LogNorm, top: float, height: float) -> None:
+    """Explain the colours, right of the panels."""
+    colors = ScalarMappable(magnitudes, magnitude_colors())
+    bar = sheet.figure.colorbar(
+        colors, cax=sheet.axes(11.75, top, 0.22, height), label="largest |x| of the channel in that tensor"
+    )
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+
+
+def _map_legend(sites: Sequence[str], has_outliers: bool) -> list[Artist]:
+    """Return an entry for every mark that is in the picture."""
+    mark: dict[str, Any] = {"linestyle": "none", "markersize": 9, "markerfacecolor": FAINT}
+    entries = [Line2D([], [], marker=SITES[s].marker, label=SITES[s].label, mec="none", **mark) for s in sites]
+    if has_outliers:
+        outlier = "black rim: the channel is an outlier feature, numbered above"
+        entries.append(Line2D([], [], marker="o", label=outlier, mec=INK, **mark))
+    return list(entries)
