@@ -1,6 +1,7 @@
 """The command line for a machine without Snakemake: the same stages, paths and lineages."""
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -129,7 +130,9 @@ class Stages:
             models = self._config.chosen.models
             draws = {name: layout.table("draws", corpus, name) for name in models}
             perplexity = {name: layout.perplexity(corpus, name) for name in models}
-            infer(layout.summary(corpus, "parquet"), draws, perplexity, *outputs, lineage)
+            convergence = {name: layout.table("convergence", corpus, name) for name in models}
+            infer(layout.summary(corpus, "parquet"), draws, perplexity, convergence, *outputs, lineage)
+        print(json.loads(outputs[1].read_text(encoding="utf-8"))["answer"])
 
     def plot(self) -> None:
         """Draw every figure."""
@@ -229,6 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.command in READ_ONLY:
         READ_ONLY[options.command](config, options)
         return
+    if options.command == "infer" and options.published:
+        _infer_published()
+        return
     with ExitStack() as leave:
         stages = Stages(config, leave, force=options.force, part=getattr(options, "part", None))
         if options.command in WHOLE_EXPERIMENT:
@@ -248,6 +254,16 @@ def _show(config: Config, options: argparse.Namespace) -> None:
     summary, _ = read_table(path)
     chosen = {name: getattr(options, name) for name in ("format", "definition", "sort", "plot")}
     show(summary, **chosen, stream=sys.stdout)
+
+
+def _infer_published() -> None:
+    import pandas as pd
+
+    from outlier_features.inference import conclusions
+    from outlier_features.reproduction import as_summary
+
+    found = conclusions(as_summary(pd.read_csv(PUBLISHED / "arb8020_2025.csv")), {}, {}, {})
+    print("\n".join([found["answer"], *(f"- {sentence}" for sentence in found["sentences"])]))
 
 
 def _plan(config: Config, options: argparse.Namespace) -> None:
@@ -280,6 +296,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--force", action="store_true", help="make it again even if it is up to date")
         if name in EACH_MODEL:
             command.add_argument("models", nargs="*", help="models of config.yaml; those of the experiment by default")
+        if name == "infer":
+            command.add_argument("--published", action="store_true", help="from the table published in 2025 instead")
         if name == "capture":
             command.add_argument(
                 "--part", type=int, help="the one of capture.scatter parts to run, from 1; all by default"

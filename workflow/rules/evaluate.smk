@@ -63,6 +63,9 @@ rule infer:
         summary="results/{corpus}/summary.parquet",
         draws=collect("results/{{corpus}}/draws/{model}.parquet", model=MODELS),
         perplexity=collect("results/{{corpus}}/perplexity/{model}.json", model=MODELS),
+        convergence=collect(
+            "results/{{corpus}}/convergence/{model}.parquet", model=MODELS
+        ),
     output:
         parquet="results/{corpus}/inference.parquet",
         json="results/{corpus}/inference.json",

@@ -7,7 +7,7 @@ from outlier_features.inference import infer
 from outlier_features.logs import logged
 
 models = Config.check(snakemake.config).chosen.models
-found = snakemake.input
-draws, perplexity = (dict(zip(models, map(Path, paths), strict=True)) for paths in (found.draws, found.perplexity))
+files = (snakemake.input.draws, snakemake.input.perplexity, snakemake.input.convergence)
+each = [dict(zip(models, map(Path, paths), strict=True)) for paths in files]
 with logged(snakemake.log[0]):
-    infer(Path(found.summary), draws, perplexity, *map(Path, snakemake.output), snakemake.params.lineage)
+    infer(Path(snakemake.input.summary), *each, *map(Path, snakemake.output), snakemake.params.lineage)
