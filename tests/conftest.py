@@ -3,8 +3,9 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
-from outlier_features import corpora, provenance
+from outlier_features import corpora, provenance, sites
 from outlier_features.capture import Settings, capture
 from outlier_features.checkpoints import seal
+from outlier_features.config import Definition
 from outlier_features.grid import grid
 from outlier_features.statistics import Grids
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -48,6 +50,14 @@ MOE = DENSE | {
 
 PLANTED = {3: 9.0, 17: 6.0, 30: -4.0}
 """Channels whose norm gain is set so that they become outlier features, or come near."""
+
+DEFINITIONS = {
+    "arb8020": Definition(sites=("attn_in", "mlp_in"), scope="sequence", rounding="bfloat16"),
+    "llm_int8": Definition(sites=("attn_in", "mlp_in")),
+    "llm_int8_paper": Definition(sites=("attn_in", "out_proj_in", "mlp_in")),
+    "strict": Definition(sites=("mlp_in",), threshold=4.0, min_layers=0.6, min_positions=0.3),
+}
+"""One of each kind: per sequence and rounded, pooled, over every site, and another threshold."""
 
 
 def save_checkpoint(
@@ -137,6 +147,28 @@ def manifests(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, P
     for name, checkpoint in checkpoints.items():
         capture(checkpoint, tokens, root / f"{name}.json", capture_settings(), {"statistics": "test"})
     return {name: root / f"{name}.json" for name in checkpoints}
+
+
+@pytest.fixture(scope="session")
+def activations(checkpoints: dict[str, Path], ids: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Per model and site, the raw activations (N, S, T, C) in float64, from an ordinary forward."""
+    result = {}
+    for name, checkpoint in checkpoints.items():
+        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+        seen = defaultdict(list)
+        with ExitStack() as hooks, torch.inference_mode():
+            for block in model.model.layers:
+                probes = sites.probes(block, sites.SITES)
+                hooks.enter_context(sites.observed(probes, _keep(seen)))
+            for window in ids:
+                model(torch.from_numpy(window).long()[None], use_cache=False)
+        shape = (WINDOWS, len(model.model.layers), LENGTH, HIDDEN)
+        result[name] = {site: np.stack(parts).reshape(shape).swapaxes(0, 1) for site, parts in seen.items()}
+    return result
+
+
+def _keep(seen: dict[str, list]) -> Callable[[str, torch.Tensor], None]:
+    return lambda site, x: seen[site].append(x.double().numpy())
 
 
 class Table:

@@ -1,50 +1,17 @@
 """Outlier features of planted models equal a naive float64 computation of each definition, written only here."""
 
-from collections import defaultdict
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import HIDDEN, LENGTH, PLANTED, WINDOWS, capture_settings
-from outlier_features import metrics, outliers, sites
+from conftest import DEFINITIONS, HIDDEN, LENGTH, PLANTED, WINDOWS, capture_settings
+from outlier_features import metrics, outliers
 from outlier_features.capture import capture
 from outlier_features.config import Definition
 from outlier_features.errors import ConfigError
 from outlier_features.shards import Statistics
-from transformers import AutoModelForCausalLM
-
-DEFINITIONS = {
-    "arb8020": Definition(sites=("attn_in", "mlp_in"), scope="sequence", rounding="bfloat16"),
-    "llm_int8": Definition(sites=("attn_in", "mlp_in")),
-    "llm_int8_paper": Definition(sites=("attn_in", "out_proj_in", "mlp_in")),
-    "strict": Definition(sites=("mlp_in",), threshold=4.0, min_layers=0.6, min_positions=0.3),
-}
-
-
-@pytest.fixture(scope="module")
-def activations(checkpoints: dict[str, Path], ids: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-    """Per model and site, the raw activations (N, S, T, C) in float64, from an ordinary forward."""
-    result = {}
-    for name, checkpoint in checkpoints.items():
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        seen = defaultdict(list)
-        with ExitStack() as hooks, torch.inference_mode():
-            for block in model.model.layers:
-                probes = sites.probes(block, sites.SITES)
-                hooks.enter_context(sites.observed(probes, keep(seen)))
-            for window in ids:
-                model(torch.from_numpy(window).long()[None], use_cache=False)
-        shape = (WINDOWS, len(model.model.layers), LENGTH, HIDDEN)
-        result[name] = {site: np.stack(parts).reshape(shape).swapaxes(0, 1) for site, parts in seen.items()}
-    return result
-
-
-def keep(seen: dict[str, list]) -> Callable[[str, torch.Tensor], None]:
-    return lambda site, x: seen[site].append(x.double().numpy())
 
 
 def naive_features(raw: dict[str, np.ndarray], definition: Definition, relative: bool) -> pd.DataFrame:

@@ -1,0 +1,77 @@
+"""Convergence and positions: against what a plain computation of the same model says."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import DEFINITIONS, LENGTH, WINDOWS
+from outlier_features import outliers
+from outlier_features.convergence import convergence, selections
+from outlier_features.positions import positions
+from outlier_features.shards import Statistics
+
+
+def test_selections_are_all_there_are_or_as_many_different_draws() -> None:
+    every = selections(5, 2)
+    assert sorted(map(tuple, every)) == sorted(
+        tuple(int(i in pair) for i in range(5)) for pair in itertools.combinations(range(5), 2)
+    )
+    some = selections(16, 8)
+    assert some.shape == (100, 16)
+    assert (some.sum(1) == 8).all()
+    assert (some <= 1).all()
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_set_of_channels_of_a_selection_is_that_of_a_capture_of_it(name, relative, manifests) -> None:
+    criterion = outliers.Criterion("x", DEFINITIONS[name], relative)
+    (found,) = outliers.gather(Statistics([manifests["moe"]]), [criterion])
+    for counts in selections(WINDOWS, 3):
+        members = np.flatnonzero(counts)
+        alone = [outliers._shares(found, [s]).qualifies for s in members]
+        expected = outliers._shares(found, members).qualifies if criterion.pooled else np.any(alone, axis=0)
+        assert (outliers.outlier_sets(found, counts[None])[0] == expected).all()
+
+
+def test_the_similarity_grows_to_one_and_is_the_jaccard_index(manifests: dict[str, Path]) -> None:
+    criterion = outliers.Criterion("x", DEFINITIONS["llm_int8"], relative=False)
+    (found,) = outliers.gather(Statistics([manifests["moe"]]), [criterion])
+    table = convergence([found, outliers.Gap(criterion, "no answer")])
+    assert table["windows"].tolist() == list(range(1, WINDOWS + 1))
+    assert table["jaccard"].iloc[-1] == 1
+    full = set(outliers.features(found)["channel"])
+    singles = []
+    for member in range(WINDOWS):
+        own = set(np.flatnonzero(outliers._shares(found, [member]).qualifies))
+        singles.append(len(own & full) / len(own | full))
+    assert table["jaccard"].iloc[0] == pytest.approx(np.mean(singles))
+    assert table["subsets"].iloc[0] == WINDOWS
+
+
+def test_without_any_outlier_channel_there_is_no_similarity(manifests: dict[str, Path]) -> None:
+    definition = DEFINITIONS["llm_int8"].model_copy(update={"threshold": 20.0})
+    (found,) = outliers.gather(Statistics([manifests["dense"]]), [outliers.Criterion("x", definition, relative=False)])
+    assert convergence([found])["jaccard"].isna().all()
+
+
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_positions_are_those_of_the_activations(kind, manifests, activations) -> None:
+    marked = {3, 17}
+    table = positions(Statistics([manifests[kind]]), 6.0, marked).set_index(["site", "position"])
+    for site, x in activations[kind].items():
+        peak = np.abs(x).max(-1)
+        expected = pd.DataFrame(
+            {
+                "hit_share": (peak >= 6).mean((0, 1)),
+                "outlier_share": ((peak >= 6) & np.isin(np.abs(x).argmax(-1), list(marked))).mean((0, 1)),
+                "max_abs": peak.max((0, 1)),
+                "mean_max_abs": peak.mean((0, 1)),
+                "rms": np.sqrt((x**2).mean((0, 1, 3))),
+            }
+        )
+        own = table.loc[site]
+        assert len(own) == LENGTH
+        np.testing.assert_allclose(own[list(expected)].to_numpy(), expected.to_numpy(), rtol=1e-5)
