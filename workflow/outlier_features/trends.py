@@ -22,6 +22,8 @@ FEWEST_FOR_A_SHIFT = 7
 """Models below which a logistic (four parameters and the spread) has no small-sample AIC."""
 ALPHA, POWER = 0.05, 0.8
 SIMULATIONS, PERMUTATIONS = 1000, 9999
+LARGEST_JUMP = 1e4
+"""In units of the noise: where the models cannot show one so large, they can show none."""
 FLOOR = 1e-3
 """Points of spread below which residuals count as equal: shares are not known better."""
 WIDTH = 2 * np.log(9)
@@ -194,7 +196,7 @@ def shift_p_value(x_N: Floats, y_N: Floats) -> float:
     The statistic is N ln(squares of the line / squares of the best step), which no level and no spread moves. Noise
     around a constant is the null: noise around a slope passes for a step less often.
     """
-    observed = _step_likeness(_coarse(tuple(x_N.tolist())), x_N, y_N[None])[0]
+    observed = _Fits.of(_coarse(tuple(x_N.tolist())), x_N, y_N[None]).step_likeness()[0]
     return float((1 + (_null(tuple(x_N.tolist())) >= observed).sum()) / (1 + SIMULATIONS))
 
 
@@ -216,12 +218,14 @@ def _jump_in_spreads(x: tuple[float, ...]) -> float:
     is_above_N = x_N > np.median(x_N)
 
     def power(jump: float) -> float:
-        y_KN = noise_KN + jump * is_above_N
-        return float((_is_a_step(steps, x_N, y_KN) & (_step_likeness(steps, x_N, y_KN) > critical)).mean())
+        fits = _Fits.of(steps, x_N, noise_KN + jump * is_above_N)
+        return float((fits.prefer_a_step() & (fits.step_likeness() > critical)).mean())
 
-    low, high = 0.0, 1e4
-    if power(high) < POWER:
-        return float("inf")
+    low, high = 0.0, 1.0
+    while power(high) < POWER:
+        low, high = high, 2 * high
+        if high > LARGEST_JUMP:
+            return float("inf")
     while high - low > 0.01 * high:
         middle = (low + high) / 2
         low, high = (low, middle) if power(middle) >= POWER else (middle, high)
@@ -232,7 +236,7 @@ def _jump_in_spreads(x: tuple[float, ...]) -> float:
 def _null(x: tuple[float, ...]) -> Floats:
     """Return the statistic of the test where models at x are nothing but noise (K)."""
     noise_KN = np.random.default_rng(0).standard_normal((SIMULATIONS, len(x)))
-    return _step_likeness(_coarse(x), np.array(x), noise_KN)
+    return _Fits.of(_coarse(x), np.array(x), noise_KN).step_likeness()
 
 
 @cache
@@ -241,24 +245,31 @@ def _coarse(x: tuple[float, ...]) -> Steps:
     return Steps.over(np.array(x), positions=41, widths=10)
 
 
-def _step_likeness(steps: Steps, x_N: Floats, y_KN: Floats) -> Floats:
-    floor = FLOOR**2 * len(x_N)
-    line_K, step_K = _line_squares(x_N, y_KN), steps.squares(y_KN).min(axis=1)
-    return np.asarray(len(x_N) * np.log(np.maximum(line_K, floor) / np.maximum(step_K, floor)))
+@dataclass(frozen=True)
+class _Fits:
+    """Sums of the squared residuals of a constant, a line and the best step, of each row (K)."""
 
+    models: int
+    constant_K: Floats
+    line_K: Floats
+    step_K: Floats
 
-def _is_a_step(steps: Steps, x_N: Floats, y_KN: Floats) -> NDArray[np.bool_]:
-    """Tell for which rows a logistic has a smaller AICc than a line and a constant."""
-    level_K = ((y_KN - y_KN.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    simpler = np.minimum(aicc(level_K, len(x_N), 2), aicc(_line_squares(x_N, y_KN), len(x_N), 3))
-    return np.asarray(aicc(steps.squares(y_KN).min(axis=1), len(x_N), 5) < simpler)
+    @classmethod
+    def of(cls, steps: Steps, x_N: Floats, y_KN: Floats) -> "_Fits":
+        centred_N, centred_KN = x_N - x_N.mean(), y_KN - y_KN.mean(axis=1, keepdims=True)
+        constant_K = (centred_KN**2).sum(axis=1)
+        line_K = constant_K - (centred_KN @ centred_N) ** 2 / (centred_N @ centred_N)
+        return cls(len(x_N), constant_K, line_K, steps.squares(y_KN).min(axis=1))
 
+    def step_likeness(self) -> Floats:
+        """Return N ln(squares of the line / squares of the step)."""
+        floor = FLOOR**2 * self.models
+        return np.asarray(self.models * np.log(np.maximum(self.line_K, floor) / np.maximum(self.step_K, floor)))
 
-def _line_squares(x_N: Floats, y_KN: Floats) -> Floats:
-    """Return the sum of the squared residuals of the least-squares line of each row."""
-    centred_N, centred_KN = x_N - x_N.mean(), y_KN - y_KN.mean(axis=1, keepdims=True)
-    slope_K = centred_KN @ centred_N / (centred_N @ centred_N)
-    return np.asarray(((centred_KN - slope_K[:, None] * centred_N) ** 2).sum(axis=1))
+    def prefer_a_step(self) -> NDArray[np.bool_]:
+        """Tell where a logistic has a smaller AICc than a line and a constant."""
+        simpler_K = np.minimum(aicc(self.constant_K, self.models, 2), aicc(self.line_K, self.models, 3))
+        return np.asarray(aicc(self.step_K, self.models, 5) < simpler_K)
 
 
 @dataclass(frozen=True)
