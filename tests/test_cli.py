@@ -11,6 +11,7 @@ from outlier_features import cli
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError, DamagedFile, StaleFile
 from outlier_features.inventory import plans
+from outlier_features.reduction import TABLES
 
 PROJECT = Path(__file__).parents[1]
 SENTENCE = "Outlier features of a language model live in a few channels; they are large, and déjà vu. "
@@ -27,7 +28,7 @@ ARCHITECTURE = {
     "head_dim": 16,
     "max_position_embeddings": 64,
 }
-MADE_ONCE = ("train", "tokenize", "capture", "reduce", "summarize")
+MADE_ONCE = ("train", "tokenize", "capture", "reduce", "summarize", "infer")
 STAGES = (*MADE_ONCE, "reproduce", "plot")
 
 
@@ -57,7 +58,8 @@ def test_every_result_is_there(project: Path) -> None:
     names = {path.relative_to(project / "results").as_posix() for path in (project / "results").rglob("*")}
     expected = {"checkpoints/moe/source.json", "words/tokens/moe.arrow", "words/statistics/moe.json"}
     expected |= {"words/statistics/moe/block-001.arrow", "words/statistics/moe/losses.arrow"}
-    expected |= {f"words/{table}/moe.parquet" for table in ("outliers", "channels", "layers")}
+    expected |= {f"words/{table}/moe.parquet" for table in TABLES}
+    expected |= {"words/inference.parquet", "words/inference.json"}
     expected |= {f"words/summary.{suffix}" for suffix in ("parquet", "csv", "json")}
     expected |= {"words/reproduction.csv", "words/reproduction.md"}
     expected |= {"words/statistics/moe/timings.arrow", "words/timings/moe.svg"}
@@ -65,6 +67,16 @@ def test_every_result_is_there(project: Path) -> None:
     assert expected <= names
     assert not [name for name in names if "unfinished" in name]
     assert "plots/training.png" not in names  # the experiment has no series
+
+
+def test_what_follows_is_said_of_the_experiment_and_of_the_published_table(project, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(project)
+    cli.main(["infer"])
+    assert "nothing can be concluded about a phase shift" in capsys.readouterr().out
+    cli.main(["infer", "--published"])
+    said = capsys.readouterr().out
+    assert said.startswith("12 models (5 dense, 7 mixture of experts), definition arb8020: No jump")
+    assert "- Dense models alone (5): too few to test for a jump." in said
 
 
 def test_the_summary_has_a_row_per_definition_and_says_what_the_model_is(project: Path) -> None:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from outlier_features import catalogue
 from projects import PARTS, model, words_project, write_config
 
 pytestmark = pytest.mark.slow
@@ -49,7 +50,8 @@ def project(finished: Path, tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
-AGGREGATES = {"summarize": 1, "reproduce": 1, "plot": 2}
+FIGURES = len(catalogue.names("experiment"))
+AGGREGATES = {"summarize": 1, "infer": 1, "reproduce": 1, "plot": FIGURES}
 PLOTS = ("plot_model", "plot_timings")
 """The figures of each model; the second needs its statistics only."""
 
@@ -87,7 +89,7 @@ def test_another_label_plans_no_computation(project: Path) -> None:
 def test_an_edit_of_the_figures_plans_only_plots(project: Path) -> None:
     path = project / "workflow/outlier_features/figures.py"
     path.write_text(path.read_text() + "\nCOLOUR = 'purple'\n")
-    assert plan(project) == {"plot": 2} | dict.fromkeys(PLOTS, 2)
+    assert plan(project) == {"plot": FIGURES} | dict.fromkeys(PLOTS, 2)
 
 
 def test_an_edit_of_the_engine_plans_captures_and_what_follows(project: Path) -> None:
