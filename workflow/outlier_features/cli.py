@@ -5,13 +5,19 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from outlier_features import layout, leases, planning, provenance, scatter
 from outlier_features.config import Config, Model
-from outlier_features.errors import ConfigError
+from outlier_features.errors import ConfigError, DamagedFile
 from outlier_features.inventory import is_fresh
 from outlier_features.lineage import Lineage, Lineages
+
+if TYPE_CHECKING:
+    from outlier_features.comparison import Run
+    from outlier_features.selection import Selection
 
 PUBLISHED = Path("resources/published/arb8020_2025.csv")
 PUBLISHED_SIZES = Path("resources/published/model_sizes.csv")
@@ -99,7 +105,7 @@ class Stages:
                 entry(self._config.models, name, *(path(self._corpus, name) for path in files))
                 for name in self._config.chosen.models
             ]
-            write_summary(*summarize(entries, lineage), *outputs)
+            write_summary(*summarize(entries, self._corpus, lineage), *outputs)
 
     def reproduce(self) -> None:
         """Set the summary beside the published table; it takes no time, so it is always done."""
@@ -202,15 +208,50 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show(config: Config, options: argparse.Namespace) -> None:
+    from outlier_features.comparison import Run
+    from outlier_features.selection import Selection
     from outlier_features.tables import read_table
     from outlier_features.terminal import show
 
     path = layout.summary(config.chosen.corpus, "parquet")
     if not path.is_file():
         raise ConfigError(f"{path}: no summary yet; run snakemake or the stages up to summarize.")
-    summary, _ = read_table(path)
-    chosen = {name: getattr(options, name) for name in ("format", "definition", "sort", "plot")}
-    show(summary, **chosen, stream=sys.stdout)
+    run = Run(*read_table(path))
+    selection = Selection(**{field.name: getattr(options, field.name) for field in fields(Selection)})
+    if options.against is None:
+        show(run.summary, selection, format=options.format, plot=options.plot, stream=sys.stdout)
+    else:
+        _show_against(run, selection, options)
+
+
+def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace) -> None:
+    from outlier_features.comparison import compare
+    from outlier_features.terminal_comparison import show_comparison
+
+    if options.plot:
+        raise ConfigError("a plot shows one run; leave --plot or --against out")
+    other = _other_run(options.against)
+    chosen = replace(run, summary=selection.of(run.summary))
+    comparison = compare(chosen, replace(other, summary=selection.matching(other.summary)))
+    show_comparison(comparison, against=str(options.against), format=options.format, stream=sys.stdout)
+
+
+def _other_run(path: Path) -> "Run":
+    """Read the summary of another run. Raises ConfigError for what is none."""
+    from outlier_features.comparison import Run
+    from outlier_features.tables import read_table
+
+    advice = "give the summary.parquet of another run"
+    if not path.is_file():
+        raise ConfigError(f"--against {path}: {'a directory' if path.is_dir() else 'no such file'}; {advice}.")
+    try:
+        run = Run(*read_table(path))
+    except DamagedFile as error:
+        raise ConfigError(f"--against {path}: not a readable parquet file; {advice}.") from error
+    missing = [name for name in ("model", "label", "kind", "definition") if name not in run.summary]
+    if missing:
+        raise ConfigError(f"--against {path}: no summary, it has no column {', '.join(missing)}; {advice}.")
+    return run
 
 
 def _plan(config: Config, options: argparse.Namespace) -> None:
@@ -257,6 +298,12 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", "Print the summary of the experiment.")
     show.add_argument("--format", choices=("table", "csv", "json"), default="table")
     show.add_argument("--definition", help="only the rows of this definition")
-    show.add_argument("--sort", help="a column to sort by")
+    show.add_argument("--kind", choices=("dense", "moe"), help="only models of this kind")
+    show.add_argument("--family", help="only models whose architecture begins so: qwen3 takes Qwen3MoeForCausalLM too")
+    show.add_argument("--sort", help="a column of the summary to sort by, ascending")
+    show.add_argument("--descending", action="store_true", help="sort the other way round")
+    show.add_argument(
+        "--against", type=Path, metavar="SUMMARY", help="say what moved since another run, from its summary.parquet"
+    )
     show.add_argument("--plot", action="store_true", help="draw layers affected against active parameters")
     return parser

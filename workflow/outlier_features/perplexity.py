@@ -2,6 +2,8 @@
 
 # Shapes: S sequence, T position, B bootstrap draw.
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,13 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
         "bytes": int(bytes_S.sum()),
         "sequences": len(nats_S),
         **windows.cut,
+        "windows_digest": digest(windows, chosen),
         **({"note": NOTE_ON_OVERLAP} if as_in_2025 else {}),
         "interval": {name: [found.low, found.high] for name, found in interval.items()},
     }
+
+
+def digest(windows: TokenWindows, chosen: list[int]) -> str:
+    """Return 16 hexadecimal digits that are the same for the same token ids in the same windows, and for no others."""
+    ids = [windows.ids(window).tolist() for window in chosen]
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16]
