@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from outlier_features import layout, leases, planning, provenance, scatter
 from outlier_features.config import Config, Model
-from outlier_features.errors import ConfigError, DamagedFile
+from outlier_features.errors import ConfigError
 from outlier_features.inventory import is_fresh
 from outlier_features.lineage import Lineage, Lineages
 
@@ -225,33 +225,16 @@ def _show(config: Config, options: argparse.Namespace) -> None:
 
 
 def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace) -> None:
-    from outlier_features.comparison import compare
+    from outlier_features.comparison import Run, compare
     from outlier_features.terminal_comparison import show_comparison
 
     if options.plot:
         raise ConfigError("a plot shows one run; leave --plot or --against out")
-    other = _other_run(options.against)
+    other = Run.read(options.against)
     chosen = replace(run, summary=selection.of(run.summary))
-    comparison = compare(chosen, replace(other, summary=selection.matching(other.summary)))
+    same = selection.matching(other.summary, str(options.against))
+    comparison = compare(chosen, replace(other, summary=same))
     show_comparison(comparison, against=str(options.against), format=options.format, stream=sys.stdout)
-
-
-def _other_run(path: Path) -> "Run":
-    """Read the summary of another run. Raises ConfigError for what is none."""
-    from outlier_features.comparison import Run
-    from outlier_features.tables import read_table
-
-    advice = "give the summary.parquet of another run"
-    if not path.is_file():
-        raise ConfigError(f"--against {path}: {'a directory' if path.is_dir() else 'no such file'}; {advice}.")
-    try:
-        run = Run(*read_table(path))
-    except DamagedFile as error:
-        raise ConfigError(f"--against {path}: not a readable parquet file; {advice}.") from error
-    missing = [name for name in ("model", "label", "kind", "definition") if name not in run.summary]
-    if missing:
-        raise ConfigError(f"--against {path}: no summary, it has no column {', '.join(missing)}; {advice}.")
-    return run
 
 
 def _plan(config: Config, options: argparse.Namespace) -> None:

@@ -9,13 +9,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from outlier_features.bootstrap import Estimate
-from outlier_features.errors import ConfigError
+from outlier_features.errors import ConfigError, DamagedFile
 from outlier_features.provenance import Provenance
+from outlier_features.tables import read_table
 
 ROUNDING = 1e-6
 """A difference of at most this share of the larger value is none: sums in float32 differ by as much between CPUs."""
@@ -81,8 +83,8 @@ QUANTITIES = (
     Quantity("stable_channels", "stable channels"),
     Quantity("mean_layer_pct", "layers %", 1),
     Quantity("mean_position_pct", "positions %", 1),
-    Quantity("perplexity", "perplexity", 2, depends_on_definition=False),
-    Quantity("bits_per_byte", "bits per byte", 3, depends_on_definition=False),
+    Quantity("perplexity", "perplexity", 1, depends_on_definition=False),
+    Quantity("bits_per_byte", "bits per byte", 2, depends_on_definition=False),
     Quantity("kurtosis_max", "largest kurtosis", 1, depends_on_definition=False),
     Quantity("massive_count", "massive activations", depends_on_definition=False),
 )
@@ -142,6 +144,9 @@ device, are not among its columns."""
 OF_THE_TEXT = {"corpus", "length", "windows", "sequences"}
 """Where one of these differs, it goes without saying that the windows do."""
 
+NAMES = ("model", "label", "kind", "definition")
+"""Columns that a table must have to be a summary."""
+
 Row = Mapping[str, Any]
 
 
@@ -151,6 +156,21 @@ class Run:
 
     summary: pd.DataFrame
     origin: Provenance
+
+    @classmethod
+    def read(cls, path: Path) -> "Run":
+        """Read the summary.parquet of a run. Raises ConfigError for what is none."""
+        advice = "give the summary.parquet of a run"
+        if not path.is_file():
+            raise ConfigError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; {advice}.")
+        try:
+            run = cls(*read_table(path))
+        except DamagedFile as error:
+            raise ConfigError(f"{path}: not a readable parquet file; {advice}.") from error
+        missing = [name for name in NAMES if name not in run.summary]
+        if missing:
+            raise ConfigError(f"{path}: no summary, for it has no column {', '.join(missing)}; {advice}.")
+        return run
 
 
 @dataclass(frozen=True)
@@ -179,7 +199,8 @@ def compare(this: Run, other: Run) -> Comparison:
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     warnings = (*_one_sided(ours, theirs), *_unlike(ours, theirs))
     has_moved = bool((table["verdict"] != Verdict.SAME).any())
-    return Comparison(table, warnings, tuple(_origins(this.origin, other.origin, has_moved)))
+    origins = (*_shared_windows(ours, theirs), *_origins(this.origin, other.origin, has_moved))
+    return Comparison(table, warnings, origins)
 
 
 def difference(this: Estimate, other: Estimate) -> Estimate:
@@ -352,6 +373,17 @@ def _listed(noun: str, names: Sequence[str]) -> str:
     return f"{noun}{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
+def _shared_windows(ours: Mapping[str, Mapping[str, Row]], theirs: Mapping[str, Mapping[str, Row]]) -> Iterator[str]:
+    """Yield a sentence if every model of both runs was measured on the same token ids."""
+    digests = [
+        [next(iter(run[model].values())).get("windows_digest") for run in (ours, theirs)]
+        for model in ours
+        if model in theirs
+    ]
+    if digests and all(mine is not None and mine == other for mine, other in digests):
+        yield "Both were measured on the same windows, so no difference is one of text."
+
+
 def _origins(ours: Provenance, theirs: Provenance, has_moved: bool) -> Iterator[str]:
     """Yield sentences on the lineages and versions of two summaries."""
     mine, other = ours.get("lineage", {}), theirs.get("lineage", {})
@@ -372,12 +404,17 @@ def _origins(ours: Provenance, theirs: Provenance, has_moved: bool) -> Iterator[
 
 def _artefacts(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     """Return a sentence on the artefacts of both runs that have different lineages."""
-    differing = [name for name in ours if name != "summary" and name in theirs and ours[name] != theirs[name]]
+    differing: dict[str, list[str]] = {}
+    for name in ours:
+        artefact, _, model = name.partition(" ")
+        if model and name in theirs and ours[name] != theirs[name]:
+            differing.setdefault(artefact, []).append(model)
     if not differing:
-        return "No artefact of a model differs: only the code or the list of models that makes the summary does."
+        return "No artefact of a model differs: only the list of models, their names or the code that joins them does."
+    words = "; ".join(f"{artefact} of {', '.join(models)}" for artefact, models in differing.items())
     return (
         f"Made from other code, settings or inputs (a lineage is one hash over the three, so which of them cannot be "
-        f"told): {', '.join(differing)}."
+        f"told): {words}."
     )
 
 

@@ -33,15 +33,18 @@ class Selection:
             return rows
         return rows.sort_values(self.sort, ascending=not self.descending, kind="stable", na_position="last")
 
-    def matching(self, summary: pd.DataFrame) -> pd.DataFrame:
-        """Return the selected rows of a summary, which need not have any of them, in its own order."""
+    def matching(self, summary: pd.DataFrame, name: str = "the summary") -> pd.DataFrame:
+        """Return the selected rows of a summary in its own order; there may be none.
+
+        Raises ConfigError, which calls the summary by `name`, if it cannot tell families.
+        """
         rows = summary
         if self.definition is not None:
             rows = rows[rows["definition"] == self.definition]
         if self.kind is not None:
             rows = rows[rows["kind"] == self.kind]
         if self.family is not None:
-            names = _architectures(rows).str.lower()
+            names = _architectures(rows, name).str.lower()
             rows = rows[names.str.startswith(self.family.lower())]
         return rows
 
@@ -57,21 +60,22 @@ class Selection:
         if self.kind is not None:
             _known("kind", self.kind, list(KINDS))
         if self.family is not None:
-            present = sorted(_architectures(summary).unique())
+            present = sorted(_architectures(summary, "the summary").unique())
             if not any(name.lower().startswith(self.family.lower()) for name in present):
-                _known("family", self.family, present)
+                known = ", ".join(present) or "none"
+                raise ConfigError(f"unknown family {self.family!r}: no architecture begins so; present: {known}")
         if self.sort is not None:
             _known("column to sort by", self.sort, list(summary.columns))
         elif self.descending:
-            raise ConfigError("a descending order needs a column to sort by")
+            raise ConfigError("a descending order needs a column to sort by; name it with --sort")
 
 
-def _architectures(summary: pd.DataFrame) -> "pd.Series[str]":
+def _architectures(summary: pd.DataFrame, name: str) -> "pd.Series[str]":
     """Return the class name of each row's architecture."""
     if "architecture" not in summary:
         raise ConfigError(
-            "cannot tell families: a summary was made before it had the column architecture; make it again with "
-            "snakemake or summarize."
+            f"{name}: made before summaries had the column architecture, so families cannot be told; make it again "
+            "with snakemake or summarize, or leave --family out."
         )
     return summary["architecture"].astype(str)
 

@@ -76,11 +76,10 @@ def fits(table: Table, console: Console) -> bool:
     return Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width
 
 
-def frame(title: str) -> Table:
+def frame(title: str | None = None) -> Table:
     """Return a table without columns yet."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-    table.title = Text(title, style="bold")
-    return table
+    words = None if title is None else Text(title, style="bold")
+    return Table(title=words, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
 
 
 def human(count: float) -> str:
@@ -118,7 +117,7 @@ def _table(definition: str, group: pd.DataFrame, notes: list[str], layout: "Layo
     table = frame(f"definition {definition}{thresholds}{sequences}")
     for i, header in enumerate(layout.headers):
         is_number = i > 0 and header != "kind"
-        table.add_column(header, justify="right" if is_number else "left", no_wrap=i > 0, overflow="fold")
+        table.add_column(header, justify="right" if is_number else "left", overflow="fold")
     for _, row in group.iterrows():
         mark = f" [{notes.index(row['note']) + 1}]" if row["note"] in notes else ""
         table.add_row(*(Text(cell) for cell in layout.cells(row, mark)))
@@ -193,8 +192,8 @@ WIDE = Layout(
 NARROW = Layout(
     (
         "model\nkind",
-        "params total\nactive",
-        "outlier features\ndistinct (stable)",
+        "total\nactive\nparams",
+        "features\ndistinct\n(stable)",
         "layers %\n(95 %)",
         "positions %\n(95 %)",
         "perplexity\n(95 %)",

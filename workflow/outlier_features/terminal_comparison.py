@@ -1,15 +1,15 @@
 """The comparison of two runs in a terminal: what stands in its way, then what moved; CSV and JSON to pipe."""
 
 import json
-import math
-from typing import Literal, TextIO
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, TextIO
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from outlier_features.comparison import QUANTITIES, Comparison, Quantity, Verdict
+from outlier_features.comparison import QUANTITIES, Comparison, Verdict
 from outlier_features.terminal import check_format, console, fits, frame, number
 
 LEGEND = (
@@ -20,12 +20,13 @@ LEGEND = (
 )
 REMARKS = {
     Verdict.BEYOND: "beyond the interval",
-    Verdict.WITHIN: "within it",
+    Verdict.WITHIN: "within the interval",
     Verdict.NO_INTERVAL: "without an interval",
     Verdict.NOT_COMPARABLE: "not comparable",
     Verdict.NO_VALUE: "without a value in one run",
 }
 """How a sentence calls what has moved."""
+ANY_DEFINITION = "under any definition"
 
 
 def show_comparison(
@@ -61,12 +62,8 @@ def _show(comparison: Comparison, against: str, console: Console) -> None:
     console.print(_headline(comparison))
     if moved.empty:
         return
-    console.print()
-    for definition in moved["definition"].unique():
-        group = moved[moved["definition"].isna() if definition is None else moved["definition"] == definition]
-        title = "under any definition" if definition is None else f"definition {definition}"
-        table = _table(title, group, " ")
-        console.print(table if fits(table, console) else _table(title, group, "\n"))
+    table = _table(moved, " ")
+    console.print(table if fits(table, console) else _table(moved, "\n"))
     console.print(LEGEND)
 
 
@@ -93,45 +90,42 @@ def _headline(comparison: Comparison) -> str:
     return f"{moved} of {compared} values differ: {parts}."
 
 
-def _table(title: str, group: pd.DataFrame, separator: str) -> Table:
-    """Return a table of what moved, the models as headings; `separator` stands between a value and its interval."""
-    table = frame(title)
-    table.add_column("model\n  quantity", overflow="fold")
+def _table(moved: pd.DataFrame, separator: str) -> Table:
+    """Return a table of what moved under each definition; `separator` stands between a value and its interval."""
+    table = frame()
+    table.add_column("definition, model,\nquantity", overflow="fold")
     for header in ("this run", "the other", "difference"):
-        table.add_column(f"{header}\n(95 %)", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    for _, rows in group.groupby("model", sort=False):
-        table.add_row(Text(rows["label"].iloc[0]))
-        for row in rows.to_dict("records"):
-            table.add_row(*(Text(cell) for cell in _cells(row, separator)))
+        table.add_column(f"{header}\n(95 %)", justify="right", overflow="fold")
+    table.add_column("verdict", overflow="fold")
+    definitions = moved["definition"].fillna(ANY_DEFINITION)
+    for definition in definitions.unique():
+        table.add_row(Text(definition, style="bold"))
+        for _, rows in moved[definitions == definition].groupby("model", sort=False):
+            table.add_row(Text(f" {rows['label'].iloc[0]}"))
+            for row in rows.to_dict("records"):
+                table.add_row(*(Text(cell) for cell in _cells(row, separator)))
+        table.add_section()
     return table
 
 
-def _cells(row: dict, separator: str) -> list[str]:
+def _cells(row: Mapping[Hashable, Any], separator: str) -> list[str]:
     """Return what the table says of one quantity of a model."""
     quantity = next(each for each in QUANTITIES if each.column == row["quantity"])
-    places = _places(row["difference"], quantity)
-    values = [_interval(row, name, places, separator) for name in ("value", "against")]
-    return [f"  {quantity.words}", *values, _difference(row, places, separator), row["verdict"]]
+    values = [_interval(row, name, quantity.places, separator) for name in ("value", "against")]
+    verdict = row["verdict"].replace(" ", separator)
+    return [f"  {quantity.words}", *values, _difference(row, quantity.places, separator), verdict]
 
 
-def _places(difference: float, quantity: Quantity) -> int:
-    """Return the decimals that show a quantity and that it differs."""
-    if math.isnan(difference) or difference == 0:
-        return quantity.places
-    return max(quantity.places, min(4, math.ceil(-math.log10(abs(difference)))))
-
-
-def _interval(row: dict, name: str, places: int, separator: str) -> str:
+def _interval(row: Mapping[Hashable, Any], name: str, places: int, separator: str) -> str:
     value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    if math.isnan(low) or math.isnan(high):
-        return number(value, places)
-    return f"{number(value, places)}{separator}({number(low, places)}-{number(high, places)})"
+    text = number(value, places)
+    return text if pd.isna(low) else f"{text}{separator}({number(low, places)}-{number(high, places)})"
 
 
-def _difference(row: dict, places: int, separator: str) -> str:
+def _difference(row: Mapping[Hashable, Any], places: int, separator: str) -> str:
+    """Return the difference with its interval; one that these decimals do not show has a digit that does."""
     value, low, high = (row[f"difference{end}"] for end in ("", "_low", "_high"))
-    if math.isnan(value):
+    if pd.isna(value):
         return "-"
-    text = f"{value:+.{places}f}" if abs(value) >= 10.0**-places / 2 else f"{value:+.0e}"
-    return text if math.isnan(low) else f"{text}{separator}({low:+.{places}f} to {high:+.{places}f})"
+    text = f"{value:+.{places}f}" if abs(value) >= 10.0**-places / 2 else f"{value:+.1g}"
+    return text if pd.isna(low) else f"{text}{separator}({low:.{places}f} to {high:.{places}f})"
