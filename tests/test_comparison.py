@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from outlier_features.bootstrap import Estimate
-from outlier_features.comparison import COLUMNS, QUANTITIES, Run, Verdict, compare, difference
+from outlier_features.comparison import COLUMNS, QUANTITIES, Verdict, compare, difference
 from outlier_features.errors import ConfigError
+from outlier_features.runs import Run
 from outlier_features.tables import write_table
 
 ORIGIN = {

@@ -16,7 +16,7 @@ from outlier_features.inventory import is_fresh
 from outlier_features.lineage import Lineage, Lineages
 
 if TYPE_CHECKING:
-    from outlier_features.comparison import Run
+    from outlier_features.runs import Run
     from outlier_features.selection import Selection
 
 PUBLISHED = Path("resources/published/arb8020_2025.csv")
@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show(config: Config, options: argparse.Namespace) -> None:
-    from outlier_features.comparison import Run
+    from outlier_features.runs import Run
     from outlier_features.selection import Selection
     from outlier_features.tables import read_table
     from outlier_features.terminal import show
@@ -225,7 +225,8 @@ def _show(config: Config, options: argparse.Namespace) -> None:
 
 
 def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace) -> None:
-    from outlier_features.comparison import Run, compare
+    from outlier_features.comparison import compare
+    from outlier_features.runs import Run
     from outlier_features.terminal_comparison import show_comparison
 
     if options.plot:
