@@ -209,7 +209,7 @@ def test_a_run_is_compared_with_one_of_other_windows_and_another_definition(
     assert [warning.partition(". ")[0] for warning in found["warnings"]] == [
         "Only in this run: definitions strict, strict_rms.",
         "Only in the other run: definitions llm_int8, llm_int8_rms.",
-        "Different sequences (model moe): 2 in this run, 3 in the other",
+        "Different number of sequences (model moe): 2 in this run, 3 in the other",
     ]
     assert found["origins"][-1].endswith("reduction of moe; perplexity of moe.")
     old, new = (pd.read_parquet(path).iloc[0]["perplexity"] for path in (before, "results/words/summary.parquet"))

@@ -188,11 +188,11 @@ def test_an_empty_summary_is_a_run_without_models():
         ({"corpus": "fineweb"}, "Different corpus (model a): sotu in this run, fineweb in the other. ", LOSSES),
         (
             {"length": 2048},
-            "Different tokens a window (model a): 512 in this run, 2,048 in",
+            "Different window length (model a): 512 in this run, 2,048 in",
             {*LOSSES, "massive_count"},
         ),
         ({"windows": "arb8020"}, "Different way to cut windows (model a): packed in this run, arb8020", LOSSES),
-        ({"sequences": 64}, "Different sequences (model a): 16 in this run, 64 in the other. ", SUMS),
+        ({"sequences": 64}, "Different number of sequences (model a): 16 in this run, 64 in the other. ", SUMS),
         (
             {"threshold": 7.5},
             "Different threshold (definition arb8020): 6 in this run, 7.5 in the other. ",
@@ -231,6 +231,8 @@ def test_a_condition_that_differs_for_several_models_is_one_sentence():
     )
     (warning,) = compare(this, other).warnings
     assert warning.startswith("Different precision (models a, b): ")
+    (warning,) = compare(Run(this.summary[:3], ORIGIN), Run(other.summary[:3], ORIGIN)).warnings
+    assert warning.startswith("Different precision (all 2 models): ")
 
 
 def test_conditions_stand_beside_the_rows_they_concern():
@@ -266,11 +268,11 @@ def lineage(**changes):
     return {**ORIGIN, "lineage": ORIGIN["lineage"] | {name.replace("_", " "): value for name, value in changes.items()}}
 
 
-def test_runs_of_one_lineage_say_so_and_that_only_the_machine_can_have_moved_anything():
+def test_runs_of_one_lineage_say_so_and_what_else_can_have_moved_a_number():
     same = compare(run(row()), run(row())).origins
     assert same[-1] == "Both have the lineage aaa: the same code, settings and inputs."
     moved = compare(run(row()), run(row(kurtosis_max=51.0))).origins
-    assert moved[-1].startswith("What moved is the machine's doing")
+    assert moved[-1].startswith("What moved then comes from what no lineage covers: ")
 
 
 def test_artefacts_that_differ_are_named_and_the_cause_is_left_open():

@@ -101,6 +101,11 @@ def test_a_difference_too_small_for_its_decimals_is_shown_with_one_digit(differe
     assert f"{expected} (-20.0 to 20.0)" in text
 
 
+def test_large_values_have_no_decimals():
+    lines = words(shown(row("perplexity", value=13580.25, value_low=13200.0, value_high=14298.9)))
+    assert "perplexity 13580 (13200-14299) 38 (36-39) -12 (-14 to -11) within" in lines
+
+
 @pytest.mark.parametrize("width", [80, 100, WIDTH])
 def test_the_table_fits_a_terminal_and_keeps_every_number(width, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(width))

@@ -38,14 +38,14 @@ CONDITIONS = (
     ),
     Condition(
         "length",
-        "tokens a window",
+        "window length",
         "More context lowers the loss, more tokens raise a count of them, and position 0 has another share.",
         LOSSES | {"massive_count"},
     ),
     Condition("windows", "way to cut windows", "Windows of 2025 overlap by half and weigh losses otherwise.", LOSSES),
     Condition(
         "sequences",
-        "sequences",
+        "number of sequences",
         "Sums over sequences grow with their number, and so do the channels that qualify in any of them.",
         frozenset({"outlier_count", "distinct_channels", "massive_count"}),
     ),
@@ -117,6 +117,7 @@ def _one_sided(ours: Models, theirs: Models) -> Iterator[str]:
 
 def _unlike(ours: Models, theirs: Models) -> Iterator[str]:
     """Yield sentences on conditions that differ, each with the models or definitions it differs for."""
+    models = {mine["model"] for mine, _ in _joined(ours, theirs)}
     found: dict[tuple[Condition, Any, Any], dict[str, None]] = {}
     for mine, other in _joined(ours, theirs):
         for condition in differing(mine, other):
@@ -125,6 +126,8 @@ def _unlike(ours: Models, theirs: Models) -> Iterator[str]:
             found.setdefault(key, {})[name] = None
     for (condition, mine_is, other_is), names in sorted(found.items(), key=lambda each: CONDITIONS.index(each[0][0])):
         subject = _listed("definition" if condition.is_of_definition else "model", list(names))
+        if len(names) > 1 and set(names) == models:
+            subject = f"all {len(names)} models"
         values = f"{_value(mine_is)} in this run, {_value(other_is)} in the other"
         yield f"Different {condition.words} ({subject}): {values}. {condition.consequence}"
 

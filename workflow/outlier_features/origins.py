@@ -14,7 +14,10 @@ def origins(ours: Provenance, theirs: Provenance, *, has_moved: bool) -> Iterato
     elif mine == other:
         yield f"Both have the lineage {mine.get('summary')}: the same code, settings and inputs."
         if has_moved:
-            yield "What moved is the machine's doing: its device, its number of threads, or versions of libraries."
+            yield (
+                "What moved then comes from what no lineage covers: the device, the number of threads, versions of "
+                "libraries, or changed files of a model or text given by path."
+            )
     else:
         yield f"Lineages: {mine.get('summary')} of this run, {other.get('summary')} of the other."
         yield _artefacts(mine, other)

@@ -126,14 +126,13 @@ def _table(definition: str, group: pd.DataFrame, notes: list[str], layout: "Layo
 
 def _wide_cells(row: pd.Series, mark: str) -> list[str]:
     """Return what the table says of one model, in a line."""
-    distinct, stable = _channels(row)
     return [
         f"{row['label']}{mark}",
         row["kind"],
         human(row["total_params"]),
         human(row["active_params"]),
         number(row["outlier_count"]),
-        distinct + stable,
+        _channels(row),
         *(_interval(row, column, " ") for column in INTERVALS),
     ]
 
@@ -143,15 +142,15 @@ def _narrow_cells(row: pd.Series, mark: str) -> list[str]:
     return [
         f"{row['label']}{mark}\n{row['kind']}",
         f"{human(row['total_params'])}\n{human(row['active_params'])}",
-        f"{number(row['outlier_count'])}\n{''.join(_channels(row))}",
+        f"{number(row['outlier_count'])}\n{_channels(row)}",
         *(_interval(row, column, "\n") for column in INTERVALS),
     ]
 
 
-def _channels(row: pd.Series) -> tuple[str, str]:
+def _channels(row: pd.Series) -> str:
     """Return the distinct channels and, in brackets where they are known, the stable ones."""
     stable = row["stable_channels"]
-    return number(row["distinct_channels"]), "" if pd.isna(stable) else f" ({number(stable)})"
+    return number(row["distinct_channels"]) + ("" if pd.isna(stable) else f" ({number(stable)})")
 
 
 def _interval(row: pd.Series, column: str, separator: str) -> str:

@@ -111,9 +111,11 @@ def _table(moved: pd.DataFrame, separator: str) -> Table:
 def _cells(row: Mapping[Hashable, Any], separator: str) -> list[str]:
     """Return what the table says of one quantity of a model."""
     quantity = next(each for each in QUANTITIES if each.column == row["quantity"])
-    values = [_interval(row, name, quantity.places, separator) for name in ("value", "against")]
+    is_long = max(abs(row["value"]), abs(row["against"])) >= 1000
+    places = 0 if is_long else quantity.places
+    values = [_interval(row, name, places, separator) for name in ("value", "against")]
     verdict = row["verdict"].replace(" ", separator)
-    return [f"  {quantity.words}", *values, _difference(row, quantity.places, separator), verdict]
+    return [f"  {quantity.words}", *values, _difference(row, places, separator), verdict]
 
 
 def _interval(row: Mapping[Hashable, Any], name: str, places: int, separator: str) -> str:
