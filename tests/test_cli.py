@@ -1,6 +1,7 @@
 """The command line runs every stage without Snakemake, to the results Snakemake would write."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def test_the_summary_has_a_row_per_definition_and_says_what_the_model_is(project
     assert summary["definition"].tolist() == [*names, *(f"{name}_rms" for name in names)]
     row = summary.iloc[0]
     assert (row["kind"], row["experts"], row["top_k"]) == ("moe", 4, 2)
+    assert (row["architecture"], row["corpus"]) == ("Qwen3MoeForCausalLM", "words")
     experts = 2 * 4 * 3 * 24 * 32
     assert row["total_params"] - row["active_params"] == experts / 2
     assert row["sparsity"] == row["active_params"] / row["total_params"]
@@ -181,6 +183,69 @@ def test_show_prints_the_summary(project: Path, monkeypatch, capsys) -> None:
     assert "moe" in capsys.readouterr().out
     cli.main(["show", "--format", "json"])
     assert len(json.loads(capsys.readouterr().out)) == 6
+
+
+def test_show_keeps_a_kind_and_a_family_and_sorts_either_way(project: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(project)
+
+    def definitions(*arguments: str) -> list[str]:
+        cli.main(["show", "--format", "json", *arguments])
+        return [row["definition"] for row in json.loads(capsys.readouterr().out)]
+
+    assert len(definitions("--kind", "moe", "--family", "qwen3moe")) == 6
+    assert definitions("--kind", "dense") == []
+    ascending = definitions("--sort", "definition")
+    assert ascending == sorted(ascending)
+    assert definitions("--sort", "definition", "--descending") == ascending[::-1]
+
+
+def test_a_run_is_compared_with_one_of_other_windows_and_another_definition(
+    project: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    before = project / "results/words/summary.parquet"
+    shutil.copytree(project, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    cli.main(["show", "--against", str(before)])
+    printed = capsys.readouterr().out
+    assert "Nothing moved: all 34 values are the same." in printed
+    assert "Both were measured on the same windows" in printed
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    config["corpora"]["words"]["sequences"] = 2
+    config["definitions"]["strict"] = config["definitions"].pop("llm_int8") | {"threshold": 8}
+    Path("config.yaml").write_text(yaml.safe_dump(config))
+    for stage in ("tokenize", "capture", "reduce", "summarize"):
+        cli.main([stage])
+    capsys.readouterr()
+    cli.main(["show", "--against", str(before), "--format", "json"])
+    found = json.loads(capsys.readouterr().out)
+    assert [warning.partition(". ")[0] for warning in found["warnings"]] == [
+        "Only in this run: definitions strict, strict_rms.",
+        "Only in the other run: definitions llm_int8, llm_int8_rms.",
+        "Different number of sequences (model moe): 2 in this run, 3 in the other",
+    ]
+    assert found["origins"][-1].endswith("reduction of moe; perplexity of moe.")
+    old, new = (pd.read_parquet(path).iloc[0]["perplexity"] for path in (before, "results/words/summary.parquet"))
+    (row,) = [row for row in found["rows"] if row["quantity"] == "perplexity"]
+    assert (row["value"], row["against"]) == pytest.approx((new, old), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--against", "results/words/summary.csv"], "summary.csv: not a readable parquet file"),
+        (["--against", "results"], "results: a directory; give the summary.parquet of a run"),
+        (["--against", "nowhere.parquet"], "nowhere.parquet: no such file"),
+        (["--against", "results/words/layers/moe.parquet"], "layers/moe.parquet: no summary"),
+        (["--against", "results/words/summary.parquet", "--plot"], "leave --plot or --against out"),
+        (["--family", "llama"], "unknown family 'llama': no architecture begins so; present: Qwen3MoeForCausalLM"),
+        (["--descending"], "name it with --sort"),
+    ],
+)
+def test_what_show_cannot_do_is_one_line(arguments: list[str], words: str, project: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(project)
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        cli.main(["show", *arguments])
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,14 @@ def test_a_label_changes_the_summary_and_the_pictures_of_its_model_only() -> Non
     assert found == of({"tiny-moe"}, {*OF_SUMMARY, *PICTURES})
 
 
+def test_another_name_of_the_same_text_changes_the_summary_which_holds_it_and_no_table() -> None:
+    values = shipped()
+    values["corpora"]["speeches"] = values["corpora"]["sotu"]
+    lineages = Lineages(Config.check(values))
+    first, second = lineages.summary("sotu"), lineages.summary("speeches")
+    assert {name for name in first if first[name] != second[name]} == {"summary"}
+
+
 def test_the_precision_of_a_model_changes_its_statistics_but_not_its_checkpoint() -> None:
     found = moved_by(lambda values: values["models"]["tiny-moe"].update(dtype="bfloat16"))
     assert found == of({"tiny-moe"}, AFTER_STATISTICS)

@@ -13,7 +13,7 @@ from outlier_features import provenance, shards
 from outlier_features.bootstrap import estimate, resampling_counts
 from outlier_features.corpora import NO_TOKEN, SCHEMA, TokenWindows
 from outlier_features.errors import StaleFile
-from outlier_features.perplexity import perplexity, write_perplexity
+from outlier_features.perplexity import digest, perplexity, write_perplexity
 
 CUT = {"window": 3, "stride": 3, "bos": False}
 LN2 = math.log(2)
@@ -127,6 +127,17 @@ def test_losses_of_the_shorter_windows_alone_meet_them() -> None:
 def test_how_the_text_was_cut_stands_beside_the_value() -> None:
     found = perplexity(np.ones((1, 2)), packed([[1, 1, 1]]), [0])
     assert {name: found[name] for name in CUT} == CUT
+
+
+def test_a_digest_tells_windows_apart_by_their_token_ids_and_where_they_end() -> None:
+    def of(*ids: list[int], chosen: tuple[int, ...] = (0, 1)) -> str:
+        rows = np.array([row + [NO_TOKEN] * (4 - len(row)) for row in ids])
+        return digest(TokenWindows(rows, np.ones_like(rows), np.ones(len(rows), np.int32), {"cut": CUT}), list(chosen))
+
+    same = of([1, 2, 3], [4, 5])
+    assert of([1, 2, 3], [4, 5], [6]) == same
+    others = [of([1, 2], [3, 4, 5]), of([4, 5], [1, 2, 3]), of([1, 2, 3], [4, 6]), of([1, 2, 3], [4, 5], chosen=(0,))]
+    assert len({same, *others}) == 5
 
 
 def test_many_small_losses_add_up_in_double_precision() -> None:

@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 
 import pandas as pd
 import pytest
 from outlier_features.errors import ConfigError
-from outlier_features.terminal import WIDTH, human, select, show
+from outlier_features.selection import Selection
+from outlier_features.terminal import WIDTH, human, show
 
 SHARES = ("mean_layer_pct", "mean_position_pct", "perplexity")
 
@@ -23,10 +25,26 @@ def row(label, kind="dense", definition="arb8020", **columns):
     return values | columns
 
 
-def shown(rows, **options):
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def shown(rows, selection=None, **options):
     stream = io.StringIO()
-    show(pd.DataFrame(rows), stream=stream, **options)
+    show(pd.DataFrame(rows), selection, stream=stream, **options)
     return stream.getvalue()
+
+
+def shown_in(width, rows, monkeypatch):
+    """Return the lines of the table in a terminal of a width, without colours."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    show(pd.DataFrame(rows), stream=stream)
+    return stream.getvalue().partition("features: ")[0].splitlines()
 
 
 def line(text, start):
@@ -52,6 +70,22 @@ def test_table_fits_in_its_width_with_long_names_and_large_numbers():
     assert max(len(found) for found in shown(rows).splitlines()) <= WIDTH
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_narrow_terminal_has_two_lines_a_model_and_every_number_of_the_wide_one(width, monkeypatch):
+    rows = [row("SmolLM2-135M-Instruct", "moe", active_params=2_367_000)]
+    lines = shown_in(width, rows, monkeypatch)
+    start = next(i for i, found in enumerate(lines) if "SmolLM2" in found)
+    assert lines[start].split() == ["SmolLM2-135M-Instruct", "134.5M", "49", "32.1", "50.0", "18.2"]
+    assert lines[start + 1].split() == ["moe", "2.367M", "30", "(7)", "(28.0-36.5)", "(45.0-55.2)", "(17.9-18.5)"]
+    assert max(len(found) for found in lines) <= width
+
+
+def test_a_terminal_too_narrow_for_its_numbers_folds_them_and_drops_none(monkeypatch):
+    narrow, wide = ("".join(shown_in(width, [row("SmolLM2")], monkeypatch)) for width in (50, 120))
+    assert "…" not in narrow
+    assert Counter(filter(str.isdigit, narrow)) == Counter(filter(str.isdigit, wide))
+
+
 def test_unknown_values_are_dashes_and_the_reason_is_a_footnote():
     unknown = dict.fromkeys(("outlier_count", "distinct_channels", "stable_channels", *SHARES[:2]), math.nan)
     intervals = {f"{name}_{end}": math.nan for name in SHARES for end in ("low", "high")}
@@ -63,14 +97,8 @@ def test_unknown_values_are_dashes_and_the_reason_is_a_footnote():
 
 def test_definition_keeps_its_own_rows_only():
     rows = [row("A", outlier_count=1.0), row("A", definition="llm_int8", outlier_count=2.0)]
-    assert json.loads(shown(rows, format="json", definition="llm_int8"))[0]["outlier_count"] == 2
-    assert "arb8020" not in shown(rows, definition="llm_int8")
-
-
-def test_sort_orders_by_a_column_with_blanks_last():
-    summary = pd.DataFrame([row("A", perplexity=math.nan), row("B", perplexity=9.0), row("C", perplexity=3.0)])
-    assert list(select(summary, None, "perplexity")["label"]) == ["C", "B", "A"]
-    assert list(select(summary, None, None)["label"]) == ["A", "B", "C"]
+    assert json.loads(shown(rows, Selection("llm_int8"), format="json"))[0]["outlier_count"] == 2
+    assert "arb8020" not in shown(rows, Selection("llm_int8"))
 
 
 def test_csv_and_json_hold_every_column_and_value():
@@ -117,6 +145,11 @@ def test_empty_summary_says_so():
     assert stream.getvalue().strip() == "The summary has no rows."
 
 
+def test_a_selection_that_leaves_no_row_says_which():
+    text = shown([row("A")], Selection(kind="moe"))
+    assert text.strip() == "The summary has no rows of kind moe."
+
+
 @pytest.mark.parametrize(
     ("count", "words"),
     [
@@ -135,8 +168,6 @@ def test_parameters_are_written_as_people_say_them(count, words):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"definition": "arb"}, "unknown definition 'arb'; allowed: arb8020, llm_int8"),
-        ({"sort": "size"}, "unknown column to sort by 'size'; allowed: model, label, kind"),
         ({"format": "xml"}, "unknown format 'xml'; allowed: table, csv, json"),
         ({"format": "csv", "plot": True}, "a plot cannot be part of csv"),
     ],
@@ -144,5 +175,5 @@ def test_parameters_are_written_as_people_say_them(count, words):
 def test_what_is_not_there_is_refused_with_the_allowed_values(options, message):
     stream = io.StringIO()
     with pytest.raises(ConfigError, match=message):
-        show(pd.DataFrame([row("A"), row("A", definition="llm_int8")]), stream=stream, **options)
+        show(pd.DataFrame([row("A")]), stream=stream, **options)
     assert stream.getvalue() == ""

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from outlier_features.lineage import Lineage, Lineages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from outlier_features.runs import Run
+    from outlier_features.selection import Selection
 
 PUBLISHED = Path("resources/published")
 
@@ -107,7 +111,7 @@ class Stages:
                 )
                 for name in self._config.chosen.models
             ]
-            write_summary(*summarize(entries, lineage), *outputs)
+            write_summary(*summarize(entries, self._corpus, lineage), *outputs)
 
     def reproduce(self) -> None:
         """Set the summary beside the published table; it takes no time, so it is always done."""
@@ -245,15 +249,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show(config: Config, options: argparse.Namespace) -> None:
+    from outlier_features.runs import Run
+    from outlier_features.selection import Selection
     from outlier_features.tables import read_table
     from outlier_features.terminal import show
 
     path = layout.summary(config.chosen.corpus, "parquet")
     if not path.is_file():
         raise ConfigError(f"{path}: no summary yet; run snakemake or the stages up to summarize.")
-    summary, _ = read_table(path)
-    chosen = {name: getattr(options, name) for name in ("format", "definition", "sort", "plot")}
-    show(summary, **chosen, stream=sys.stdout)
+    run = Run(*read_table(path))
+    selection = Selection(**{field.name: getattr(options, field.name) for field in fields(Selection)})
+    if options.against is None:
+        show(run.summary, selection, format=options.format, plot=options.plot, stream=sys.stdout)
+    else:
+        _show_against(run, selection, options)
+
+
+def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace) -> None:
+    from outlier_features.comparison import compare
+    from outlier_features.runs import Run
+    from outlier_features.terminal_comparison import show_comparison
+
+    if options.plot:
+        raise ConfigError("a plot shows one run; leave --plot or --against out")
+    other = Run.read(options.against)
+    chosen = replace(run, summary=selection.of(run.summary))
+    same = selection.matching(other.summary, str(options.against))
+    comparison = compare(chosen, replace(other, summary=same))
+    show_comparison(comparison, against=str(options.against), format=options.format, stream=sys.stdout)
 
 
 def _infer_published() -> None:
@@ -312,6 +335,12 @@ def _parser() -> argparse.ArgumentParser:
     show = add("show", "Print the summary of the experiment.")
     show.add_argument("--format", choices=("table", "csv", "json"), default="table")
     show.add_argument("--definition", help="only the rows of this definition")
-    show.add_argument("--sort", help="a column to sort by")
+    show.add_argument("--kind", choices=("dense", "moe"), help="only models of this kind")
+    show.add_argument("--family", help="only models whose architecture begins so: qwen3 takes Qwen3MoeForCausalLM too")
+    show.add_argument("--sort", help="a column of the summary to sort by, ascending")
+    show.add_argument("--descending", action="store_true", help="sort the other way round")
+    show.add_argument(
+        "--against", type=Path, metavar="SUMMARY", help="say what moved since another run, from its summary.parquet"
+    )
     show.add_argument("--plot", action="store_true", help="draw layers affected against active parameters")
     return parser

@@ -110,7 +110,8 @@ class Lineages:
         names = {model: [self._config.label(model), e.hub, e.series, e.step] for model, e in entries.items()}
         upstream = {f"reduction {model}": self.reduction(corpus, model) for model in models}
         upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in models}
-        return _lineage("summary", "summarize", {"models": list(models), "names": names}, **upstream)
+        settings = {"corpus": corpus, "models": list(models), "names": names}
+        return _lineage("summary", "summarize", settings, **upstream)
 
     @_once
     def inference(self, corpus: str) -> Lineage:

@@ -2,6 +2,8 @@
 
 # Shapes: S sequence, T position, B bootstrap draw.
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
         "bytes": int(bytes_S.sum()),
         "sequences": len(nats_S),
         **windows.cut,
+        "windows_digest": digest(windows, chosen),
         **({"note": NOTE_ON_OVERLAP} if as_in_2025 else {}),
         "interval": {name: [found.low, found.high] for name, found in interval.items()},
         "per_sequence": per_sequence,
@@ -76,3 +79,9 @@ def resampled(per_sequence: Mapping[str, Sequence[float]], counts_BS: np.ndarray
     mean_B = counts_BS @ loss_S / (counts_BS @ weight_S)
     bits_B = counts_BS @ nats_S / np.log(2) / (counts_BS @ bytes_S)
     return {"perplexity": np.exp(mean_B), "bits_per_byte": bits_B, "loss": mean_B}
+
+
+def digest(windows: TokenWindows, chosen: list[int]) -> str:
+    """Return 16 hexadecimal digits that are the same for the same token ids in the same windows, and for no others."""
+    ids = [windows.ids(window).tolist() for window in chosen]
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16]

@@ -60,11 +60,11 @@ def entry(models: Mapping[str, Model], name: str, outliers: Path, layers: Path, 
     return Entry(name, model.named(name), model.hub, model.series, model.step, outliers, layers, perplexity)
 
 
-def summarize(entries: Sequence[Entry], lineage: Lineage) -> tuple[pd.DataFrame, provenance.Provenance]:
-    """Join what is known of each model into one row per model and definition."""
+def summarize(entries: Sequence[Entry], corpus: str, lineage: Lineage) -> tuple[pd.DataFrame, provenance.Provenance]:
+    """Join what is known of each model, measured on the corpus of that name, into one row per model and definition."""
     rows: list[dict[str, Any]] = []
     for entry in entries:
-        rows += _rows(entry, lineage)
+        rows += _rows(entry, corpus, lineage)
     summary = pd.DataFrame(rows)
     sizes = ["step", "total_params", "active_params", "experts", "top_k", "blocks", "hidden_size", "sequences"]
     counts = ["outlier_count", "distinct_channels", "stable_channels", "one_sided_count", "massive_count"]
@@ -82,7 +82,7 @@ def write_summary(summary: pd.DataFrame, origin: provenance.Provenance, parquet:
     atomic.write_json(text, {"models": records, "provenance": origin})
 
 
-def _rows(entry: Entry, lineage: Lineage) -> list[dict[str, Any]]:
+def _rows(entry: Entry, corpus: str, lineage: Lineage) -> list[dict[str, Any]]:
     expected = lineage.get(f"reduction {entry.model}")
     _, origin = _read(entry.outliers, expected, columns=[])
     layers, _ = _read(entry.layers, expected, columns=list(LAYER_COLUMNS), rows=RESIDUAL)
@@ -90,13 +90,15 @@ def _rows(entry: Entry, lineage: Lineage) -> list[dict[str, Any]]:
     facts = origin["facts"]
     common: dict[str, Any] = {name: getattr(entry, name) for name in ("model", "label", "hub", "series", "step")}
     common |= {name: facts[name] for name in FACTS}
-    common |= {"hidden_size": facts["channels"], "sequences": len(facts["windows"]), "length": quality["window"]}
+    common |= {"hidden_size": facts["channels"], "corpus": corpus}
+    common |= {"sequences": len(facts["windows"]), "length": quality["window"]}
     after = _quality_columns(quality) | _layer_columns(layers) | {"lineage": origin["lineage"]["reduction"]}
     return [common | {"definition": name} | found | after for name, found in origin["estimates"].items()]
 
 
 def _quality_columns(quality: Mapping[str, Any]) -> dict[str, Any]:
-    columns: dict[str, Any] = {"windows": quality.get("windows", "packed"), "loss": quality["loss"]}
+    columns: dict[str, Any] = {"windows": quality.get("windows", "packed"), "windows_digest": quality["windows_digest"]}
+    columns |= {"loss": quality["loss"]}
     for name in ("perplexity", "bits_per_byte"):
         low, high = quality["interval"][name]
         columns |= {name: quality[name], f"{name}_low": low, f"{name}_high": high}

@@ -5,16 +5,20 @@ Takes the summary as a pandas table, one row per model and definition, with shar
 
 import math
 import string
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, TextIO
 
 import pandas as pd
 import plotext
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from outlier_features.errors import ConfigError
+from outlier_features.selection import Selection
 
 WIDTH = 120
 """Columns of the table where the stream is no terminal that knows its own."""
@@ -29,47 +33,53 @@ LEGEND = (
 
 def show(
     summary: pd.DataFrame,
+    selection: Selection | None = None,
     *,
     format: Literal["table", "csv", "json"] = "table",
-    definition: str | None = None,
-    sort: str | None = None,
     plot: bool = False,
     stream: TextIO,
 ) -> None:
-    """Write the summary to `stream`: a table per definition, or all columns as CSV or JSON records (blank, null).
+    """Write the selected rows to `stream`: a table per definition, or all columns as CSV or JSON records (blank, null).
 
-    `definition` keeps one definition; `sort` orders the rows by a column, ascending, blanks last; `plot` draws layers
-    affected against active parameters under each table. Raises ConfigError, with the allowed values, for a format,
-    definition or column that is not there, and for a plot in a format that is for machines.
+    `plot` draws layers affected against active parameters under each table. Raises ConfigError, with the allowed
+    values, for a format or selection that is not there, and for a plot in a format that is for machines.
     """
-    if format not in FORMATS:
-        raise ConfigError(f"unknown format {format!r}; allowed: {', '.join(FORMATS)}")
+    check_format(format)
     if plot and format != "table":
         raise ConfigError(f"a plot cannot be part of {format}; leave one of the two out")
-    rows = select(summary, definition, sort)
+    selection = selection or Selection()
+    rows = selection.of(summary)
     if format == "csv":
         rows.to_csv(stream, index=False)
     elif format == "json":
         stream.write(rows.to_json(orient="records", indent=2, force_ascii=False, double_precision=15) + "\n")
+    elif rows.empty:
+        wanted = f" of {selection.words}" if len(summary) else ""
+        console(stream).print(f"The summary has no rows{wanted}.")
     else:
-        _show_tables(rows, plot, stream)
+        _show_tables(rows, plot, console(stream))
 
 
-def select(summary: pd.DataFrame, definition: str | None, sort: str | None) -> pd.DataFrame:
-    """Return the rows of a definition (of all by default) in the order of a column (as they are by default)."""
-    rows = summary
-    if definition is not None:
-        _check("definition", definition, list(summary["definition"].unique()))
-        rows = rows[rows["definition"] == definition]
-    if sort is not None:
-        _check("column to sort by", sort, list(summary.columns))
-        rows = rows.sort_values(sort, kind="stable", na_position="last")
-    return rows
+def check_format(format: str) -> None:
+    """Refuse a format that is none. Raises ConfigError."""
+    if format not in FORMATS:
+        raise ConfigError(f"unknown format {format!r}; allowed: {', '.join(FORMATS)}")
 
 
-def _check(what: str, name: str, known: list[str]) -> None:
-    if name not in known:
-        raise ConfigError(f"unknown {what} {name!r}; allowed: {', '.join(known) or 'none, the summary is empty'}")
+def console(stream: TextIO) -> Console:
+    """Return a console as wide as the terminal that `stream` is, or WIDTH where it is none."""
+    return Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, markup=False)
+
+
+def fits(table: Table, console: Console) -> bool:
+    """Return whether a table has room for its longest cells."""
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum <= console.width
+
+
+def frame(title: str | None = None) -> Table:
+    """Return a table without columns yet."""
+    words = None if title is None else Text(title, style="bold")
+    return Table(title=words, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
 
 
 def human(count: float) -> str:
@@ -77,18 +87,20 @@ def human(count: float) -> str:
     for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if count >= 0.99995 * unit:  # what is rounded up to a unit is written in it
             return f"{count / unit:.4g}{suffix}"
-    return _number(count)
+    return number(count)
 
 
-def _show_tables(rows: pd.DataFrame, plot: bool, stream: TextIO) -> None:
-    console = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, markup=False)
-    if rows.empty:
-        console.print("The summary has no rows.")
-        return
+def number(value: float, places: int = 0) -> str:
+    """Return a number, or a dash for one that is not known."""
+    return "-" if pd.isna(value) else f"{value:.{places}f}"
+
+
+def _show_tables(rows: pd.DataFrame, plot: bool, console: Console) -> None:
     for definition in rows["definition"].unique():
         group = rows[rows["definition"] == definition]
         notes = list(dict.fromkeys(note for note in group["note"] if isinstance(note, str) and note))
-        console.print(_table(definition, group, notes))
+        table = _table(definition, group, notes, WIDE)
+        console.print(table if fits(table, console) else _table(definition, group, notes, NARROW))
         for i, note in enumerate(notes, start=1):
             console.print(f"[{i}] {note}")
         console.print()
@@ -97,60 +109,96 @@ def _show_tables(rows: pd.DataFrame, plot: bool, stream: TextIO) -> None:
     console.print(LEGEND)
 
 
-COLUMNS = (
-    "kind",
-    "params\ntotal",
-    "\nactive",
-    "outlier\nfeatures",
-    "distinct\n(stable)",
-    "layers\n% (95 %)",
-    "positions\n% (95 %)",
-    "perplexity\n(95 %)",
-)
-
-
-def _table(definition: str, group: pd.DataFrame, notes: list[str]) -> Table:
+def _table(definition: str, group: pd.DataFrame, notes: list[str], layout: "Layout") -> Table:
     """Return the table of one definition; a model with a note carries the note's number."""
     unit = " x RMS" if definition.endswith("_rms") else ""
     thresholds = "".join(f", |x| >= {value:g}{unit}" for value in sorted(group["threshold"].dropna().unique()))
     sequences = "".join(f", {value:g} sequences" for value in sorted(group["sequences"].dropna().unique()))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-    table.title = Text(f"definition {definition}{thresholds}{sequences}", style="bold")
-    table.add_column("model", overflow="fold")
-    for header in COLUMNS:
-        table.add_column(header, justify="left" if header == "kind" else "right", no_wrap=True)
+    table = frame(f"definition {definition}{thresholds}{sequences}")
+    for i, header in enumerate(layout.headers):
+        is_number = i > 0 and header != "kind"
+        table.add_column(header, justify="right" if is_number else "left", overflow="fold")
     for _, row in group.iterrows():
         mark = f" [{notes.index(row['note']) + 1}]" if row["note"] in notes else ""
-        table.add_row(Text(f"{row['label']}{mark}"), *(Text(cell) for cell in _cells(row)))
+        table.add_row(*(Text(cell) for cell in layout.cells(row, mark)))
     return table
 
 
-def _cells(row: pd.Series) -> list[str]:
-    """Return what the table says of one model, a cell for each of COLUMNS."""
-    stable = row["stable_channels"]
+def _wide_cells(row: pd.Series, mark: str) -> list[str]:
+    """Return what the table says of one model, in a line."""
     return [
+        f"{row['label']}{mark}",
         row["kind"],
         human(row["total_params"]),
         human(row["active_params"]),
-        _number(row["outlier_count"]),
-        _number(row["distinct_channels"]) + ("" if pd.isna(stable) else f" ({_number(stable)})"),
-        _interval(row, "mean_layer_pct"),
-        _interval(row, "mean_position_pct"),
-        _interval(row, "perplexity"),
+        number(row["outlier_count"]),
+        _channels(row),
+        *(_interval(row, column, " ") for column in INTERVALS),
     ]
 
 
-def _number(value: float, places: int = 0) -> str:
-    """Return a number, or a dash for one that is not known."""
-    return "-" if pd.isna(value) else f"{value:.{places}f}"
+def _narrow_cells(row: pd.Series, mark: str) -> list[str]:
+    """Return the same in two lines."""
+    return [
+        f"{row['label']}{mark}\n{row['kind']}",
+        f"{human(row['total_params'])}\n{human(row['active_params'])}",
+        f"{number(row['outlier_count'])}\n{_channels(row)}",
+        *(_interval(row, column, "\n") for column in INTERVALS),
+    ]
 
 
-def _interval(row: pd.Series, column: str) -> str:
+def _channels(row: pd.Series) -> str:
+    """Return the distinct channels and, in brackets where they are known, the stable ones."""
+    stable = row["stable_channels"]
+    return number(row["distinct_channels"]) + ("" if pd.isna(stable) else f" ({number(stable)})")
+
+
+def _interval(row: pd.Series, column: str, separator: str) -> str:
     """Return a value with its interval, as far as they are known: 32.1 (28.0-36.5)."""
     value, low, high = (row[f"{column}{end}"] for end in ("", "_low", "_high"))
     places = 1 if pd.isna(value) or abs(value) < 99.95 else 0
     known = not (pd.isna(low) or pd.isna(high))
-    return _number(value, places) + (f" ({_number(low, places)}-{_number(high, places)})" if known else "")
+    return number(value, places) + (f"{separator}({number(low, places)}-{number(high, places)})" if known else "")
+
+
+INTERVALS = ("mean_layer_pct", "mean_position_pct", "perplexity")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the table of a definition is set."""
+
+    headers: tuple[str, ...]
+    """The first is the model's."""
+    cells: Callable[[pd.Series, str], list[str]]
+    """From a row and the mark of its note to a cell for each header."""
+
+
+WIDE = Layout(
+    (
+        "model",
+        "kind",
+        "params\ntotal",
+        "\nactive",
+        "outlier\nfeatures",
+        "distinct\n(stable)",
+        "layers\n% (95 %)",
+        "positions\n% (95 %)",
+        "perplexity\n(95 %)",
+    ),
+    _wide_cells,
+)
+NARROW = Layout(
+    (
+        "model\nkind",
+        "total\nactive\nparams",
+        "features\ndistinct\n(stable)",
+        "layers %\n(95 %)",
+        "positions %\n(95 %)",
+        "perplexity\n(95 %)",
+    ),
+    _narrow_cells,
+)
 
 
 def _show_plot(group: pd.DataFrame, console: Console) -> None:

@@ -5,14 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TextIO
 
 import pandas as pd
-from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from outlier_features.durations import spoken
 from outlier_features.planning import Plan
-from outlier_features.terminal import WIDTH, human
+from outlier_features.terminal import console, frame, human
 
 CONVENTIONS = {
     "with_embedding_and_head": ("active_params", "embedding and head counted"),
@@ -50,12 +48,12 @@ def show_plans(
     if format == "json":
         stream.write(json.dumps(rows, indent=2) + "\n")
         return
-    console = Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, markup=False)
-    console.print(_table("parameters", SIZES, [_size_cells(row) for row in rows]))
-    console.print()
-    console.print(_table(f"cost at {flops:.3g} operations/s and {bandwidth:.3g} bytes/s", COSTS, _cost_cells(rows)))
-    console.print()
-    console.print(LEGEND)
+    paper = console(stream)
+    paper.print(_table("parameters", SIZES, [_size_cells(row) for row in rows]))
+    paper.print()
+    paper.print(_table(f"cost at {flops:.3g} operations/s and {bandwidth:.3g} bytes/s", COSTS, _cost_cells(rows)))
+    paper.print()
+    paper.print(LEGEND)
 
 
 SIZES = ("total", "active", "experts", "top-k", "shared", "published\ntotal", "\nactive", "\ncounted with")
@@ -79,8 +77,7 @@ def _published(plan: Plan, row: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-    table.title = Text(title, style="bold")
+    table = frame(title)
     table.add_column("model", overflow="fold")
     for name in columns:
         table.add_column(name, justify="left" if name in ("already here", "\ncounted with") else "right", no_wrap=True)

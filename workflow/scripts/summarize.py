@@ -10,5 +10,5 @@ config = Config.check(snakemake.config)
 files = zip(snakemake.input.outliers, snakemake.input.layers, snakemake.input.perplexity, strict=True)
 with logged(snakemake.log[0]):
     entries = [entry(config.models, name, *map(Path, paths)) for name, paths in zip(config.chosen.models, files)]
-    summary, origin = summarize(entries, snakemake.params.lineage)
+    summary, origin = summarize(entries, snakemake.wildcards.corpus, snakemake.params.lineage)
     write_summary(summary, origin, *map(Path, snakemake.output))
