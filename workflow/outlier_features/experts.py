@@ -78,9 +78,11 @@ class _Products(TorchFunctionMode):
 
     def __init__(self, bank: nn.Module, channels: int) -> None:
         super().__init__()
-        self._parameters = list(bank.parameters(recurse=False))
         self._experts, self._channels = expert_count(bank), channels
-        self._has_bias = any(parameter.shape == (self._experts, channels) for parameter in self._parameters)
+        parameters = list(bank.parameters(recurse=False))
+        # where a parameter begins in memory, how many bytes on the next expert does, how many dimensions it has
+        self._places = [(p.data_ptr(), p.stride(0) * p.element_size(), p.dim()) for p in parameters]
+        self._has_bias = any(p.shape == (self._experts, channels) for p in parameters)
         self._gathered = WeakTensorKeyDictionary()
         self._incomplete: _Product | None = None
         self._largest: dict[int, torch.Tensor] = {}
@@ -101,12 +103,13 @@ class _Products(TorchFunctionMode):
         return None if self._last is None else self._largest[self._last][: self._experts]
 
     def _see(self, operands: Sequence[torch.Tensor], output: torch.Tensor) -> None:
-        shares = [share for share in map(self._share, operands) if share is not None]
+        floats = [(x, self._share(x)) for x in operands if x.is_floating_point()]
+        shares = [share for _, share in floats if share is not None]
         if not shares:
             return
-        matrices = [share for share in shares if self._parameters[share.parameter].dim() == 3]
+        others = [x for x, share in floats if share is None]
+        matrices = [share for share in shares if self._places[share.parameter][2] == 3]
         is_with_bias = len(shares) > len(matrices)
-        others = [x for x in operands if x.is_floating_point() and self._share(x) is None]
         if not others:
             self._note_gathered(shares, operands, output)
         elif matrices:
@@ -123,11 +126,11 @@ class _Products(TorchFunctionMode):
         """Return what `x` holds of a parameter of the bank: a view of it, or rows gathered from it."""
         if self._gathered and x in self._gathered:
             return self._gathered[x]
-        for index, parameter in enumerate(self._parameters):
-            step = parameter.stride(0) * parameter.element_size()
-            expert, within = divmod(x.data_ptr() - parameter.data_ptr(), step)
+        pointer = x.data_ptr()
+        for index, (start, step, dimensions) in enumerate(self._places):
+            expert, within = divmod(pointer - start, step)
             if within == 0 and 0 <= expert < self._experts:
-                is_whole = x.dim() == parameter.dim() and len(x) == self._experts
+                is_whole = x.dim() == dimensions and len(x) == self._experts
                 return _Share(index, None if is_whole else expert)
         return None
 
