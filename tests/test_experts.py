@@ -16,7 +16,7 @@ from families import MOE as FAMILIES
 from outlier_features import architectures, experts, sites
 from outlier_features.capture import capture
 from outlier_features.config import Definition
-from outlier_features.errors import ArchitectureError
+from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.metrics import super_experts
 from outlier_features.reduction import reduce
 from outlier_features.shards import Statistics
@@ -212,6 +212,22 @@ def test_a_bank_whose_down_projection_is_not_recognised_stops_the_run(checkpoint
     assert not (tmp_path / "x.json").exists()
 
 
+def test_an_expert_whose_output_is_missed_stops_the_run(checkpoints, tokens, tmp_path) -> None:
+    def one_on_a_copy(
+        bank: nn.Module, x_TC: torch.Tensor, choices: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        y_TC = torch.zeros_like(x_TC)
+        for expert in range(6):
+            rows, place = torch.where(choices == expert)
+            gate, up = nn.functional.linear(x_TC[rows], bank.gate_up_proj[expert]).chunk(2, dim=-1)
+            matrix = bank.down_proj[expert].clone() if expert == 3 else bank.down_proj[expert]
+            y_TC[rows] += nn.functional.linear(bank.act_fn(gate) * up, matrix) * weights[rows, place, None]
+        return y_TC
+
+    with running(one_on_a_copy), pytest.raises(ArchitectureError, match="block 1, window 0: experts 3 were given"):
+        capture(checkpoints["moe"], tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})
+
+
 def test_shards_have_a_value_for_every_expert_with_tokens_and_null_for_the_others(checkpoints, tmp_path) -> None:
     ids = np.random.default_rng(3).integers(160, size=(4, 2))  # two tokens go to at most four of six experts
     tokens = write_windows(tmp_path / "tokens.arrow", ids)
@@ -229,19 +245,34 @@ def layers_of(manifests: list[Path], folder: Path) -> pd.DataFrame:
     return pd.read_parquet(outputs[2])
 
 
-def test_a_planted_super_expert_is_found(tokens: Path, tmp_path: Path) -> None:
-    checkpoint = save_checkpoint(tmp_path / "model", MOE, seed=2)
+def scaled(directory: Path, factor: float) -> Path:
+    """Return a checkpoint whose down projection of expert 4 in block 2 is scaled."""
+    checkpoint = save_checkpoint(directory, MOE, seed=2)
     name = "model.layers.2.mlp.experts.4.down_proj.weight"
-    for file in checkpoint.glob("*.safetensors"):
-        tensors = load_file(file)
-        if name in tensors:
-            save_file(tensors | {name: tensors[name] * 1000}, file, metadata={"format": "pt"})
+    (file,) = (file for file in checkpoint.glob("*.safetensors") if name in load_file(file))
+    tensors = load_file(file)
+    save_file(tensors | {name: tensors[name] * factor}, file, metadata={"format": "pt"})
+    return checkpoint
+
+
+def test_a_planted_super_expert_is_found(tokens: Path, tmp_path: Path) -> None:
+    checkpoint = scaled(tmp_path / "model", 1000)
     capture(checkpoint, tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})
     layers = layers_of([tmp_path / "x.json"], tmp_path)
     routers = layers[layers["site"] == "router"].set_index("block")
     assert routers["super_experts"].map(list).to_dict() == {1: [], 2: [4]}
     assert routers["expert_max_abs"][2].argmax() == 4
     assert layers[layers["site"] != "router"][["expert_max_abs", "super_experts"]].isna().all(axis=None)
+
+
+def test_an_expert_that_puts_out_infinity_stops_the_run_unless_it_is_to_be_counted(tokens, tmp_path) -> None:
+    checkpoint = scaled(tmp_path / "model", float("inf"))
+    with pytest.raises(NonFiniteActivations, match="block 2, residual, window 0"):
+        capture(checkpoint, tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})
+    settings = capture_settings(count_nonfinite=True)
+    capture(checkpoint, tokens, tmp_path / "x.json", settings, {"statistics": "test"})
+    found = Statistics([tmp_path / "x.json"]).block(2).site("router").matrix("expert_max_abs")
+    assert np.isnan(found).all(0).tolist() == [False, False, False, False, True, False]
 
 
 def test_windows_shared_out_give_the_largest_outputs_of_one_pass(checkpoints, tokens, manifests, tmp_path) -> None:

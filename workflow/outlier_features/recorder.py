@@ -135,22 +135,35 @@ class Recorder:
     def _write_shard(
         self, block: int, keys: Sequence[tuple[str, int]], collected: Callable[[], list], router: Columns
     ) -> None:
-        rows = {}
         found = dict(zip(keys, collected(), strict=True))
+        rows: dict[tuple[str, int], Columns] = {}
         for (site, index), columns in found.items():
-            window = self._windows[index]
-            if site == EXPERTS:
-                continue  # part of the router's row
+            if site in self._settings.sites:
+                self._check_finite(block, site, self._windows[index], columns)
+                rows[site, index] = columns
             if site == "residual":
                 columns["massive_token"] = self._ids[index][columns["massive_position"]]
-            if site == "router":
-                largest = [None if value == experts.NONE else value for value in found[EXPERTS, index].tolist()]
-                columns = router | {"expert_choices": columns, "expert_max_abs": largest}
-            else:
-                self._check_finite(block, site, window, columns)
-            rows[site, index] = {"block": block, "site": site, "window": window} | columns
-        ordered = [rows[key] for key in sorted(rows)]
+        routed = [] if self._banks[block] is None else self._windows
+        for index, window in enumerate(routed):  # behind the sites, whose errors say more
+            columns = self._expert_columns(block, window, found["router", index], found[EXPERTS, index])
+            rows["router", index] = router | columns
+        ordered = [
+            {"block": block, "site": site, "window": self._windows[index]} | rows[site, index]
+            for site, index in sorted(rows)
+        ]
         shards.write(self._work.directory / shards.block_name(block), shards.BLOCK_SCHEMA, ordered, self._origin)
+
+    def _expert_columns(self, block: int, window: int, choices: np.ndarray, largest_E: np.ndarray) -> Columns:
+        is_seen_E = largest_E != experts.NONE
+        missed = np.setdiff1d(choices[choices < len(largest_E)], np.flatnonzero(is_seen_E))
+        if len(missed) and not self._settings.count_nonfinite:
+            raise ArchitectureError(
+                f"block {block}, window {window}: experts {', '.join(map(str, missed))} were given tokens, but no "
+                f"finite output of theirs was seen; if bfloat16 or float32 as dtype of the model does not help, let "
+                f"outlier_features/experts.py know how {type(self._banks[block]).__name__} runs its experts."
+            )
+        largest = [value if is_seen else None for value, is_seen in zip(largest_E.tolist(), is_seen_E, strict=True)]
+        return {"expert_choices": choices, "expert_max_abs": largest}
 
     def _note_timing(self, block: int, computed: float) -> None:
         reading = self._reading
