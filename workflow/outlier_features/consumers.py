@@ -20,14 +20,16 @@ class Consumers:
 
     def __init__(self, block: nn.Module) -> None:
         self._modules = [(name, module) for name, module in block.named_modules() if _owns_matrix(module)]
-        self._sites: dict[SiteName, torch.Tensor] = {}
+        self._sites: dict[SiteName, _Place] = {}
         self._readers: dict[_Place, set[str]] = {}
+        self._kept: list[torch.Tensor] = []
 
     def saw(self, site: SiteName, x: torch.Tensor) -> None:
         """Take down the tensor of a site. It is kept, lest another one comes to lie in its place."""
         if site in CONSUMED:
-            self._sites[site] = x
-            self._readers.setdefault(_place(x), set())
+            self._kept.append(x)
+            self._sites[site] = _place(x)
+            self._readers.setdefault(self._sites[site], set())
 
     def names(self) -> dict[SiteName, list[str]]:
         """Return the names inside the block of the modules that read each site, in the order of the block.
@@ -35,8 +37,8 @@ class Consumers:
         Sites that are the same tensor, as in a parallel block with one norm, have the same consumers.
         """
         return {
-            site: [name for name, _ in self._modules if name in self._readers[_place(x)]]
-            for site, x in self._sites.items()
+            site: [name for name, _ in self._modules if name in self._readers[place]]
+            for site, place in self._sites.items()
         }
 
     @contextmanager

@@ -58,7 +58,7 @@ class Recorder:
         self._reached: dict[tuple[SiteName, int], Reached] = dict(state.reached) if state else {}
         self._first = state.block + 1 if state else 0
         self._hooks, self._watching = ExitStack(), ExitStack()
-        self._consumers: Consumers | None = None
+        self._readers: Consumers | None = None
         self._writer = ThreadPoolExecutor(1, "shards")
         self._writing: Future[None] | None = None
         self._began, self._observed, self._reading = time.perf_counter(), 0.0, Reading(0, 0.0, 0.0)
@@ -98,16 +98,16 @@ class Recorder:
         """Note which block and window the next tensors belong to."""
         self._block, self._window = block, window
         if window == 0:
-            self._consumers = Consumers(self._weights.blocks[block])
-            self._watching.enter_context(self._consumers.watched())
+            self._readers = Consumers(self._weights.blocks[block])
+            self._watching.enter_context(self._readers.watched())
 
     def passed(self, block: int, window: int) -> None:
         """Count a finished step, and note what the first window showed of who reads which tensor."""
-        if self._consumers is not None:
+        if self._readers is not None:
             self._watching.close()
-            for site, names in self._consumers.names().items():
+            for site, names in self._readers.names().items():
                 self.consumers[f"{block}.{site}"] = [f"{self._prefix}.{block}.{name}" for name in names]
-            self._consumers = None
+            self._readers = None
         self._progress.update()
 
     def leave(self, block: int, outputs: Outputs) -> None:
@@ -225,8 +225,8 @@ class Recorder:
         if self._window < 0:
             return  # a block that an earlier run has finished only returns what it returned then
         start = time.perf_counter()
-        if self._consumers is not None:
-            self._consumers.saw(site, x_TC)
+        if self._readers is not None:
+            self._readers.saw(site, x_TC)
         self._reduce(site, x_TC)
         self._observed += time.perf_counter() - start
 
