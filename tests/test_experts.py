@@ -13,12 +13,10 @@ import torch
 from conftest import LENGTH, MOE, capture_settings, save_checkpoint, write_windows
 from families import COMMON, ROUTED, Family, random_model
 from families import MOE as FAMILIES
-from outlier_features import architectures, experts, sites
+from outlier_features import architectures, experts, metrics, sites, tables
 from outlier_features.capture import capture
-from outlier_features.config import Definition
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.metrics import super_experts
-from outlier_features.reduction import reduce
 from outlier_features.shards import Statistics
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -240,9 +238,10 @@ def test_shards_have_a_value_for_every_expert_with_tokens_and_null_for_the_other
 
 
 def layers_of(manifests: list[Path], folder: Path) -> pd.DataFrame:
-    outputs = [folder / f"{name}.parquet" for name in ("outliers", "channels", "layers")]
-    reduce(manifests, *outputs, {"llm_int8": Definition(sites=("attn_in", "mlp_in"))}, {"reduction": "test"})
-    return pd.read_parquet(outputs[2])
+    """Return the table of layers as it is read back."""
+    table = metrics.layers(Statistics(manifests), hit_threshold=6.0)
+    tables.write_table(folder / "layers.parquet", table, {"lineage": {"reduction": "test"}})
+    return tables.read_table(folder / "layers.parquet")[0]
 
 
 def scaled(directory: Path, factor: float) -> Path:
