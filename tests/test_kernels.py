@@ -154,9 +154,11 @@ def test_more_massive_activations_than_the_kernels_have_room_for_are_an_error() 
 def test_results_of_a_block_come_together() -> None:
     reduction = CudaReduction(torch.device("cpu"), GRIDS)
     parts = [activation("random", shape, torch.float32) for shape in ((6, 5), (4, 9))]
-    choices = torch.arange(7, dtype=torch.int16)
-    found = reduction.collect([reduction.site(parts[0]), reduction.keep(choices), reduction.site(parts[1])])()
-    np.testing.assert_array_equal(found.pop(1), choices)
+    kept = [torch.arange(7, dtype=torch.int16), torch.tensor([0.1, -1.0, 3e38])]
+    begun = [reduction.site(parts[0]), *map(reduction.keep, kept), reduction.site(parts[1])]
+    found = reduction.collect(begun)()
+    for values in kept:
+        np.testing.assert_array_equal(found.pop(1), values)
     for x_TC, columns in zip(parts, found, strict=True):
         np.testing.assert_array_equal(columns["first"], x_TC[0])
         assert columns["max"].shape == (x_TC.shape[1],)

@@ -93,6 +93,8 @@ def test_a_stopped_pass_goes_on_behind_its_last_block_to_the_same_bits(
     assert not (tmp_path / "out.json").exists()
     capsys.readouterr()
     assert run(family, windows, tmp_path / "out.json") == expected
+    facts = [json.loads((tmp_path / f"{name}.json").read_text())["facts"] for name in ("whole", "out")]
+    assert facts[0] == facts[1]
     assert f"going on behind block {block} of" in capsys.readouterr().out
     assert not list(tmp_path.glob(".out*"))
 

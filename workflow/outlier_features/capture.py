@@ -81,7 +81,7 @@ def capture(
         rows = [{"window": window, "loss": loss.cpu().numpy()} for window, loss in zip(chosen, losses, strict=True)]
         shards.write(work.directory / shards.LOSSES, shards.LOSS_SCHEMA, rows, origin)
         recorder.timings.write(work.directory / timings.FILE, origin)
-        facts = _facts(weights, packed, chosen, settings)
+        facts = {**_facts(weights, packed, chosen, settings), "consumers": recorder.consumers}
         shards.write_manifest(manifest.with_name(f".{manifest.name}.new"), work.directory, facts, origin)
         work.finish(final)
         manifest.with_name(f".{manifest.name}.new").replace(manifest)

@@ -17,8 +17,8 @@ class Reduction(Protocol):
     def site(self, x_TC: torch.Tensor, reached: Reached | None = None, *, medians: bool = False) -> Any:
         """Begin what `statistics.reduce` does with one activation (T, C) of any float type."""
 
-    def keep(self, choices: torch.Tensor) -> Any:
-        """Take a copy of integers (N,) along, such as the experts that a router chose."""
+    def keep(self, values: torch.Tensor) -> Any:
+        """Take values (N,) along as they are, integers of 16 bits or float32, such as the experts a router chose."""
 
     def collect(self, found: Sequence[Any]) -> Callable[[], list[Columns | Any]]:
         """Begin to bring results to the host; the function returned waits for them, and may be called on any thread."""

@@ -52,9 +52,9 @@ class CpuReduction:
             columns |= statistics.median_columns(found)
         return columns
 
-    def keep(self, choices: torch.Tensor) -> np.ndarray:
-        """Return integers (N,) that are kept as they are."""
-        return choices.numpy()
+    def keep(self, values: torch.Tensor) -> np.ndarray:
+        """Return values (N,) that are kept as they are."""
+        return values.numpy()
 
     def collect(self, found: Sequence) -> Callable[[], list]:
         """Return what `site` and `keep` returned; there is nothing to wait for."""

@@ -173,12 +173,12 @@ class CudaReduction:
             self._find_medians(x_TC, record, content, real)
         return _OnDevice(content, record.columns)
 
-    def keep(self, choices: torch.Tensor) -> _OnDevice:
-        """Return integers of 16 bits (N,) that are kept as they are."""
-        count = len(choices)
-        content = self._empty((count + 3) // 4)
-        content.view(torch.int16)[:count].copy_(choices)
-        return _OnDevice(content, lambda found: found.view(np.int16)[:count])
+    def keep(self, values: torch.Tensor) -> _OnDevice:
+        """Return values (N,) of any type that are kept as they are."""
+        count, kind = len(values), torch.empty(0, dtype=values.dtype).numpy().dtype
+        content = self._empty((values.nbytes + 7) // 8)
+        content.view(values.dtype)[:count].copy_(values)
+        return _OnDevice(content, lambda found: found.view(kind)[:count])
 
     def collect(self, found: Sequence[_OnDevice]) -> Callable[[], list]:
         """Begin one copy of all results to the host, beside what the device does next."""

@@ -1,8 +1,8 @@
-"""Metrics per block and site: kurtosis in its four meanings, max-median ratio, signal propagation, expert load."""
+"""Metrics per block and site: kurtosis in its four meanings, max-median ratio, signal propagation, experts."""
 
 # Shapes: S sequence, T position, C channel, E expert.
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ TOKEN_CLASSES = {"all": slice(None), "first": slice(0, 1), "rest": slice(1, None
 """Which positions of a sequence a row is about: attention sinks live at the first."""
 
 TOP_MASSIVE = 5
+
+SUPER_PERCENTILE, SUPER_SHARE = 99.5, 0.1
+"""A super expert's largest output exceeds this percentile of all experts and this share of the largest (Su et al.)."""
 
 LAYER_COLUMNS = {
     "block": "int32",
@@ -41,13 +44,17 @@ LAYER_COLUMNS = {
     "expert_load": "object",
     "routing_entropy": "float64",
     "unused_experts": "Int32",
+    "expert_max_abs": "object",
+    "super_experts": "object",
 }
 """Columns of the table of layers, one row per block, site and token class; routers have the site `router`.
 
 The formulas are those of DEFINITIONS: `kurtosis_neuron_rms` He et al. 2024 Eq. 1, `kurtosis_flattened` Bondarenko et
 al. 2023, `kurtosis_token_excess` Outlier-Safe Pre-Training, `kurtosis_channel_mean` llama.cpp imatrix, `mmr` and
 `input_correlation` He et al. 2024, massive activations Sun et al. 2024 (`residual` only, as is `mmr`).
-`hit_share` is the share of values with |x| >= `hit_threshold`; `routing_entropy` is in bits.
+`hit_share` is the share of values with |x| >= `hit_threshold`; `routing_entropy` is in bits. `expert_max_abs` is each
+expert's largest |down-projection output| before the router's weight, over the tokens routed to it (None without any);
+`super_experts` lists the experts of the block that are super experts of the model (Su et al. 2025).
 """
 
 
@@ -59,7 +66,24 @@ def layers(statistics: Statistics, hit_threshold: float) -> pd.DataFrame:
         for site in table.sites:
             found = _router_rows(table) if site == "router" else _site_rows(table.site(site), hit_threshold)
             rows += [{"block": block, "site": site} | row for row in found]
+    routers = [row for row in rows if row["site"] == "router"]
+    for row, experts in zip(routers, super_experts([row["expert_max_abs"] for row in routers]), strict=True):
+        row["super_experts"] = experts
     return pd.DataFrame(rows, columns=list(LAYER_COLUMNS)).astype(LAYER_COLUMNS)
+
+
+def super_experts(largest: Sequence[Sequence[float | None]]) -> list[list[int]]:
+    """Return, for each block, its super experts, given the largest |output| of every expert of every block.
+
+    Such an expert exceeds the 99.5th percentile of all experts (interpolated) and a tenth of the largest (Su et al.
+    2025, arXiv 2507.23279). An expert without tokens (None) is none, and counts for neither. The largest of all passes
+    both unless another equals it, so that there is one says little.
+    """
+    known = [value for of_block in largest for value in of_block if value is not None]
+    if not known:
+        return [[] for _ in largest]
+    limit = max(float(np.percentile(known, SUPER_PERCENTILE)), SUPER_SHARE * max(known))
+    return [[e for e, value in enumerate(of_block) if value is not None and value > limit] for of_block in largest]
 
 
 def _site_rows(site: SiteTable, hit_threshold: float) -> Iterator[dict[str, Any]]:
@@ -166,12 +190,13 @@ def _massive(site: SiteTable, token_class: str) -> list[dict[str, Any]]:
 
 
 def _router_rows(table: BlockTable) -> Iterator[dict[str, Any]]:
-    """Yield the load of the experts under natural routing, over all tokens."""
+    """Yield the load of the experts and their largest outputs under natural routing, over all tokens."""
     site = table.site("router")
     experts, top_k = int(site.values("expert_count")[0]), int(site.values("top_k")[0])
     tokens_E = np.bincount(np.concatenate(site.lists("expert_choices")), minlength=experts)
     load_E = tokens_E / tokens_E.sum()
     used = load_E[load_E > 0]
+    largest_E = np.fmax.reduce(site.matrix("expert_max_abs"))
     yield {
         "token_class": "all",
         "experts": experts,
@@ -180,6 +205,7 @@ def _router_rows(table: BlockTable) -> Iterator[dict[str, Any]]:
         "expert_load": load_E.tolist(),
         "routing_entropy": float(-(used * np.log2(used)).sum()),
         "unused_experts": int((tokens_E == 0).sum()),
+        "expert_max_abs": [None if np.isnan(value) else value for value in largest_E.tolist()],
     }
 
 

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from outlier_features import kernels, provenance, shards, sites
+from outlier_features import architectures, experts, kernels, provenance, shards, sites
+from outlier_features.consumers import Consumers
 from outlier_features.engine import Outputs
 from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteActivations
 from outlier_features.reading import Reading
@@ -27,6 +28,9 @@ from outlier_features.statistics import Columns, Histogram, Reached, hit_columns
 from outlier_features.timings import Timings, progress_line
 from outlier_features.unfinished import State, Unfinished
 from outlier_features.weights import Weights
+
+EXPERTS = "experts"
+"""What is found of the outputs of experts; it goes to the row of the router."""
 
 
 class Recorder:
@@ -48,15 +52,20 @@ class Recorder:
         self._block, self._window = 0, -1
         self._reduction = kernels.reduction(weights.device, settings.grids)
         self._found: dict[tuple[str, int], Any] = {}
+        self._prefix, _ = architectures.decoder_blocks(weights.model)
+        self._banks = [sites.expert_bank(block) for block in weights.blocks]
         self._router: Columns = {}
         self._reached: dict[tuple[SiteName, int], Reached] = dict(state.reached) if state else {}
         self._first = state.block + 1 if state else 0
-        self._hooks = ExitStack()
+        self._hooks, self._watching = ExitStack(), ExitStack()
+        self._readers: Consumers | None = None
         self._writer = ThreadPoolExecutor(1, "shards")
         self._writing: Future[None] | None = None
         self._began, self._observed, self._reading = time.perf_counter(), 0.0, Reading(0, 0.0, 0.0)
         self._pass_began = self._began
         self.timings = Timings(rows=state.timings if state else [])
+        self.consumers: dict[str, list[str]] = dict(state.consumers) if state else {}
+        """The names of the modules that read each tensor, under `{block}.{site}`."""
 
     def __enter__(self) -> None:
         """Attach the probes, and show progress."""
@@ -69,14 +78,15 @@ class Recorder:
                 mininterval=2,
             )
         )
-        for block in self._weights.blocks:
+        for block, bank in zip(self._weights.blocks, self._banks, strict=True):
             self._hooks.enter_context(sites.observed(sites.probes(block, self._settings.sites), self._record))
-            bank = sites.expert_bank(block)
             if bank is not None:
                 self._hooks.enter_context(sites.routed(bank, self._record_routing))
+                self._hooks.enter_context(experts.observed(bank, self._record_experts))
 
     def __exit__(self, *_: object) -> None:
         """Take the probes away, and let the shard that is being written be finished."""
+        self._watching.close()
         self._hooks.close()
         self._writer.shutdown()
 
@@ -87,9 +97,17 @@ class Recorder:
     def enter(self, block: int, window: int) -> None:
         """Note which block and window the next tensors belong to."""
         self._block, self._window = block, window
+        if window == 0:
+            self._readers = Consumers(self._weights.blocks[block])
+            self._watching.enter_context(self._readers.watched())
 
     def passed(self, block: int, window: int) -> None:
-        """Count a finished step."""
+        """Count a finished step, and note what the first window showed of who reads which tensor."""
+        if self._readers is not None:
+            self._watching.close()
+            for site, names in self._readers.names().items():
+                self.consumers[f"{block}.{site}"] = [f"{self._prefix}.{block}.{name}" for name in names]
+            self._readers = None
         self._progress.update()
 
     def leave(self, block: int, outputs: Outputs) -> None:
@@ -107,7 +125,7 @@ class Recorder:
         if block + 1 < len(self._weights.blocks) and self._work.is_due():
             self._wait_for_shard()
             trees = [outputs.of(window) for window in range(len(self._windows))]
-            self._work.save(block, trees, self._reached, self.timings.rows)
+            self._work.save(block, trees, self._reached, self.timings.rows, self.consumers)
         self._say(self.timings.record(block=block, saved_seconds=time.perf_counter() - computed))
 
     def _wait_for_shard(self) -> None:
@@ -117,18 +135,35 @@ class Recorder:
     def _write_shard(
         self, block: int, keys: Sequence[tuple[str, int]], collected: Callable[[], list], router: Columns
     ) -> None:
-        rows = {}
-        for (site, index), columns in zip(keys, collected(), strict=True):
-            window = self._windows[index]
+        found = dict(zip(keys, collected(), strict=True))
+        rows: dict[tuple[str, int], Columns] = {}
+        for (site, index), columns in found.items():
+            if site in self._settings.sites:
+                self._check_finite(block, site, self._windows[index], columns)
+                rows[site, index] = columns
             if site == "residual":
                 columns["massive_token"] = self._ids[index][columns["massive_position"]]
-            if site == "router":
-                columns = router | {"expert_choices": columns}
-            else:
-                self._check_finite(block, site, window, columns)
-            rows[site, index] = {"block": block, "site": site, "window": window} | columns
-        ordered = [rows[key] for key in sorted(rows)]
+        routed = [] if self._banks[block] is None else self._windows
+        for index, window in enumerate(routed):  # behind the sites, whose errors say more
+            columns = self._expert_columns(block, window, found["router", index], found[EXPERTS, index])
+            rows["router", index] = router | columns
+        ordered = [
+            {"block": block, "site": site, "window": self._windows[index]} | rows[site, index]
+            for site, index in sorted(rows)
+        ]
         shards.write(self._work.directory / shards.block_name(block), shards.BLOCK_SCHEMA, ordered, self._origin)
+
+    def _expert_columns(self, block: int, window: int, choices: np.ndarray, largest_E: np.ndarray) -> Columns:
+        is_seen_E = largest_E != experts.NONE
+        missed = np.setdiff1d(choices[choices < len(largest_E)], np.flatnonzero(is_seen_E))
+        if len(missed) and not self._settings.count_nonfinite:
+            raise ArchitectureError(
+                f"block {block}, window {window}: experts {', '.join(map(str, missed))} were given tokens, but no "
+                f"finite output of theirs was seen; if bfloat16 or float32 as dtype of the model does not help, let "
+                f"outlier_features/experts.py know how {type(self._banks[block]).__name__} runs its experts."
+            )
+        largest = [value if is_seen else None for value, is_seen in zip(largest_E.tolist(), is_seen_E, strict=True)]
+        return {"expert_choices": choices, "expert_max_abs": largest}
 
     def _note_timing(self, block: int, computed: float) -> None:
         reading = self._reading
@@ -150,8 +185,14 @@ class Recorder:
         tqdm.write(progress_line(row, blocks, left), file=sys.stderr)
 
     def _require_every_site(self, block: int) -> None:
-        wanted = [(site, index) for site in self._settings.sites for index in range(len(self._windows))]
+        routed = () if self._banks[block] is None else ("router", EXPERTS)
+        wanted = [(site, index) for site in (*self._settings.sites, *routed) for index in range(len(self._windows))]
         missing = sorted({site for site, index in wanted if (site, index) not in self._found})
+        if EXPERTS in missing:
+            raise ArchitectureError(
+                f"block {block}: no product with a down projection of the experts was seen in the forward of "
+                f"{type(self._banks[block]).__name__}; let outlier_features/experts.py know how it runs its experts."
+            )
         if missing:
             raise ArchitectureError(
                 f"block {block}: no activation was seen at {', '.join(missing)}; declare the site for this "
@@ -184,6 +225,8 @@ class Recorder:
         if self._window < 0:
             return  # a block that an earlier run has finished only returns what it returned then
         start = time.perf_counter()
+        if self._readers is not None:
+            self._readers.saw(site, x_TC)
         self._reduce(site, x_TC)
         self._observed += time.perf_counter() - start
 
@@ -195,10 +238,14 @@ class Recorder:
         self._found[site, self._window] = self._reduction.site(x_TC, reached, medians=site == "residual")
 
     def _record_routing(self, choices_Tk: torch.Tensor) -> None:
-        bank = sites.expert_bank(self._weights.blocks[self._block])
+        bank = self._banks[self._block]
         assert bank is not None
         self._router = {"expert_count": sites.expert_count(bank), "top_k": choices_Tk.shape[-1]}
         self._found["router", self._window] = self._reduction.keep(choices_Tk.reshape(-1).short())
+
+    def _record_experts(self, largest_E: torch.Tensor, seconds: float) -> None:
+        self._found[EXPERTS, self._window] = self._reduction.keep(largest_E)
+        self._observed += seconds
 
     def _reached_at(self, site: SiteName, x_TC: torch.Tensor) -> Reached | None:
         if site not in self._settings.counted:

@@ -1,6 +1,6 @@
 """Statistics shards: one Arrow file per decoder block, and a manifest written last that names and seals them all."""
 
-# Shapes: S sequence (window), T position, C channel, G value of a threshold grid, L decoder block.
+# Shapes: S sequence (window), T position, C channel, G value of a threshold grid, L decoder block, E expert.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,10 +54,12 @@ BLOCK_SCHEMA = pa.schema(
         ("expert_count", pa.int32()),
         ("top_k", pa.int32()),
         ("expert_choices", pa.list_(pa.int16())),
+        ("expert_max_abs", _REAL),
     ]
 )
 """One row per site and window of a block; a router's row has the site `router`. Columns are those of `statistics`:
-channel lists hold C values, position lists T of that window, `expert_choices` T x top_k."""
+channel lists hold C values, position lists T of that window, `expert_choices` T x top_k; `expert_max_abs` holds,
+for each expert, the largest |down-projection output| over the tokens routed to it, null if there were none."""
 
 COVERAGE_SCHEMA = pa.schema(
     [
@@ -189,7 +191,7 @@ class SiteTable:
         return self.rows[column].to_numpy()
 
     def matrix(self, column: str) -> np.ndarray:
-        """Return a column with a list of equal length a window: (S, C) or (S, T)."""
+        """Return a column with a list of equal length a window: (S, C), (S, T) or (S, E); NaN where it has null."""
         return _matrix(self.rows, column)
 
     def at_positions(self, column: str, wanted: slice) -> np.ndarray:
@@ -285,4 +287,4 @@ def _load(manifest: Path) -> dict[str, Any]:
 
 def _matrix(table: pa.Table, column: str) -> np.ndarray:
     values = table[column].combine_chunks()
-    return values.flatten().to_numpy().reshape(len(values), -1)
+    return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)

@@ -41,12 +41,14 @@ Key = tuple[Any, int]
 
 @dataclass(frozen=True)
 class State:
-    """The pass behind a block: what the block returned for each window, what was reached, and how long it took."""
+    """The pass behind a block: what the block returned for each window, and what was learnt up to there."""
 
     block: int
     outputs: list[Any]
     reached: dict[Key, Reached]
     timings: list[dict[str, Any]]
+    consumers: dict[str, list[str]]
+    """The names of the modules that read each tensor."""
 
 
 class Unfinished:
@@ -87,13 +89,21 @@ class Unfinished:
             for entry in self._progress["reached"]:
                 levels = [_unpacked(tensors.get_tensor(name), entry["shape"], device) for name in entry["names"]]
                 reached[entry["site"], entry["window"]] = Reached(*levels)
-        return State(self._progress["block"], outputs, reached, self._progress["timings"])
+        known = self._progress
+        return State(known["block"], outputs, reached, known["timings"], known["consumers"])
 
     def is_due(self) -> bool:
         """Return whether saving now keeps within its share of the time."""
         return time.perf_counter() - self._saved_at >= self._took / SHARE
 
-    def save(self, block: int, outputs: Sequence[Any], reached: Mapping[Key, Reached], timings: Sequence[Any]) -> None:
+    def save(
+        self,
+        block: int,
+        outputs: Sequence[Any],
+        reached: Mapping[Key, Reached],
+        timings: Sequence[Any],
+        consumers: Mapping[str, Sequence[str]],
+    ) -> None:
         """Save the state behind `block`, whose shard and those before it are in the folder; the older state goes."""
         start = time.perf_counter()
         older, name = self._progress, f"state-{block:03d}.safetensors"
@@ -111,6 +121,7 @@ class Unfinished:
             "outputs": trees,
             "reached": entries,
             "timings": list(timings),
+            "consumers": dict(consumers),
             "files": {path.name: known.get(path.name) or atomic.digest(path) for path in shards}
             | {name: atomic.digest(self.directory / name)},
         }

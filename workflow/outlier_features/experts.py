@@ -1,0 +1,187 @@
+"""Experts: how large the outputs of routed experts are, seen while the model runs them.
+
+transformers keeps the experts of a block in one module, the bank, and runs them in one of several ways: a loop, grouped
+products, batched ones. Nothing is computed again here: every torch call of the bank's own forward is looked at, and a
+product with one of its matrices is known by the memory that the matrix lies in, whichever way is taken.
+"""
+
+# Shapes: S pair of a token and an expert it is routed to, C channel, E expert.
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from outlier_features.sites import expert_count
+
+NONE = -1.0
+"""Stands for the largest magnitude where there was none."""
+
+
+@contextmanager
+def observed(bank: nn.Module, record: Callable[[torch.Tensor, float], None]) -> Iterator[None]:
+    """Call `record(largest_E, seconds)` behind every forward of a bank of experts while the context is open.
+
+    `largest_E` (float32, on the device of the bank) is each expert's largest |down-projection output| over the tokens
+    routed to it, its bias included and the router's weight not yet applied; NONE for an expert without tokens. A token
+    for which an expert puts out NaN or infinity is left out: it shows in the residual stream, where both are counted.
+    `seconds` is what looking took. A forward without a down projection that is recognised records nothing.
+    """
+    forward = bank.forward
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with _Products(bank, _channels(args, kwargs)) as products:
+            output = forward(*args, **kwargs)
+        if (largest_E := products.largest()) is not None:
+            record(largest_E, products.seconds)
+        return output
+
+    bank.forward = watched
+    try:
+        yield
+    finally:
+        del bank.forward
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a tensor holds of a parameter of the bank: all of it, one expert's, or one expert's for every row."""
+
+    parameter: int
+    """Its place among the parameters of the bank."""
+    experts: int | torch.Tensor | None
+    """The expert, or those of the rows (S,); None for all."""
+
+
+@dataclass(frozen=True)
+class _Product:
+    """An output of experts, a row for each pair of a token and an expert, and whose rows they are."""
+
+    parameter: int
+    output_SC: torch.Tensor
+    experts_S: torch.Tensor
+    """E for a row that belongs to no expert."""
+
+
+class _Products(TorchFunctionMode):
+    """Sees the products of a bank with its matrices that are as wide as what the bank returns.
+
+    The down projection is the matrix that comes last: one that is as wide by chance, such as that into a hidden layer
+    of the same width, comes before it. Where the bank has a bias of that width, a product is complete with the bias.
+    """
+
+    def __init__(self, bank: nn.Module, channels: int) -> None:
+        super().__init__()
+        self._experts, self._channels = expert_count(bank), channels
+        parameters = list(bank.parameters(recurse=False))
+        # where a parameter begins in memory, how many bytes on the next expert does, how many dimensions it has
+        self._places = [(p.data_ptr(), p.stride(0) * p.element_size(), p.dim()) for p in parameters]
+        self._has_bias = any(p.shape == (self._experts, channels) for p in parameters)
+        self._gathered = WeakTensorKeyDictionary()
+        self._incomplete: _Product | None = None
+        self._largest: dict[int, torch.Tensor] = {}
+        self._last: int | None = None
+        self.seconds = 0.0
+
+    def __torch_function__(self, function: Callable, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Let torch do what the bank asks for, and look at it."""
+        output = function(*args, **(kwargs or {}))
+        if isinstance(output, torch.Tensor):
+            start = time.perf_counter()
+            self._see(_tensors((*args, *(kwargs or {}).values())), output)
+            self.seconds += time.perf_counter() - start
+        return output
+
+    def largest(self) -> torch.Tensor | None:
+        """Return the largest magnitude of each expert (E,), None if no down projection was seen."""
+        return None if self._last is None else self._largest[self._last][: self._experts]
+
+    def _see(self, operands: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+        floats = [(x, self._share(x)) for x in operands if x.is_floating_point()]
+        shares = [share for _, share in floats if share is not None]
+        if not shares:
+            return
+        others = [x for x, share in floats if share is None]
+        matrices = [share for share in shares if self._places[share.parameter][2] == 3]
+        is_with_bias = len(shares) > len(matrices)
+        if not others:
+            self._note_gathered(shares, operands, output)
+        elif matrices:
+            product = self._product(matrices[0], operands, output)
+            if product is not None and (is_with_bias or not self._has_bias):
+                self._measure(product)
+            else:
+                self._incomplete = product
+        elif self._incomplete is not None and any(_is_same(x, self._incomplete.output_SC) for x in others):
+            self._measure(_Product(self._incomplete.parameter, output, self._incomplete.experts_S))
+            self._incomplete = None
+
+    def _share(self, x: torch.Tensor) -> _Share | None:
+        """Return what `x` holds of a parameter of the bank: a view of it, or rows gathered from it."""
+        if self._gathered and x in self._gathered:
+            return self._gathered[x]
+        pointer = x.data_ptr()
+        for index, (start, step, dimensions) in enumerate(self._places):
+            expert, within = divmod(pointer - start, step)
+            if within == 0 and 0 <= expert < self._experts:
+                is_whole = x.dim() == dimensions and len(x) == self._experts
+                return _Share(index, None if is_whole else expert)
+        return None
+
+    def _note_gathered(self, shares: Sequence[_Share], operands: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+        """Remember a copy that has a row of a parameter for each of a list of experts."""
+        of_rows = _integers(operands, len(output) if output.dim() else 0)
+        if of_rows is not None and shares[0].experts is None and self._share(output) is None:
+            self._gathered[output] = _Share(shares[0].parameter, of_rows)
+
+    def _product(self, share: _Share, operands: Sequence[torch.Tensor], output: torch.Tensor) -> _Product | None:
+        """Return a product with a matrix of the bank, None where it is not as wide as what the bank returns."""
+        if output.dim() < 2 or output[:1].numel() != self._channels:
+            return None
+        if share.experts is None:
+            ends_E = _integers(operands, self._experts)  # grouped: behind which row each expert's rows end
+            if ends_E is None:
+                return None
+            rows = torch.arange(len(output), dtype=ends_E.dtype, device=ends_E.device)
+            return _Product(share.parameter, output, torch.searchsorted(ends_E, rows, right=True))
+        if isinstance(share.experts, int):
+            of_rows = torch.full((len(output),), share.experts, device=output.device)
+            return _Product(share.parameter, output, of_rows)
+        return _Product(share.parameter, output, share.experts)
+
+    def _measure(self, product: _Product) -> None:
+        """Raise the largest magnitude of each expert by a product; the host waits for nothing."""
+        x_SC = product.output_SC.reshape(-1, self._channels)
+        largest_S = torch.maximum(x_SC.amax(1), -x_SC.amin(1)).float().nan_to_num(NONE, NONE, NONE)
+        if product.parameter not in self._largest:
+            self._largest[product.parameter] = torch.full((self._experts + 1,), NONE, device=x_SC.device)
+        self._largest[product.parameter].scatter_reduce_(0, product.experts_S.long(), largest_S, "amax")
+        self._last = product.parameter
+
+
+def _channels(args: tuple, kwargs: dict) -> int:
+    """Return how wide the tensor is that a bank is handed, which is how wide its output is."""
+    return next(x for x in _tensors((*args, *kwargs.values())) if x.is_floating_point()).shape[-1]
+
+
+def _tensors(values: Sequence[Any]) -> list[torch.Tensor]:
+    """Return the tensors among the arguments of a call; an index may come as a tuple of them."""
+    flat = [part for value in values for part in (value if isinstance(value, tuple | list) else (value,))]
+    return [value for value in flat if isinstance(value, torch.Tensor)]
+
+
+def _integers(operands: Sequence[torch.Tensor], count: int) -> torch.Tensor | None:
+    """Return the list of so many integers among the operands of a call."""
+    kinds = (torch.int32, torch.int64)
+    return next((x for x in operands if x.dim() == 1 and len(x) == count and x.dtype in kinds), None)
+
+
+def _is_same(x: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether a tensor is another one, or a view of all of it."""
+    return x.data_ptr() == other.data_ptr() and x.numel() == other.numel()
