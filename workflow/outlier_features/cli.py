@@ -143,6 +143,23 @@ class Stages:
             drawn = figures_timings.draw(self._config.label(model), parts)
             save(drawn, layout.timings(self._corpus, model), provenance.record(lineage))
 
+    def export(self) -> None:
+        """Write what people who quantise and people who write papers take along."""
+        from outlier_features.exports import export, export_summary
+        from outlier_features.summary import entry
+
+        config, corpus = self._config, self._corpus
+        tables = (layout.outliers, layout.layers, layout.perplexity)
+        for name in config.chosen.models:
+            lineage, folder = self._lineages.export(corpus, name), layout.export(corpus, name)
+            if self._is_due("export", lineage, folder / "outlier_channels.json"):
+                found = entry(config.models, name, *(path(corpus, name) for path in tables))
+                export(found, self._manifests(name), config.definitions, corpus, folder, lineage)
+        outputs = layout.export_summary(corpus, "tex"), layout.export_summary(corpus, "md")
+        summary = layout.summary(corpus, "parquet")
+        export_summary(summary, *outputs, config.definitions, corpus, self._lineages.export_summary(corpus))
+        print(f"made: {outputs[1]}")
+
     def _take_device(self) -> None:
         if not self._has_device:
             self._leave.enter_context(leases.device())
@@ -180,6 +197,7 @@ WHOLE_EXPERIMENT: dict[str, Callable[[Stages], None]] = {
     "summarize": Stages.summarize,
     "reproduce": Stages.reproduce,
     "plot": Stages.plot,
+    "export": Stages.export,
 }
 
 
