@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from outlier_features import atomic
 from outlier_features.errors import StaleFile
@@ -75,7 +75,7 @@ class MatrixInputs:
             positions = tokens - sequences if name == "act_scales_rest" else tokens
             metadata = common | {"content": CONTENT[name], "tokens": str(positions)}
             with atomic.file(folder / f"{name}.safetensors") as unfinished:
-                save_file(tensors, unfinished, metadata)
+                unfinished.write_bytes(save(tensors, metadata))  # save_file would let no one else read it
 
 
 def _inputs(site: SiteTable) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from outlier_features.provenance import Provenance
 HEADLINE = "llm_int8"
 """The definition of the table of an experiment, where it is among those measured; else the first is."""
 
-LATEX = {
+LATEX: Mapping[str, str | int | None] = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
     "}": r"\}",
@@ -61,23 +61,28 @@ class Cell:
 
 MISSING = Cell("-")
 
+MOST_COLUMNS = 6
+"""A table of more columns goes across both columns of a page, in smaller letters."""
+
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers: its heading, the column of the summary, and how a number of it is written."""
+    """A column of numbers: its heading, and the column of the summary it shows."""
 
     heading: str
     name: str
-    write: Callable[[float], str]
+    places: int | None = None
+    """Digits behind the point; by default so many that the value has three significant digits."""
+    unit: float = 1
 
     def cell(self, row: Mapping[Any, Any]) -> Cell:
         """Return the cell of a row of the summary; a dash where it has no value."""
         value, low, high = (row.get(self.name + suffix) for suffix in ("", "_low", "_high"))
         if pd.isna(value):
             return MISSING
-        if pd.isna(low) or pd.isna(high):
-            return Cell(self.write(float(value)))
-        return Cell(*(self.write(float(number)) for number in (value, low, high)))
+        places = significant_places(float(value) / self.unit) if self.places is None else self.places
+        shown = (value,) if pd.isna(low) or pd.isna(high) else (value, low, high)
+        return Cell(*(f"{float(number) / self.unit:,.{places}f}" for number in shown))
 
 
 @dataclass(frozen=True)
@@ -109,18 +114,20 @@ class PaperTable:
     def latex(self) -> str:
         """Return the table as a LaTeX float; it needs the package booktabs."""
         last = len(self.headings)
+        is_wide = last > MOST_COLUMNS
+        place = "table*" if is_wide else "table"
         wide = rf"\multicolumn{{{last}}}{{@{{}}l@{{}}}}"
         footer = r"\quad ".join(f"{escape_latex(name)} {cell.latex()}" for name, cell in self.footer)
         interval = escape_latex("Subscript and superscript: 95 % bootstrap interval over sequences.")
         notes = " ".join(map(escape_latex, self.notes))
         lines = [
-            r"\begin{table}[tb]",
+            rf"\begin{{{place}}}[tb]",
             r"\centering",
             rf"\caption{{{' '.join(filter(None, [escape_latex(self.caption), interval, notes]))}}}",
             rf"\label{{tab:{self.name}}}",
-            r"\footnotesize",
-            r"\setlength{\tabcolsep}{4pt}",
-            r"\renewcommand{\arraystretch}{1.25}",
+            r"\scriptsize" if is_wide else r"\footnotesize",
+            r"\setlength{\tabcolsep}{3pt}",
+            r"\renewcommand{\arraystretch}{1.4}",
             rf"\begin{{tabular}}{{@{{}}l{'r' * (last - 1)}@{{}}}}",
             r"\toprule",
             _row(map(escape_latex, self.headings)),
@@ -129,14 +136,14 @@ class PaperTable:
             *([r"\midrule", rf"{wide}{{{footer}}} \\"] if footer else []),
             r"\bottomrule",
             r"\end{tabular}",
-            r"\end{table}",
+            rf"\end{{{place}}}",
         ]
         return "\n".join(lines) + "\n"
 
 
 def escape_latex(text: str) -> str:
     """Return text as LaTeX shows it."""
-    return text.translate(str.maketrans(LATEX))
+    return text.translate(str.maketrans(dict(LATEX)))
 
 
 def escape_markdown(text: str) -> str:
@@ -144,37 +151,25 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"[\\|*`<\[\]]|(?<!\w)_|_(?!\w)", lambda found: "\\" + found[0], text).replace("\n", " ")
 
 
-def significant(value: float) -> str:
-    """Return a number with three significant digits, and all digits before the point."""
+def significant_places(value: float, digits: int = 3) -> int:
+    """Return how many digits behind the point show so many significant ones; none where all are before it."""
     if not value or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:,.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
-
-
-def _share(value: float) -> str:
-    return f"{value:.1f}"
-
-
-def _billions(value: float) -> str:
-    return f"{value / 1e9:.4g}"
+        return 0
+    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
 
 
 BY_DEFINITION = (
-    Column("features", "outlier_count", _count),
-    Column("distinct", "distinct_channels", _count),
-    Column("layers (%)", "mean_layer_pct", _share),
-    Column("positions (%)", "mean_position_pct", _share),
+    Column("features", "outlier_count", 0),
+    Column("distinct", "distinct_channels", 0),
+    Column("layers (%)", "mean_layer_pct", 1),
+    Column("positions (%)", "mean_position_pct", 1),
 )
 OF_A_MODEL = (
-    Column("perplexity", "perplexity", significant),
-    Column("bits per byte", "bits_per_byte", significant),
-    Column("kurtosis", "kurtosis_max", significant),
+    Column("perplexity", "perplexity"),
+    Column("bits/byte", "bits_per_byte"),
+    Column("kurtosis", "kurtosis_max"),
 )
-SIZES = (Column("total (B)", "total_params", _billions), Column("active (B)", "active_params", _billions))
+SIZES = (Column("total (B)", "total_params", unit=1e9), Column("active (B)", "active_params", unit=1e9))
 
 READING = (
     "Features: outlier features as the definition counts them; distinct: their channels; layers, positions: mean share "
@@ -257,9 +252,9 @@ def _notes(rows: pd.DataFrame, subject: str) -> list[str]:
     """Return why cells are empty."""
     notes = [f"{row[subject]}: {row['note']}." for row in rows.to_dict("records") if isinstance(row["note"], str)]
     if (rows["outlier_count"] == 0).any():
-        notes.append("No outlier feature, no mean share (-).")
+        notes.append("Where no outlier feature was found there is no mean share.")
     if rows["perplexity"].isna().any():
-        notes.append("Perplexity and bits per byte are missing (-) where they were not measured.")
+        notes.append("Perplexity and bits per byte are missing where they were not measured.")
     return notes
 
 
