@@ -50,7 +50,7 @@ def consumers(kind: str, blocks: int = BLOCKS) -> dict[str, list[str]]:
         name = f"model.layers.{block}"
         found[f"{block}.attn_in"] = [f"{name}.self_attn.{matrix}_proj" for matrix in "qkv"]
         found[f"{block}.out_proj_in"] = [f"{name}.self_attn.o_proj"]
-        mlp = ("gate", "experts") if kind == "moe" and block else ("gate_proj", "up_proj")
+        mlp = ("experts", "gate") if kind == "moe" and block else ("gate_proj", "up_proj")
         found[f"{block}.mlp_in"] = [f"{name}.mlp.{matrix}" for matrix in mlp]
     return found
 

@@ -17,24 +17,26 @@ from outlier_features.provenance import Provenance
 HEADLINE = "llm_int8"
 """The definition of the table of an experiment, where it is among those measured; else the first is."""
 
-LATEX: Mapping[str, str | int | None] = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "≥": r"$\geq$",
-    "\n": " ",
-}
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "%": r"\%",
+        "#": r"\#",
+        "_": r"\_",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': "''",
+        "≥": r"$\geq$",
+        "\n": " ",
+    }
+)
 """How a character is written in LaTeX, where it is not written as itself."""
 
 
@@ -143,7 +145,7 @@ class PaperTable:
 
 def escape_latex(text: str) -> str:
     """Return text as LaTeX shows it."""
-    return text.translate(str.maketrans(dict(LATEX)))
+    return text.translate(LATEX)
 
 
 def escape_markdown(text: str) -> str:
