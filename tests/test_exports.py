@@ -347,6 +347,7 @@ def test_latex_is_balanced_and_escaped(exported, tmp_path) -> None:
         assert bare.count("{") == bare.count("}")
         assert bare.count("$") % 2 == 0
         assert not re.search(r"[%#~]", bare)
+        assert not re.search(r"[_^]", re.sub(r"\$.*?\$", "", bare))
         rows = body.split(r"\toprule")[1].split(r"\bottomrule")[0]
         widths = {len(re.findall(r"(?<!\\)&", row)) for row in rows.split(r"\\")[:-1] if "multicolumn" not in row}
         assert len(widths) == 1

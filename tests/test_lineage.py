@@ -305,6 +305,7 @@ def test_the_sources_of_a_stage_are_not_those_of_the_next() -> None:
     assert modules("reduce").isdisjoint({"capture", "engine", "weights", "figures"})
     assert modules("plot").isdisjoint({"outliers", "metrics", "shards", "capture"})
     assert modules("reproduce").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
+    assert modules("export").isdisjoint({"capture", "engine", "figures", "reproduction"})
     assert modules("fetch").isdisjoint({"corpora", "capture", "training/trainer"})
 
 

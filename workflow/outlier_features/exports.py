@@ -5,6 +5,7 @@ docs/exports.md shows how each file is loaded.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from outlier_features import atomic, outliers, paper_tables, provenance
 from outlier_features.config import Definition
@@ -46,22 +47,13 @@ def export(
         for found in channels.values():
             found.add(block, table, readers)
     rows, _ = summarize([entry], lineage)
+    table = paper_tables.of_model(rows, definitions, corpus)
     origin = provenance.record(lineage, statistics=statistics.provenance)
-    about = {
-        "model": entry.model,
-        "label": entry.label,
-        "corpus": corpus,
-        "sequences": statistics.sequences,
-        "length": int(statistics.lengths.max()),
-        "dtype": statistics.facts["dtype"],
-    }
+    about = _about(entry, statistics, corpus)
     inputs.write(folder, about, origin)
-    paper_tables.write(
-        paper_tables.of_model(rows, definitions, corpus), folder / "table.tex", folder / "table.md", origin
-    )
-    size = {"hidden_size": statistics.facts["channels"], "blocks": statistics.blocks}
-    by_definition = {name: each.result() for name, each in channels.items()}
-    content = {"schema": SCHEMA, **about, **size, "definitions": by_definition, "provenance": origin}
+    paper_tables.write(table, folder / "table.tex", folder / "table.md", origin)
+    by_definition = {name: found.result() for name, found in channels.items()}
+    content = {"schema": SCHEMA, **about, "definitions": by_definition, "provenance": origin}
     atomic.write_json(folder / "outlier_channels.json", content)
 
 
@@ -72,3 +64,17 @@ def export_summary(
     rows, _ = read_table(summary, "summary", lineage["summary"])
     table = paper_tables.of_experiment(rows, definitions, corpus)
     paper_tables.write(table, latex, markdown, provenance.record(lineage))
+
+
+def _about(entry: Entry, statistics: Statistics, corpus: str) -> dict[str, Any]:
+    """Return what was measured on what."""
+    return {
+        "model": entry.model,
+        "label": entry.label,
+        "corpus": corpus,
+        "sequences": statistics.sequences,
+        "length": int(statistics.lengths.max()),
+        "dtype": statistics.facts["dtype"],
+        "hidden_size": int(statistics.facts["channels"]),
+        "blocks": statistics.blocks,
+    }
