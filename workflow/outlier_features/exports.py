@@ -47,11 +47,11 @@ def export(
         for found in channels.values():
             found.add(block, table, readers)
     rows, _ = summarize([entry], lineage)
-    table = paper_tables.of_model(rows, definitions, corpus)
+    paper = paper_tables.of_model(rows, definitions, corpus)
     origin = provenance.record(lineage, statistics=statistics.provenance)
     about = _about(entry, statistics, corpus)
     inputs.write(folder, about, origin)
-    paper_tables.write(table, folder / "table.tex", folder / "table.md", origin)
+    paper_tables.write(paper, folder / "table.tex", folder / "table.md", origin)
     by_definition = {name: found.result() for name, found in channels.items()}
     content = {"schema": SCHEMA, **about, "definitions": by_definition, "provenance": origin}
     atomic.write_json(folder / "outlier_channels.json", content)
