@@ -52,6 +52,7 @@ include: "workflow/rules/capture.smk"
 include: "workflow/rules/reduce.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/export.smk"
 
 
 localrules:
@@ -80,3 +81,10 @@ rule all:
             suffix=["png", "svg"],
         ),
         collect(f"results/{CORPUS}/timings/{{model}}.svg", model=MODELS),
+        collect(
+            f"results/{CORPUS}/export/{{model}}/{{file}}",
+            model=MODELS,
+            file=layout.EXPORTS,
+        ),
+        f"results/{CORPUS}/export/summary.tex",
+        f"results/{CORPUS}/export/summary.md",

@@ -30,7 +30,7 @@ ARCHITECTURE = {
     "max_position_embeddings": 64,
 }
 MADE_ONCE = ("train", "tokenize", "capture", "reduce", "summarize", "infer")
-STAGES = (*MADE_ONCE, "reproduce", "plot")
+STAGES = (*MADE_ONCE, "reproduce", "plot", "export")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,8 @@ def test_every_result_is_there(project: Path) -> None:
     expected = {"checkpoints/moe/source.json", "words/tokens/moe.arrow", "words/statistics/moe.json"}
     expected |= {"words/statistics/moe/block-001.arrow", "words/statistics/moe/losses.arrow"}
     expected |= {f"words/{table}/moe.parquet" for table in TABLES}
-    expected |= {"words/inference.parquet", "words/inference.json"}
+    expected |= {"words/inference.parquet", "words/inference.json", "words/export/summary.tex"}
+    expected |= {f"words/export/moe/{name}" for name in ("outlier_channels.json", "act_scales.safetensors", "table.md")}
     expected |= {f"words/summary.{suffix}" for suffix in ("parquet", "csv", "json")}
     expected |= {"words/reproduction.csv", "words/reproduction.md"}
     expected |= {"words/statistics/moe/timings.arrow", "words/timings/moe.svg"}

@@ -20,8 +20,8 @@ REPOSITORY = Path(__file__).parents[1]
 WORKFLOW = REPOSITORY / "workflow"
 SCRIPTS = sorted((WORKFLOW / "scripts").glob("*.py"))
 PICTURES = {"figure", "model_figure", "timings"}
-OF_SUMMARY = {"summary", "reproduction", "figure"}
-AFTER_REDUCTION = {"reduction", *OF_SUMMARY, "model_figure"}
+OF_SUMMARY = {"summary", "reproduction", "figure", "export_summary"}
+AFTER_REDUCTION = {"reduction", *OF_SUMMARY, "model_figure", "export"}
 AFTER_STATISTICS = {"statistics", "perplexity", "timings", *AFTER_REDUCTION}
 AFTER_TOKENS = {"tokens", *AFTER_STATISTICS}
 EVERYTHING = {"checkpoint", *AFTER_TOKENS}
@@ -31,10 +31,12 @@ OF_ALL_MODELS = OF_SUMMARY
 def artefacts(config: Config) -> dict[str, str]:
     """Return the lineage of every artefact of the chosen experiment, as `artefact` or `artefact model`."""
     lineages, corpus = Lineages(config), config.chosen.corpus
-    found = {name: getattr(lineages, name)(corpus)[name] for name in ("summary", "reproduction", "figure")}
+    found = {
+        name: getattr(lineages, name)(corpus)[name] for name in ("summary", "reproduction", "figure", "export_summary")
+    }
     for model in config.chosen.models:
         found[f"checkpoint {model}"] = lineages.checkpoint(model)["checkpoint"]
-        for artefact in ("tokens", "statistics", "reduction", "perplexity", "model_figure", "timings"):
+        for artefact in ("tokens", "statistics", "reduction", "perplexity", "model_figure", "timings", "export"):
             found[f"{artefact} {model}"] = getattr(lineages, artefact)(corpus, model)[artefact]
     return found
 
@@ -75,7 +77,7 @@ def test_the_demo_has_the_models_these_tests_speak_of() -> None:
 
 def test_every_artefact_has_a_lineage_of_its_own() -> None:
     found = artefacts(Config.check(shipped()))
-    assert len(found) == 3 + 7 * 3
+    assert len(found) == 4 + 8 * 3
     assert len(set(found.values())) == len(found)
 
 
@@ -137,7 +139,7 @@ def test_a_model_of_another_experiment_changes_nothing() -> None:
 
 def test_a_label_changes_the_summary_and_the_pictures_of_its_model_only() -> None:
     found = moved_by(lambda values: values["models"]["tiny-moe"].update(label="another"))
-    assert found == of({"tiny-moe"}, {*OF_SUMMARY, *PICTURES})
+    assert found == of({"tiny-moe"}, {*OF_SUMMARY, *PICTURES, "export"})
 
 
 def test_another_name_of_the_same_text_changes_the_summary_which_holds_it_and_no_table() -> None:
@@ -311,6 +313,7 @@ def test_the_sources_of_a_stage_are_not_those_of_the_next() -> None:
     assert modules("reduce").isdisjoint({"capture", "engine", "weights", "figures"})
     assert modules("plot").isdisjoint({"outliers", "metrics", "shards", "capture"})
     assert modules("reproduce").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
+    assert modules("export").isdisjoint({"capture", "engine", "figures", "reproduction"})
     assert modules("fetch").isdisjoint({"corpora", "capture", "training/trainer"})
 
 

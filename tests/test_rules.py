@@ -44,6 +44,12 @@ LAYOUT = {
     "results/{corpus}/reproduction.csv": layout.reproduction("{corpus}", "csv"),
     "results/{corpus}/reproduction.md": layout.reproduction("{corpus}", "md"),
     "results/{corpus}/timings/{model}.svg": layout.timings("{corpus}", "{model}"),
+    **{
+        f"results/{{corpus}}/export/{{model}}/{name}": layout.export("{corpus}", "{model}", name)
+        for name in layout.EXPORTS
+    },
+    "results/{corpus}/export/summary.tex": layout.export_summary("{corpus}", "tex"),
+    "results/{corpus}/export/summary.md": layout.export_summary("{corpus}", "md"),
     "results/plots/{figure}.png": layout.figure("{figure}", "png"),
     "results/plots/{figure}.svg": layout.figure("{figure}", "svg"),
     "results/plots/{figure}/{model}.png": layout.figure("{figure}", "png", "{model}"),
@@ -84,7 +90,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_rules_are_found() -> None:
     stages = {"fetch", "train", "tokenize", "capture", "reduce", "perplexity", "summarize", "reproduce", "plot"}
-    assert stages | {"plot_model", "plot_timings"} <= set(RULES)
+    assert stages | {"plot_model", "plot_timings", "export", "export_summary"} <= set(RULES)
     declared = sum(len(re.findall(r"^(?:use )?rule ", path.read_text(encoding="utf-8"), re.M)) for path in RULE_FILES)
     assert declared == len(RULES)
 
@@ -165,7 +171,7 @@ def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_is_dr
     ended = run(
         "import sys\n"
         "import outlier_features.figures as figures, outlier_features.reproduction, outlier_features.summary\n"
-        "import outlier_features.inference\n"
+        "import outlier_features.inference, outlier_features.exports\n"
         "print([name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules])\n"
         "for figure in figures.FIGURES.values():\n"
         "    module, function = figure.drawn_by.split('.')\n"

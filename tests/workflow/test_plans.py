@@ -51,9 +51,11 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 
 FIGURES = len(catalogue.names("experiment"))
-AGGREGATES = {"summarize": 1, "infer": 1, "reproduce": 1, "plot": FIGURES}
+AGGREGATES = {"summarize": 1, "infer": 1, "reproduce": 1, "plot": FIGURES, "export_summary": 1}
 PLOTS = ("plot_model", "plot_timings")
 """The figures of each model; the second needs its statistics only."""
+LAST = (*PLOTS, "export")
+"""All that is made of each model in the end."""
 
 
 def test_a_finished_project_plans_nothing(project: Path) -> None:
@@ -66,24 +68,24 @@ def test_a_new_model_plans_its_own_jobs_and_the_aggregates(project: Path) -> Non
         config["experiments"]["demo"]["models"].append("third")
 
     write_config(project, add)
-    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", *PLOTS), 1)
+    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", *LAST), 1)
     assert plan(project) == own | AGGREGATES
 
 
 def test_another_threshold_of_the_grid_plans_no_capture(project: Path) -> None:
     write_config(project, lambda config: config["definitions"]["llm_int8"].update(threshold=5.0))
-    assert plan(project) == {"reduce": 2, "plot_model": 2} | AGGREGATES
+    assert plan(project) == {"reduce": 2, "plot_model": 2, "export": 2} | AGGREGATES
 
 
 def test_another_seed_of_one_model_plans_that_model_to_the_end(project: Path) -> None:
     write_config(project, lambda config: config["models"]["moe"]["train"].update(seed=9))
-    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", *PLOTS), 1)
+    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", *LAST), 1)
     assert plan(project) == own | AGGREGATES
 
 
 def test_another_label_plans_no_computation(project: Path) -> None:
     write_config(project, lambda config: config["models"]["moe"].update(label="A mixture"))
-    assert plan(project) == dict.fromkeys(PLOTS, 1) | AGGREGATES
+    assert plan(project) == dict.fromkeys(LAST, 1) | AGGREGATES
 
 
 def test_an_edit_of_the_figures_plans_only_plots(project: Path) -> None:
@@ -95,7 +97,7 @@ def test_an_edit_of_the_figures_plans_only_plots(project: Path) -> None:
 def test_an_edit_of_the_engine_plans_captures_and_what_follows(project: Path) -> None:
     path = project / "workflow/outlier_features/engine.py"
     path.write_text(path.read_text() + "\nEXTRA = 1\n")
-    assert plan(project) == dict.fromkeys(("capture", "reduce", "perplexity", *PLOTS), 2) | AGGREGATES
+    assert plan(project) == dict.fromkeys(("capture", "reduce", "perplexity", *LAST), 2) | AGGREGATES
 
 
 def test_a_comment_in_the_engine_plans_nothing(project: Path) -> None:
@@ -139,7 +141,7 @@ def test_a_capture_that_failed_is_planned_again_for_a_plot(project: Path) -> Non
 
 def test_a_new_text_plans_every_window(project: Path) -> None:
     write_config(project, lambda config: config["corpora"]["words"].update(sequences=4))
-    jobs = ("tokenize", "capture", "reduce", "perplexity", *PLOTS)
+    jobs = ("tokenize", "capture", "reduce", "perplexity", *LAST)
     assert plan(project) == dict.fromkeys(jobs, 2) | AGGREGATES
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from outlier_features.runs import Run
     from outlier_features.selection import Selection
+    from outlier_features.summary import Entry
 
 PUBLISHED = Path("resources/published")
 
@@ -96,21 +97,12 @@ class Stages:
 
     def summarize(self) -> None:
         """Join the models of the experiment into one table."""
-        from outlier_features.summary import entry, summarize, write_summary
+        from outlier_features.summary import summarize, write_summary
 
         lineage = self._lineages.summary(self._corpus)
         outputs = [layout.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
         if self._is_due("summary", lineage, outputs[0], outputs[2]):
-            entries = [
-                entry(
-                    self._config.models,
-                    name,
-                    outliers=layout.table("outliers", self._corpus, name),
-                    layers=layout.table("layers", self._corpus, name),
-                    perplexity=layout.perplexity(self._corpus, name),
-                )
-                for name in self._config.chosen.models
-            ]
+            entries = [self._entry(name) for name in self._config.chosen.models]
             write_summary(*summarize(entries, self._corpus, lineage), *outputs)
 
     def reproduce(self) -> None:
@@ -183,8 +175,28 @@ class Stages:
         for path in paths:
             save(drawn, path, provenance.record(lineage))
 
+    def _entry(self, name: str) -> "Entry":
+        from outlier_features.summary import entry
+
+        tables = self._tables(name, ("outliers", "layers"))
+        return entry(self._config.models, name, **tables, perplexity=layout.perplexity(self._corpus, name))
+
     def _tables(self, model: str, names: Iterable[str]) -> dict[str, Path]:
         return {name: layout.table(name, self._corpus, model) for name in names}
+
+    def export(self) -> None:
+        """Write what people who quantise and people who write papers take along."""
+        from outlier_features.exports import export, export_summary
+
+        config, corpus = self._config, self._corpus
+        for name in config.chosen.models:
+            lineage, folder = self._lineages.export(corpus, name), layout.export(corpus, name)
+            if self._is_due("export", lineage, folder / "outlier_channels.json"):
+                export(self._entry(name), self._manifests(name), config.definitions, corpus, folder, lineage)
+        outputs = layout.export_summary(corpus, "tex"), layout.export_summary(corpus, "md")
+        summary = layout.summary(corpus, "parquet")
+        export_summary(summary, *outputs, config.definitions, corpus, self._lineages.export_summary(corpus))
+        print(f"made: {outputs[1]}")
 
     def _take_device(self) -> None:
         if not self._has_device:
@@ -224,6 +236,7 @@ WHOLE_EXPERIMENT: dict[str, Callable[[Stages], None]] = {
     "infer": Stages.infer,
     "reproduce": Stages.reproduce,
     "plot": Stages.plot,
+    "export": Stages.export,
 }
 
 

@@ -67,6 +67,16 @@ def reproduction(corpus: str, suffix: str) -> Path:
     return RESULTS / corpus / f"reproduction.{suffix}"
 
 
+def export(corpus: str, model: str, name: str = "") -> Path:
+    """Return a file of a model's export, one of EXPORTS, or the folder that holds them."""
+    return RESULTS / corpus / "export" / model / name
+
+
+def export_summary(corpus: str, suffix: str) -> Path:
+    """Return the table of an experiment for a paper as `suffix`: tex or md."""
+    return RESULTS / corpus / "export" / f"summary.{suffix}"
+
+
 def figure(name: str, suffix: str, model: str | None = None) -> Path:
     """Return a figure, of one model where one is named."""
     folder = RESULTS / "plots"
@@ -77,6 +87,16 @@ def timings(corpus: str, model: str) -> Path:
     """Return the figure of where the capture of a model spent its time."""
     return RESULTS / corpus / "timings" / f"{model}.svg"
 
+
+EXPORTS = (
+    "outlier_channels.json",
+    "act_scales.safetensors",
+    "act_scales_rest.safetensors",
+    "importance.safetensors",
+    "table.tex",
+    "table.md",
+)
+"""What the export of a model consists of."""
 
 PART = r"\.\d+-of-\d+"
 """What the name of a part adds to that of its model; no model is called so."""

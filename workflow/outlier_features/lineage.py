@@ -118,6 +118,18 @@ class Lineages:
         """Return the lineage of what follows from the summary, and from the draws of its models."""
         return _lineage("inference", "infer", {}, summary=self.summary(corpus))
 
+    @_once
+    def export(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of what a model gives to those who quantise and who write papers."""
+        upstream = {"statistics": self.statistics(corpus, model)}
+        upstream |= {f"reduction {model}": self.reduction(corpus, model)}
+        upstream |= {f"perplexity {model}": self.perplexity(corpus, model)}
+        return _lineage("export", "export", {"label": self._config.label(model)}, **upstream)
+
+    def export_summary(self, corpus: str) -> Lineage:
+        """Return the lineage of the table of an experiment for a paper."""
+        return _lineage("export_summary", "export_summary", {}, summary=self.summary(corpus))
+
     def reproduction(self, corpus: str) -> Lineage:
         """Return the lineage of the comparison with the published table, which itself is no part of it."""
         return _lineage("reproduction", "reproduce", {}, summary=self.summary(corpus))

@@ -1,0 +1,80 @@
+"""Exports: what a measured model gives to those who quantise and to those who write papers.
+
+docs/exports.md shows how each file is loaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from outlier_features import atomic, outliers, paper_tables, provenance
+from outlier_features.config import Definition
+from outlier_features.lineage import Lineage
+from outlier_features.matrix_inputs import MatrixInputs
+from outlier_features.outlier_channels import OutlierChannels
+from outlier_features.shards import Statistics
+from outlier_features.summary import Entry, summarize
+from outlier_features.tables import read_table
+
+SCHEMA = "outlier_channels/1"
+"""Name and version of the form of outlier_channels.json."""
+
+
+def export(
+    entry: Entry,
+    manifests: Sequence[Path],
+    definitions: Mapping[str, Definition],
+    corpus: str,
+    folder: Path,
+    lineage: Lineage,
+) -> None:
+    """Write the export of one model to `folder`, outlier_channels.json last; no model is loaded.
+
+    `entry` names its tables, `manifests` are those of all its captures. One block is in memory at a time. Raises
+    StaleFile where the statistics do not say which matrices read each tensor.
+    """
+    statistics = Statistics(manifests, lineage.get("statistics"))
+    features, reduced = read_table(entry.outliers, "reduction", lineage.get(f"reduction {entry.model}"))
+    inputs = MatrixInputs(statistics, manifests[0])
+    channels = {
+        each.name: OutlierChannels(each, features, reduced["estimates"][each.name]["note"])
+        for each in outliers.criteria(definitions)
+    }
+    for block in range(statistics.blocks):
+        table = statistics.block(block)
+        inputs.add(block, table)
+        readers = {site: inputs.of(block, site) for site in table.sites}
+        for found in channels.values():
+            found.add(block, table, readers)
+    rows, _ = summarize([entry], corpus, lineage)
+    paper = paper_tables.of_model(rows, definitions, corpus)
+    origin = provenance.record(lineage, statistics=statistics.provenance)
+    about = _about(entry, statistics, corpus)
+    inputs.write(folder, about, origin)
+    paper_tables.write(paper, folder / "table.tex", folder / "table.md", origin)
+    by_definition = {name: found.result() for name, found in channels.items()}
+    content = {"schema": SCHEMA, **about, "definitions": by_definition, "provenance": origin}
+    atomic.write_json(folder / "outlier_channels.json", content)
+
+
+def export_summary(
+    summary: Path, latex: Path, markdown: Path, definitions: Mapping[str, Definition], corpus: str, lineage: Lineage
+) -> None:
+    """Write the table of all models of an experiment, one row each, to `latex` and to `markdown`."""
+    rows, _ = read_table(summary, "summary", lineage["summary"])
+    table = paper_tables.of_experiment(rows, definitions, corpus)
+    paper_tables.write(table, latex, markdown, provenance.record(lineage))
+
+
+def _about(entry: Entry, statistics: Statistics, corpus: str) -> dict[str, Any]:
+    """Return what was measured on what."""
+    return {
+        "model": entry.model,
+        "label": entry.label,
+        "corpus": corpus,
+        "sequences": statistics.sequences,
+        "length": int(statistics.lengths.max()),
+        "dtype": statistics.facts["dtype"],
+        "hidden_size": int(statistics.facts["channels"]),
+        "blocks": statistics.blocks,
+    }

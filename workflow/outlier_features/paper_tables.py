@@ -1,0 +1,268 @@
+"""Paper tables: rows of a summary as LaTeX (booktabs) and as Markdown, with a caption that says what was measured."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from outlier_features import atomic
+from outlier_features.config import Definition
+from outlier_features.outliers import TWIN
+from outlier_features.provenance import Provenance
+
+HEADLINE = "llm_int8"
+"""The definition of the table of an experiment, where it is among those measured; else the first is."""
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "%": r"\%",
+        "#": r"\#",
+        "_": r"\_",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': "''",
+        "≥": r"$\geq$",
+        "\n": " ",
+    }
+)
+"""How a character is written in LaTeX, where it is not written as itself."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value as text, with its 95 % interval where it has one."""
+
+    text: str
+    low: str | None = None
+    high: str | None = None
+
+    def markdown(self) -> str:
+        """Return it as `53.2 (52.2-54.3)`."""
+        interval = "" if self.low is None else f" ({self.low}-{self.high})"
+        return escape_markdown(self.text + interval)
+
+    def latex(self) -> str:
+        """Return it with the interval as subscript and superscript, which takes the least room."""
+        if self.low is None:
+            return "--" if self == MISSING else escape_latex(self.text)
+        value, low, high = (part.replace(",", "{,}") for part in (self.text, self.low, str(self.high)))
+        return f"${value}_{{{low}}}^{{{high}}}$"
+
+
+MISSING = Cell("-")
+
+MOST_COLUMNS = 6
+"""A table of more columns goes across both columns of a page, in smaller letters."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers: its heading, and the column of the summary it shows."""
+
+    heading: str
+    name: str
+    places: int | None = None
+    """Digits behind the point; by default so many that the value has three significant digits."""
+    unit: float = 1
+
+    def cell(self, row: Mapping[Any, Any]) -> Cell:
+        """Return the cell of a row of the summary; a dash where it has no value."""
+        value, low, high = (row.get(self.name + suffix) for suffix in ("", "_low", "_high"))
+        if pd.isna(value):
+            return MISSING
+        places = significant_places(float(value) / self.unit) if self.places is None else self.places
+        shown = (value,) if pd.isna(low) or pd.isna(high) else (value, low, high)
+        return Cell(*(f"{float(number) / self.unit:,.{places}f}" for number in shown))
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table with a caption: the first column is text, the others are numbers."""
+
+    name: str
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    footer: Sequence[tuple[str, Cell]]
+    """Values that belong to all rows."""
+    notes: Sequence[str]
+    """Why cells are empty."""
+
+    def markdown(self) -> str:
+        """Return the table in GitHub's Markdown."""
+        lines = [
+            _bars(escape_markdown(heading) for heading in self.headings),
+            "|---|" + "---:|" * (len(self.headings) - 1),
+            *(_bars(cell.markdown() for cell in row) for row in self.rows),
+        ]
+        footer = "; ".join(f"{escape_markdown(name)} {cell.markdown()}" for name, cell in self.footer)
+        interval = "In brackets: 95 % bootstrap interval over sequences."
+        parts = [f"{escape_markdown(self.caption)} {interval}", "\n".join(lines)]
+        parts += [f"{footer}."] if footer else []
+        return "\n\n".join([*parts, *map(escape_markdown, self.notes)]) + "\n"
+
+    def latex(self) -> str:
+        """Return the table as a LaTeX float; it needs the package booktabs."""
+        last = len(self.headings)
+        is_wide = last > MOST_COLUMNS
+        place = "table*" if is_wide else "table"
+        wide = rf"\multicolumn{{{last}}}{{@{{}}l@{{}}}}"
+        footer = r"\quad ".join(f"{escape_latex(name)} {cell.latex()}" for name, cell in self.footer)
+        interval = escape_latex("Subscript and superscript: 95 % bootstrap interval over sequences.")
+        notes = " ".join(map(escape_latex, self.notes))
+        lines = [
+            rf"\begin{{{place}}}[tb]",
+            r"\centering",
+            rf"\caption{{{' '.join(filter(None, [escape_latex(self.caption), interval, notes]))}}}",
+            rf"\label{{tab:{self.name}}}",
+            r"\scriptsize" if is_wide else r"\footnotesize",
+            r"\setlength{\tabcolsep}{3pt}",
+            r"\renewcommand{\arraystretch}{1.4}",
+            rf"\begin{{tabular}}{{@{{}}l{'r' * (last - 1)}@{{}}}}",
+            r"\toprule",
+            _row(map(escape_latex, self.headings)),
+            r"\midrule",
+            *(_row(cell.latex() for cell in row) for row in self.rows),
+            *([r"\midrule", rf"{wide}{{{footer}}} \\"] if footer else []),
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\end{{{place}}}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Return text as LaTeX shows it."""
+    return text.translate(LATEX)
+
+
+def escape_markdown(text: str) -> str:
+    """Return text as Markdown shows it; an underscore inside a word needs no escape."""
+    return re.sub(r"[\\|*`<\[\]]|(?<!\w)_|_(?!\w)", lambda found: "\\" + found[0], text).replace("\n", " ")
+
+
+def significant_places(value: float, digits: int = 3) -> int:
+    """Return how many digits behind the point show so many significant ones; none where all are before it."""
+    if not value or not math.isfinite(value):
+        return 0
+    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+BY_DEFINITION = (
+    Column("features", "outlier_count", 0),
+    Column("distinct", "distinct_channels", 0),
+    Column("layers (%)", "mean_layer_pct", 1),
+    Column("positions (%)", "mean_position_pct", 1),
+)
+OF_A_MODEL = (
+    Column("perplexity", "perplexity"),
+    Column("bits/byte", "bits_per_byte"),
+    Column("kurtosis", "kurtosis_max"),
+)
+SIZES = (Column("total (B)", "total_params", unit=1e9), Column("active (B)", "active_params", unit=1e9))
+
+READING = (
+    "Features: outlier features as the definition counts them; distinct: their channels; layers, positions: mean share "
+    "affected; kurtosis: of He et al. (2024), Eq. 1, the largest over the blocks' residual streams."
+)
+
+
+def of_model(rows: pd.DataFrame, definitions: Mapping[str, Definition], corpus: str) -> PaperTable:
+    """Return the table of one model, one row for each definition and scale-free twin.
+
+    `rows` are its rows of the summary, `definitions` those of the configuration by name.
+    """
+    records = rows.to_dict("records")
+    model, label = records[0]["model"], records[0]["label"]
+    criteria = [f"{name}: {_criterion(definition)}." for name, definition in definitions.items()]
+    twins = f"Names that end in {TWIN}: the same with the threshold in RMS of the tensor."
+    return PaperTable(
+        name=f"outliers-{model}",
+        caption=" ".join([f"Outlier features of {label}, {_measured(rows, corpus)}.", READING, *criteria, twins]),
+        headings=("definition", *(column.heading for column in BY_DEFINITION)),
+        rows=[[Cell(row["definition"]), *(column.cell(row) for column in BY_DEFINITION)] for row in records],
+        footer=[(column.heading, column.cell(records[0])) for column in OF_A_MODEL],
+        notes=_notes(rows, "definition"),
+    )
+
+
+def of_experiment(summary: pd.DataFrame, definitions: Mapping[str, Definition], corpus: str) -> PaperTable:
+    """Return the table of an experiment, one row a model, under the definition HEADLINE or the first there is."""
+    name = HEADLINE if HEADLINE in definitions else next(iter(definitions))
+    rows = summary[summary["definition"] == name]
+    columns = (*SIZES, *BY_DEFINITION, *OF_A_MODEL)
+    criterion = f"Definition {name}: {_criterion(definitions[name])}."
+    return PaperTable(
+        name="outliers",
+        caption=" ".join([f"Outlier features of each model, {_measured(rows, corpus)}.", READING, criterion]),
+        headings=("model", *(column.heading for column in columns)),
+        rows=[[Cell(row["label"]), *(column.cell(row) for column in columns)] for row in rows.to_dict("records")],
+        footer=[],
+        notes=_notes(rows, "label"),
+    )
+
+
+def write(table: PaperTable, latex: Path, markdown: Path, origin: Provenance) -> None:
+    """Write a table twice, each with where it comes from in a comment."""
+    lineage = ", ".join(f"{name} {digest}" for name, digest in origin["lineage"].items())
+    made = f"made by outlier_features {origin['versions']['outlier_features']}; lineage: {lineage}"
+    texts = {latex: f"% {made}\n% \\usepackage{{booktabs}}\n{table.latex()}"}
+    texts |= {markdown: f"{table.markdown()}\n<!-- {made} -->\n"}
+    for path, text in texts.items():
+        with atomic.file(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+
+
+def _measured(rows: pd.DataFrame, corpus: str) -> str:
+    """Return on what rows of the summary were measured."""
+    sequences, length = (_either(f"{n:,}" for n in rows[name]) for name in ("sequences", "length"))
+    return (
+        f"on {sequences} sequences of {length} tokens of the corpus {corpus} ({_either(rows['windows'])} windows), "
+        f"forward pass in {_either(rows['dtype'])}"
+    )
+
+
+def _either(values: Iterable[str]) -> str:
+    """Return the different values in words."""
+    return " or ".join(sorted(set(values)))
+
+
+def _criterion(definition: Definition) -> str:
+    """Return in words when a channel is an outlier feature."""
+    together = {"pooled": "all sequences together", "sequence": "each sequence by itself, counts added up"}
+    rounded = ", activations rounded to bfloat16" if definition.rounding else ""
+    return (
+        f"|x| ≥ {definition.threshold:g} in at least {100 * definition.min_layers:.6g} % of the tensors "
+        f"({', '.join(definition.sites)} of every block) and at {100 * definition.min_positions:.6g} % of the "
+        f"positions, {together[definition.scope]}{rounded}"
+    )
+
+
+def _notes(rows: pd.DataFrame, subject: str) -> list[str]:
+    """Return why cells are empty."""
+    notes = [f"{row[subject]}: {row['note']}." for row in rows.to_dict("records") if isinstance(row["note"], str)]
+    if (rows["outlier_count"] == 0).any():
+        notes.append("Where no outlier feature was found there is no mean share.")
+    if rows["perplexity"].isna().any():
+        notes.append("Perplexity and bits per byte are missing where they were not measured.")
+    return notes
+
+
+def _bars(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"

@@ -1,0 +1,58 @@
+"""Export: what each model gives to those who quantise and to those who write papers. No model, no GPU, no torch.
+
+In: the statistics of a model and its tables; for the experiment its summary.
+Out: results/{corpus}/export/{model}/ with the outlier channels (JSON), per-channel maxima and mean squares of the inputs of
+its matrices (safetensors) and a table (LaTeX, Markdown); results/{corpus}/export/summary.{tex,md}, one row a model.
+"""
+
+
+localrules:
+    export,
+    export_summary,
+
+
+rule export:
+    input:
+        manifests=branch(
+            IS_SCATTERED,
+            then=local(
+                gather.capture(
+                    "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
+                )
+            ),
+            otherwise=local(["results/{corpus}/statistics/{model}.json"]),
+        ),
+        outliers="results/{corpus}/outliers/{model}.parquet",
+        layers="results/{corpus}/layers/{model}.parquet",
+        perplexity="results/{corpus}/perplexity/{model}.json",
+    output:
+        channels="results/{corpus}/export/{model}/outlier_channels.json",
+        scales="results/{corpus}/export/{model}/act_scales.safetensors",
+        scales_rest="results/{corpus}/export/{model}/act_scales_rest.safetensors",
+        importance="results/{corpus}/export/{model}/importance.safetensors",
+        latex="results/{corpus}/export/{model}/table.tex",
+        markdown="results/{corpus}/export/{model}/table.md",
+    log:
+        "results/logs/export/{corpus}/{model}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=lambda wildcards: lineages.export(wildcards.corpus, wildcards.model),
+    script:
+        "../scripts/export.py"
+
+
+rule export_summary:
+    input:
+        summary="results/{corpus}/summary.parquet",
+    output:
+        latex="results/{corpus}/export/summary.tex",
+        markdown="results/{corpus}/export/summary.md",
+    log:
+        "results/logs/export_summary/{corpus}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=lambda wildcards: lineages.export_summary(wildcards.corpus),
+    script:
+        "../scripts/export_summary.py"
