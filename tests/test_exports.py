@@ -263,9 +263,8 @@ def test_statistics_that_do_not_name_the_matrices_are_to_be_captured_again(manif
     assert not (tmp_path / "export").exists()
 
 
-def test_stale_tables_are_refused(exported: dict[str, Exported], tmp_path: Path) -> None:
-    found = exported["dense"]
-    manifest = found.folder.parent / "dense.json"
+def test_stale_tables_are_refused(exported: dict[str, Exported], manifests: dict[str, Path], tmp_path: Path) -> None:
+    found, manifest = exported["dense"], manifests["dense"]
     for name in ("reduction m", "perplexity m", "statistics"):
         with pytest.raises(StaleFile, match="lineage test"):
             export(found.entry, [manifest], DEFINITIONS, "words", tmp_path, LINEAGE | {name: "other"})
