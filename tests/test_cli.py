@@ -28,7 +28,7 @@ ARCHITECTURE = {
     "max_position_embeddings": 64,
 }
 MADE_ONCE = ("train", "tokenize", "capture", "reduce", "summarize")
-STAGES = (*MADE_ONCE, "reproduce", "plot")
+STAGES = (*MADE_ONCE, "infer", "reproduce", "plot", "page")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_every_result_is_there(project: Path) -> None:
     expected |= {"words/statistics/moe/block-001.arrow", "words/statistics/moe/losses.arrow"}
     expected |= {f"words/{table}/moe.parquet" for table in ("outliers", "channels", "layers")}
     expected |= {f"words/summary.{suffix}" for suffix in ("parquet", "csv", "json")}
-    expected |= {"words/reproduction.csv", "words/reproduction.md"}
+    expected |= {"words/reproduction.csv", "words/reproduction.md", "first_page.html"}
     expected |= {"words/statistics/moe/timings.arrow", "words/timings/moe.svg"}
     expected |= {"plots/moe_vs_dense.png", "plots/moe_vs_dense.svg", "plots/channel_map/moe.png"}
     assert expected <= names

@@ -14,7 +14,7 @@ rule first_page:
         summary=f"results/{CORPUS}/summary.parquet",
         inference=f"results/{CORPUS}/inference.json",
         perplexity=collect(f"results/{CORPUS}/perplexity/{{model}}.json", model=MODELS),
-        figure=f"results/plots/{contents.HEADLINE}.png",
+        figure="results/plots/{figure}.png".format(figure=contents.HEADLINE),
     output:
         page=report(
             "results/first_page.html",

@@ -30,10 +30,12 @@ definition.value = filters.dataset.definition;
 definition.dispatchEvent(new Event("change"));
 tell();
 
-document.getElementById("download").addEventListener("click", () => {
+document.getElementById("download").addEventListener("click", async () => {
   const csv = JSON.parse(document.getElementById("csv").textContent);
+  const packed = await (await fetch(`data:application/gzip;base64,${csv.packed}`)).blob();
+  const text = await new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).blob();
   const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([csv.text], { type: "text/csv" }));
+  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   link.download = csv.name;
   link.click();
   URL.revokeObjectURL(link.href);
