@@ -66,8 +66,15 @@ def read_findings(
     provenance.require(answer.get("provenance", {}), "inference", lineage["inference"], inference)
     corpus, models = config.chosen.corpus, config.chosen.models
     files = zip(models, perplexity, strict=True)
-    origins = {model: _read_json(path).get("provenance", {}).get("statistics", {}) for model, path in files}
+    origins = {model: _read_origin(path, lineage[f"perplexity {model}"]) for model, path in files}
     return Findings(config.experiment, corpus, config.corpora[corpus], config.definitions, table, answer, origins)
+
+
+def _read_origin(path: Path, expected: str) -> provenance.Provenance:
+    """Return how a model was measured, which its perplexity file says as well."""
+    origin = _read_json(path).get("provenance", {})
+    provenance.require(origin, "perplexity", expected, path)
+    return origin.get("statistics", {})
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -104,31 +111,25 @@ def render(findings: Findings, png: bytes, origin: provenance.Provenance) -> str
     summary, inference = findings.summary, findings.inference
     definitions = list(dict.fromkeys(summary["definition"]))
     headline = (inference.get("headline") or {}).get("definition")
-    return (
-        _templates()
-        .get_template("page.html")
-        .render(
-            experiment=findings.experiment,
-            answer=inference.get("answer"),
-            sentences=inference.get("sentences") or [],
-            missing=list(_missing(summary)),
-            figure={
-                "uri": "data:image/png;base64," + base64.b64encode(png).decode(),
-                "title": catalogue.FIGURES[contents.HEADLINE].title,
-                "caption": catalogue.FIGURES[contents.HEADLINE].caption,
-            },
-            columns=COLUMNS,
-            rows=[_row(row) for row in summary.to_dict("records")],
-            kinds={kind: KINDS.get(kind, kind) for kind in dict.fromkeys(summary["kind"])},
-            definitions={name: _definition_words(name, findings.definitions) for name in definitions},
-            headline=headline if headline in definitions else "",
-            csv={"name": f"summary-{findings.experiment}.csv", "packed": _packed(summary.to_csv(index=False))},
-            corpus=_corpus_words(findings.corpus, findings.text),
-            models=[_model(findings, model) for model in findings.origins],
-            files=_files(findings.corpus),
-            tables=TABLES,
-            origin=origin,
-        )
+    template = _templates().get_template("page.html")
+    return template.render(
+        experiment=findings.experiment,
+        answer=inference.get("answer"),
+        sentences=inference.get("sentences") or [],
+        missing=list(_missing(summary)),
+        png="data:image/png;base64," + base64.b64encode(png).decode(),
+        figure=catalogue.FIGURES[contents.HEADLINE],
+        columns=COLUMNS,
+        rows=[_row(row) for row in summary.to_dict("records")],
+        kinds={kind: KINDS.get(kind, kind) for kind in dict.fromkeys(summary["kind"])},
+        definitions={name: _definition_words(name, findings.definitions) for name in definitions},
+        headline=headline if headline in definitions else "",
+        csv={"name": f"summary-{findings.experiment}.csv", "packed": _packed(summary.to_csv(index=False))},
+        corpus=_corpus_words(findings.corpus, findings.text),
+        models=[_model(findings, model) for model in findings.origins],
+        files=_files(findings.corpus),
+        tables=TABLES,
+        origin=origin,
     )
 
 

@@ -135,6 +135,7 @@ class Lineages:
     def first_page(self, corpus: str) -> Lineage:
         """Return the lineage of the first page of the report, with its markup and style, which no import leads to."""
         upstream = {"summary": self.summary(corpus), "inference": self.inference(corpus), "figure": self.figure(corpus)}
+        upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in self._config.chosen.models}
         return _lineage("first_page", "first_page", {"page": _content(PAGE)}, **upstream)
 
     def timings(self, corpus: str, model: str) -> Lineage:
