@@ -8,9 +8,10 @@ TESTS := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo storage test cluster check lint format clean
 
-demo: $(READY)  ## set up, and run the experiment of config.yaml
+demo: $(READY)  ## set up, run the experiment of config.yaml, and make its report
 	$(BIN)/snakemake --cores 1 --resources gpu=1
 	PYTHONPATH=workflow $(BIN)/python -m outlier_features show
+	$(BIN)/snakemake --report results/report.html
 
 storage: $(STORAGE)/.ready  ## the plugin for object stores, beside the environment; docs/object-store.md
 

@@ -1,4 +1,4 @@
-"""What gets built: the summary, the published comparison and the figures of the experiment that config.yaml names."""
+"""What gets built: the summary, what follows from it, and the figures of the experiment that config.yaml names."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ min_version("9.19")
 # The library is found by path and reaches the scripts too; it is never installed.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import layout, profiles
+from outlier_features import contents, layout, profiles
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError
 from outlier_features.lineage import Lineages
@@ -19,6 +19,9 @@ from outlier_features.requests import Requests
 
 
 configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
 
 
 try:
@@ -31,6 +34,7 @@ lineages, requests = Lineages(settings), Requests(settings)
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
 HAS_SERIES = any(settings.models[model].series for model in MODELS)
+headings = contents.Contents(has_series=HAS_SERIES)
 
 
 scattergather:
@@ -53,6 +57,7 @@ include: "workflow/rules/reduce.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/export.smk"
+include: "workflow/rules/report.smk"
 
 
 localrules:
@@ -62,6 +67,7 @@ localrules:
 rule all:
     default_target: True
     input:
+        "results/first_page.html",
         f"results/{CORPUS}/summary.parquet",
         f"results/{CORPUS}/summary.csv",
         f"results/{CORPUS}/summary.json",

@@ -19,8 +19,8 @@ from outlier_features.lineage import Lineages, sources
 REPOSITORY = Path(__file__).parents[1]
 WORKFLOW = REPOSITORY / "workflow"
 SCRIPTS = sorted((WORKFLOW / "scripts").glob("*.py"))
-PICTURES = {"figure", "model_figure", "timings"}
-OF_SUMMARY = {"summary", "reproduction", "figure", "export_summary"}
+PICTURES = {"figure", "model_figure", "timings", "first_page"}
+OF_SUMMARY = {"summary", "reproduction", "inference", "figure", "export_summary", "first_page"}
 AFTER_REDUCTION = {"reduction", *OF_SUMMARY, "model_figure", "export"}
 AFTER_STATISTICS = {"statistics", "perplexity", "timings", *AFTER_REDUCTION}
 AFTER_TOKENS = {"tokens", *AFTER_STATISTICS}
@@ -32,7 +32,8 @@ def artefacts(config: Config) -> dict[str, str]:
     """Return the lineage of every artefact of the chosen experiment, as `artefact` or `artefact model`."""
     lineages, corpus = Lineages(config), config.chosen.corpus
     found = {
-        name: getattr(lineages, name)(corpus)[name] for name in ("summary", "reproduction", "figure", "export_summary")
+        name: getattr(lineages, name)(corpus)[name]
+        for name in ("summary", "reproduction", "inference", "figure", "export_summary", "first_page")
     }
     for model in config.chosen.models:
         found[f"checkpoint {model}"] = lineages.checkpoint(model)["checkpoint"]
@@ -77,7 +78,7 @@ def test_the_demo_has_the_models_these_tests_speak_of() -> None:
 
 def test_every_artefact_has_a_lineage_of_its_own() -> None:
     found = artefacts(Config.check(shipped()))
-    assert len(found) == 4 + 8 * 3
+    assert len(found) == 6 + 8 * 3
     assert len(set(found.values())) == len(found)
 
 
@@ -224,6 +225,9 @@ EDITS: dict[str, Callable[[Path], None]] = {
     "code of the comparison": lambda copy: edit(
         copy / "outlier_features/reproduction.py", lambda text: text + "\nSIDES = 2\n"
     ),
+    "style of the first page": lambda copy: edit(
+        copy / "report/first_page/page.css", lambda text: text + "p { color: red }"
+    ),
     "code of the timings": lambda copy: edit(copy / "outlier_features/timings.py", lambda text: text + "\nSPEED = 2\n"),
     "code of a script": lambda copy: edit(copy / "scripts/reduce.py", lambda text: text + "\ntotal = 2\n"),
     "code of the configuration": lambda copy: edit(copy / "outlier_features/config.py", lambda text: text + "X = 2\n"),
@@ -279,6 +283,11 @@ def test_code_of_the_figures_changes_pictures_only(after_edit: dict[str, dict[st
     assert moved(artefacts(Config.check(shipped())), after_edit["code of the figures"]) == of(MODELS, PICTURES)
 
 
+def test_style_of_the_first_page_changes_the_first_page_only(after_edit: dict[str, dict[str, str]]) -> None:
+    found = moved(artefacts(Config.check(shipped())), after_edit["style of the first page"])
+    assert found == {"first_page": set()}
+
+
 def test_code_of_the_timings_changes_nothing(after_edit: dict[str, dict[str, str]]) -> None:
     assert after_edit["code of the timings"] == artefacts(Config.check(shipped()))
 
@@ -314,6 +323,7 @@ def test_the_sources_of_a_stage_are_not_those_of_the_next() -> None:
     assert modules("plot").isdisjoint({"outliers", "metrics", "shards", "capture"})
     assert modules("reproduce").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
     assert modules("export").isdisjoint({"capture", "engine", "figures", "reproduction"})
+    assert modules("first_page").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
     assert modules("fetch").isdisjoint({"corpora", "capture", "training/trainer"})
 
 

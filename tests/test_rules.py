@@ -50,6 +50,7 @@ LAYOUT = {
     },
     "results/{corpus}/export/summary.tex": layout.export_summary("{corpus}", "tex"),
     "results/{corpus}/export/summary.md": layout.export_summary("{corpus}", "md"),
+    "results/first_page.html": layout.first_page(),
     "results/plots/{figure}.png": layout.figure("{figure}", "png"),
     "results/plots/{figure}.svg": layout.figure("{figure}", "svg"),
     "results/plots/{figure}/{model}.png": layout.figure("{figure}", "png", "{model}"),
@@ -90,7 +91,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_rules_are_found() -> None:
     stages = {"fetch", "train", "tokenize", "capture", "reduce", "perplexity", "summarize", "reproduce", "plot"}
-    assert stages | {"plot_model", "plot_timings", "export", "export_summary"} <= set(RULES)
+    assert stages | {"plot_model", "plot_timings", "export", "export_summary", "infer", "first_page"} <= set(RULES)
     declared = sum(len(re.findall(r"^(?:use )?rule ", path.read_text(encoding="utf-8"), re.M)) for path in RULE_FILES)
     assert declared == len(RULES)
 
@@ -113,8 +114,17 @@ def test_every_script_belongs_to_a_rule() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_only_param_of_a_rule_is_its_lineage(rule: str) -> None:
-    assert re.fullmatch(r"\s*lineage=lambda wildcards: lineages\.\w+\([^()]*\),\s*", directive(rule, "params"))
+def test_the_only_param_of_a_rule_that_counts_is_its_lineage(rule: str) -> None:
+    lineage = r"lineage=lambda wildcards: lineages\.\w+\([^()]*\)"
+    uncounted = r"caption=lambda wildcards, output: [^,]+"  # Snakemake compares no param that is told of the output
+    assert re.fullmatch(rf"\s*{lineage},\s*({uncounted},\s*)?", directive(rule, "params"))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_whose_results_are_in_the_report_has_words_for_them(rule: str) -> None:
+    flagged = directive(rule, "output").count("report(")
+    assert directive(rule, "output").count('caption="../report/caption.rst"') == flagged
+    assert bool(flagged) == ("caption=" in directive(rule, "params"))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -171,7 +181,7 @@ def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_is_dr
     ended = run(
         "import sys\n"
         "import outlier_features.figures as figures, outlier_features.reproduction, outlier_features.summary\n"
-        "import outlier_features.inference, outlier_features.exports\n"
+        "import outlier_features.inference, outlier_features.exports, outlier_features.first_page\n"
         "print([name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules])\n"
         "for figure in figures.FIGURES.values():\n"
         "    module, function = figure.drawn_by.split('.')\n"
@@ -182,7 +192,8 @@ def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_is_dr
 
 
 def test_the_catalogue_of_figures_is_read_without_what_draws_them() -> None:
-    ended = run("import sys, outlier_features.catalogue; print({'matplotlib', 'pandas'} & set(sys.modules))")
+    imports = "import sys, outlier_features.catalogue, outlier_features.contents"
+    ended = run(f"{imports}; print({{'matplotlib', 'pandas'}} & set(sys.modules))")
     assert ended.stdout.strip() == "set()", ended.stderr
 
 

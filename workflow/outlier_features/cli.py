@@ -137,6 +137,19 @@ class Stages:
             self._plot_model(model)
             self._plot_timings(model)
 
+    def page(self) -> None:
+        """Write the first page of the report; the report around it is made by `snakemake --report`."""
+        from outlier_features import contents
+        from outlier_features.first_page import read_findings, write_first_page
+
+        corpus, lineage = self._corpus, self._lineages.first_page(self._corpus)
+        perplexity = [layout.perplexity(corpus, model) for model in self._config.chosen.models]
+        tables = layout.summary(corpus, "parquet"), layout.inference(corpus, "json")
+        findings = read_findings(self._config, *tables, perplexity, lineage)
+        figure = layout.figure(contents.HEADLINE, "png")
+        write_first_page(layout.first_page(), findings, figure, provenance.record(lineage))
+        print(f"made: {layout.first_page()}")
+
     def _plot_experiment(self) -> None:
         from outlier_features import catalogue
         from outlier_features.figure_tables import Sweep, read_published
@@ -237,6 +250,7 @@ WHOLE_EXPERIMENT: dict[str, Callable[[Stages], None]] = {
     "reproduce": Stages.reproduce,
     "plot": Stages.plot,
     "export": Stages.export,
+    "page": Stages.page,
 }
 
 

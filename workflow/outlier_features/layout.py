@@ -83,6 +83,11 @@ def figure(name: str, suffix: str, model: str | None = None) -> Path:
     return folder / f"{name}.{suffix}" if model is None else folder / name / f"{model}.{suffix}"
 
 
+def first_page() -> Path:
+    """Return the first page of the report."""
+    return RESULTS / "first_page.html"
+
+
 def timings(corpus: str, model: str) -> Path:
     """Return the figure of where the capture of a model spent its time."""
     return RESULTS / corpus / "timings" / f"{model}.svg"

@@ -17,6 +17,7 @@ from outlier_features.config import Config
 
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
+PAGE = PACKAGE.parent / "report" / "first_page"
 
 WITHOUT_EFFECT = {
     "config",
@@ -144,6 +145,12 @@ class Lineages:
         label = self._config.label(model)
         return _lineage("model_figure", "plot_model", {"label": label}, reduction=self.reduction(corpus, model))
 
+    def first_page(self, corpus: str) -> Lineage:
+        """Return the lineage of the first page of the report, with its markup and style, which no import leads to."""
+        upstream = {"summary": self.summary(corpus), "inference": self.inference(corpus), "figure": self.figure(corpus)}
+        upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in self._config.chosen.models}
+        return _lineage("first_page", "first_page", {"page": _content(PAGE)}, **upstream)
+
     def timings(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the figure of timings, which themselves are no result and no part of it."""
         label = self._config.label(model)
@@ -181,6 +188,17 @@ def _code(stage: str) -> str:
     digest = hashlib.sha256()
     for path in sources(SCRIPTS / f"{stage}.py"):
         digest.update(f"{path.relative_to(PACKAGE.parent).as_posix()}\n{_meaning(path)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def _content(folder: Path) -> str:
+    """Return a digest of the files in a folder, with their names."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(
+            f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
+        )
     return digest.hexdigest()
 
 

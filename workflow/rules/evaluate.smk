@@ -45,8 +45,18 @@ rule summarize:
         layers=collect("results/{{corpus}}/layers/{model}.parquet", model=MODELS),
         perplexity=collect("results/{{corpus}}/perplexity/{model}.json", model=MODELS),
     output:
-        parquet="results/{corpus}/summary.parquet",
-        csv="results/{corpus}/summary.csv",
+        parquet=report(
+            "results/{corpus}/summary.parquet",
+            caption="../report/caption.rst",
+            category=headings.heading(contents.TABLES),
+            labels={"table": "summary", "format": "parquet"},
+        ),
+        csv=report(
+            "results/{corpus}/summary.csv",
+            caption="../report/caption.rst",
+            category=headings.heading(contents.TABLES),
+            labels={"table": "summary", "format": "csv"},
+        ),
         json="results/{corpus}/summary.json",
     log:
         "results/logs/summarize/{corpus}.log",
@@ -54,6 +64,7 @@ rule summarize:
         "../../envs/outlier-features.yaml"
     params:
         lineage=lambda wildcards: lineages.summary(wildcards.corpus),
+        caption=lambda wildcards, output: contents.WORDS["summarize"],
     script:
         "../scripts/summarize.py"
 
@@ -67,14 +78,25 @@ rule infer:
             "results/{{corpus}}/convergence/{model}.parquet", model=MODELS
         ),
     output:
-        parquet="results/{corpus}/inference.parquet",
-        json="results/{corpus}/inference.json",
+        parquet=report(
+            "results/{corpus}/inference.parquet",
+            caption="../report/caption.rst",
+            category=headings.heading(contents.TABLES),
+            labels={"table": "inference", "format": "parquet"},
+        ),
+        json=report(
+            "results/{corpus}/inference.json",
+            caption="../report/caption.rst",
+            category=headings.heading(contents.TABLES),
+            labels={"table": "inference", "format": "json"},
+        ),
     log:
         "results/logs/infer/{corpus}.log",
     conda:
         "../../envs/outlier-features.yaml"
     params:
         lineage=lambda wildcards: lineages.inference(wildcards.corpus),
+        caption=lambda wildcards, output: contents.WORDS["infer"],
     script:
         "../scripts/infer.py"
 
@@ -84,7 +106,12 @@ rule reproduce:
         summary="results/{corpus}/summary.parquet",
         published=local("resources/published/arb8020_2025.csv"),
     output:
-        csv="results/{corpus}/reproduction.csv",
+        csv=report(
+            "results/{corpus}/reproduction.csv",
+            caption="../report/caption.rst",
+            category=headings.heading(contents.TABLES),
+            labels={"table": "beside published", "format": "csv"},
+        ),
         markdown="results/{corpus}/reproduction.md",
     log:
         "results/logs/reproduce/{corpus}.log",
@@ -92,5 +119,6 @@ rule reproduce:
         "../../envs/outlier-features.yaml"
     params:
         lineage=lambda wildcards: lineages.reproduction(wildcards.corpus),
+        caption=lambda wildcards, output: contents.WORDS["reproduce"],
     script:
         "../scripts/reproduce.py"

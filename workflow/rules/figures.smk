@@ -25,7 +25,14 @@ rule plot:
             collect("resources/published/{table}.csv", table=catalogue.PUBLISHED)
         ),
     output:
-        png="results/plots/{figure}.png",
+        png=report(
+            "results/plots/{figure}.png",
+            caption="../report/caption.rst",
+            category=lambda wildcards: headings.of_figure(wildcards.figure),
+            labels=lambda wildcards: {
+                "figure": catalogue.FIGURES[wildcards.figure].title
+            },
+        ),
         svg="results/plots/{figure}.svg",
     log:
         "results/logs/plot/{figure}.log",
@@ -35,6 +42,7 @@ rule plot:
         "../../envs/outlier-features.yaml"
     params:
         lineage=lambda wildcards: lineages.figure(CORPUS),
+        caption=lambda wildcards, output: catalogue.FIGURES[wildcards.figure].caption,
     script:
         "../scripts/plot.py"
 
@@ -47,7 +55,15 @@ rule plot_model:
         convergence=f"results/{CORPUS}/convergence/{{model}}.parquet",
         positions=f"results/{CORPUS}/positions/{{model}}.parquet",
     output:
-        png="results/plots/{figure}/{model}.png",
+        png=report(
+            "results/plots/{figure}/{model}.png",
+            caption="../report/caption.rst",
+            category=lambda wildcards: headings.of_figure(wildcards.figure),
+            labels=lambda wildcards: {
+                "figure": catalogue.FIGURES[wildcards.figure].title,
+                "model": wildcards.model,
+            },
+        ),
         svg="results/plots/{figure}/{model}.svg",
     log:
         "results/logs/plot_model/{figure}/{model}.log",
@@ -57,6 +73,7 @@ rule plot_model:
         "../../envs/outlier-features.yaml"
     params:
         lineage=lambda wildcards: lineages.model_figure(CORPUS, wildcards.model),
+        caption=lambda wildcards, output: catalogue.FIGURES[wildcards.figure].caption,
     script:
         "../scripts/plot_model.py"
 
@@ -73,12 +90,18 @@ rule plot_timings:
             otherwise=local(["results/{corpus}/statistics/{model}.json"]),
         ),
     output:
-        svg="results/{corpus}/timings/{model}.svg",
+        svg=report(
+            "results/{corpus}/timings/{model}.svg",
+            caption="../report/caption.rst",
+            category=headings.heading(contents.TIMINGS),
+            labels={"figure": "timings of the capture", "model": "{model}"},
+        ),
     log:
         "results/logs/plot_timings/{corpus}/{model}.log",
     conda:
         "../../envs/outlier-features.yaml"
     params:
         lineage=lambda wildcards: lineages.timings(wildcards.corpus, wildcards.model),
+        caption=lambda wildcards, output: contents.WORDS["plot_timings"],
     script:
         "../scripts/plot_timings.py"
