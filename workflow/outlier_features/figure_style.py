@@ -8,7 +8,7 @@ import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -52,9 +52,10 @@ _COLORS = [to_hex(color) for color in seaborn.color_palette("colorblind")]
 _BLUE, _ORANGE = _COLORS[:2]
 KINDS = {"dense": Look("dense model", _BLUE, "o"), "moe": Look("mixture of experts", _ORANGE, "D")}
 SITES = {
-    "attn_in": Look("input of the attention (attn_in)", FAINT, "o"),
-    "out_proj_in": Look("input of the output projection (out_proj_in)", FAINT, "s"),
-    "mlp_in": Look("input of the MLP (mlp_in)", FAINT, "^"),
+    "attn_in": Look("input of the attention (attn_in)", _BLUE, "o"),
+    "out_proj_in": Look("input of the output projection (out_proj_in)", _COLORS[2], "s"),
+    "mlp_in": Look("input of the MLP (mlp_in)", _COLORS[3], "^"),
+    "residual": Look("output of the block (residual)", INK, "D"),
 }
 ACTIVITIES = {
     "computed": Look("computing, without statistics", _BLUE, "s"),
@@ -65,10 +66,20 @@ ACTIVITIES = {
 """What a capture pass does."""
 
 
+TWIN = "_rms"
+"""How the name of a scale-free twin ends."""
+
+
 def series_looks(names: Sequence[str]) -> dict[str, Look]:
     """Return how each series is drawn: the first ones differ in colour and in shape."""
     looks = zip(itertools.cycle(_COLORS), itertools.cycle("osD^vP"))
     return {name: Look(name, color, marker) for name, (color, marker) in zip(names, looks, strict=False)}
+
+
+def definition_looks(names: Sequence[str]) -> dict[str, Look]:
+    """Return how each definition is drawn: a scale-free twin in the colour and shape of the one it belongs to."""
+    looks = series_looks(list(dict.fromkeys(name.removesuffix(TWIN) for name in names)))
+    return {name: replace(looks[name.removesuffix(TWIN)], label=name) for name in names}
 
 
 @contextmanager
