@@ -1,5 +1,7 @@
 """Axes that figures share: blocks, values over many decades, and colours of magnitudes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,7 +10,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from outlier_features.figure_style import magnitude_colors
+from outlier_features.figure_style import FAINT, Page, magnitude_colors
+
+Place = tuple[float, float, float, float]
+"""Left, top, width and height of a panel, in inches."""
 
 
 def block_ticks(blocks: int) -> list[float]:
@@ -31,9 +36,30 @@ def magnitudes(values: "pd.Series[float]") -> LogNorm:
     return LogNorm(float(steps[steps <= low].max()), float(steps[steps > high].min()))
 
 
-def magnitude_bar(place: Axes, scale: LogNorm, label: str) -> None:
-    """Explain the colours of magnitudes in a panel of their own."""
-    bar = place.get_figure(root=True).colorbar(ScalarMappable(scale, magnitude_colors()), cax=place, label=label)
+def write_values(axes: Axes, ticks: Sequence[float], most: int = 7) -> None:
+    """Give a vertical axis these ticks, evenly thinned to so many, written in full."""
+    axes.yaxis.set_major_locator(FixedLocator(list(ticks[:: -(-len(ticks) // most)])))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.15g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="y", color=FAINT, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def set_decades(axes: Axes, low: float, high: float, air: float, most: int = 7) -> None:
+    """Give a panel a logarithmic vertical axis from `low` to `high`, with that share of its height of air at the ends.
+
+    `air` is at least a factor of 1.15, so that a single value gets an axis too.
+    """
+    factor = max(1.15, (high / low) ** air)
+    ends = low / factor, high * factor
+    axes.set_yscale("log")
+    axes.set_ylim(*ends)
+    write_values(axes, [tick for tick in round_numbers(*ends) if ends[0] <= tick <= ends[1]], most)
+
+
+def magnitude_bar(sheet: Page, place: Place, scale: LogNorm, label: str) -> None:
+    """Explain the colours of magnitudes, at a place as `Page.axes` takes it."""
+    bar = sheet.figure.colorbar(ScalarMappable(scale, magnitude_colors()), cax=sheet.axes(*place), label=label)
     bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.ax.yaxis.set_minor_locator(NullLocator())

@@ -34,6 +34,8 @@ DPI = 200
 """Names are placed at the resolution figures are saved at, so what was measured is what is seen."""
 TITLE, TEXT, NAME, SMALL_NAME, NOTE = 18.0, 13.0, 12.0, 10.5, 11.0
 MARKER_SIZE = 10.0
+MASSIVE = "#c1272d"
+"""What is said of massive activations."""
 INK, GREY, FAINT, SHADE = "#222222", "#666666", "#c4c4c4", "#ededed"
 PARAMETER_TICKS = {1e6: "1M", 1e7: "10M", 1e8: "100M", 1e9: "1B", 1e10: "10B", 1e11: "100B", 1e12: "1T"}
 """Labels of an axis that counts parameters."""
@@ -57,6 +59,8 @@ SITES = {
     "mlp_in": Look("input of the MLP (mlp_in)", _COLORS[3], "^"),
     "residual": Look("output of the block (residual)", INK, "D"),
 }
+RING: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markeredgewidth": 1.6, "linestyle": "none"}
+"""The ring around a mark that something is to be said of."""
 ACTIVITIES = {
     "computed": Look("computing, without statistics", _BLUE, "s"),
     "observed": Look("statistics", _COLORS[9], "s"),
@@ -223,6 +227,7 @@ def write_names(
         edge = _nearest(anchor, box) - anchor
         if np.hypot(*edge) > LEADER_FROM:
             leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": MARKER_SIZE / 2}
+            leader["path_effects"] = [halo]  # seen on any ground
             axes.annotate("", text.xy, tuple(edge), textcoords="offset points", arrowprops=leader)
 
 

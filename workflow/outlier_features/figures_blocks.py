@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -10,17 +10,14 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import block_ticks, round_numbers
-from outlier_features.figure_style import FAINT, GREY, INK, SITES, TEXT, Page, page, say
+from outlier_features.figure_axes import block_ticks, set_decades, write_values
+from outlier_features.figure_style import GREY, INK, MASSIVE, RING, SITES, TEXT, Page, page, say
 from outlier_features.figure_tables import Portrait
 
 CLASSES = {"all": "all positions", "first": "position 0 alone", "rest": "without position 0"}
 """The token classes, as they are called above a panel."""
-MASSIVE = "#c1272d"
-"""The ring around massive activations."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,9 @@ class Metric:
     """One column of the table of layers, in a row of panels."""
 
     column: str
+    name: str
     label: str
+    """Beside the axis."""
     height: float
     """Of its panels, in inches."""
     scale: Literal["log", "symlog"] = "log"
@@ -41,36 +40,49 @@ class Metric:
     """The lowest and the highest value there can be."""
 
 
-MMR = Metric("mmr", "MMR of the residual", 1.8, sites=("residual",))
-
-
 def kurtosis(entry: Figure, model: Portrait) -> Drawing:
     """Draw the four kurtoses by block and site, of all positions beside those without position 0."""
     metrics = (
-        Metric("kurtosis_neuron_rms", "kurtosis_neuron_rms\n(He et al. 2024)", 3.2, ends=(1, model.hidden_size)),
-        Metric("kurtosis_flattened", "kurtosis_flattened\n(Bondarenko et al. 2023)", 1.9, normal=3),
-        Metric("kurtosis_token_excess", "kurtosis_token_excess\n(Outlier-Safe Pre-Training)", 1.9, "symlog", 0),
-        Metric("kurtosis_channel_mean", "kurtosis_channel_mean\n(llama.cpp imatrix)", 1.9, "symlog", 0),
+        Metric("kurtosis_neuron_rms", "kurtosis_neuron_rms", "He et al. 2024", 3.2, ends=(1, model.hidden_size)),
+        Metric("kurtosis_flattened", "kurtosis_flattened", "Bondarenko\net al. 2023", 1.9, normal=3),
+        Metric("kurtosis_token_excess", "kurtosis_token_excess", "Outlier-Safe\nPre-Training", 1.9, "symlog", 0),
+        Metric("kurtosis_channel_mean", "kurtosis_channel_mean", "llama.cpp\nimatrix", 1.9, "symlog", 0),
     )
-    dotted = Line2D([], [], color=INK, linestyle=":", label=f"lowest and highest possible (1 and {model.hidden_size})")
+    ends = f"lowest and highest possible (1 and {model.hidden_size:,})"
+    dotted = Line2D([], [], color=INK, linestyle=":", label=ends)
     normal = Line2D([], [], color=GREY, linestyle="--", linewidth=1.0, label="normally distributed values")
-    own = "The first is 1 where all channels have the same mean square, and the number of channels where one has all."
-    drawn = _rows(entry, model, metrics, ("all", "rest"), [dotted, normal], [own])
+    words = (
+        "kurtosis_neuron_rms is 1 where all channels have the same mean square, and the number of channels where one "
+        "has all of it. The axes of the lower two, which can be negative, are linear between -1 and 1."
+    )
+    notes = [words, *_other_widths(model)]
+    drawn = _rows(entry, model, metrics, ("all", "rest"), [dotted, normal], notes)
     return drawn.sheet.figure
+
+
+def _other_widths(model: Portrait) -> list[str]:
+    """Say where the highest possible kurtosis is another one."""
+    widths = model.layers.groupby("site")["channels"].max() if "channels" in model.layers else pd.Series(dtype=float)
+    others = widths[(widths != model.hidden_size).fillna(False)]
+    return [f"The tensor {site} has {width:,} channels." for site, width in others.items() if site in SITES]
 
 
 def magnitude(entry: Figure, model: Portrait) -> Drawing:
     """Draw the largest |x|, the RMS and the max-median ratio by block and site, for each class of positions."""
-    metrics = (Metric("max_abs", "largest |x|", 3.2), Metric("rms", "RMS", 2.2), MMR)
+    metrics = (
+        Metric("max_abs", "largest |x|", "largest |x|", 3.2),
+        Metric("rms", "RMS", "RMS", 2.2),
+        Metric("mmr", "MMR", "MMR (residual)", 1.8, sites=("residual",)),
+    )
     line = Line2D([], [], color=GREY, linestyle="--", linewidth=1.0, label=f"hit: |x| ≥ {model.hit_threshold:g}")
-    ring: dict[str, Any] = {"marker": "o", "ms": 11, "mec": MASSIVE, "mew": 1.6, "mfc": "none", "linestyle": "none"}
     massive = _massive(model.layers)
-    rings = [Line2D([], [], label="block with a massive activation", **ring)] if len(massive) else []
+    rings = [Line2D([], [], label="massive activations", color=MASSIVE, ms=11, **RING)] if len(massive) else []
     drawn = _rows(entry, model, metrics, tuple(CLASSES), [line, *rings], [_massive_words(model.layers, massive)])
     for token_class, axes in drawn.panels["max_abs"].items():
         axes.axhline(model.hit_threshold, color=GREY, linewidth=1.0, linestyle="--", zorder=2)
         own = massive[massive["token_class"] == token_class]
-        axes.plot(own["block"], own["max_abs"], zorder=6, **ring)
+        ring = RING | {"markersize": 2 * drawn.mark_size, "markeredgewidth": 0.25 * drawn.mark_size}
+        axes.plot(own["block"], own["max_abs"], color=MASSIVE, zorder=6, **ring)
     return drawn.sheet.figure
 
 
@@ -83,18 +95,20 @@ def _massive(layers: pd.DataFrame) -> pd.DataFrame:
 
 def _massive_words(layers: pd.DataFrame, massive: pd.DataFrame) -> str:
     """Say in which blocks, channels and positions massive activations are."""
-    what = "massive activation (|x| > 100 and at least 1000 times the median of its hidden state)"
-    if "massive_count" not in layers or "residual" not in set(layers["site"]):
-        return "Massive activations are looked for in the residual, which this table does not have."
+    what = "massive activations (|x| > 100 and at least 1000 times the median of their hidden state)"
+    if "residual" not in set(layers["site"]):
+        return "Massive activations are looked for in the residual, which was not captured."
+    if "massive_count" not in layers:
+        return "The table does not tell massive activations (no column massive_count)."
     everywhere = massive[massive["token_class"] == "all"]
     if everywhere.empty:
-        return f"No {what}."
+        return f"There are no {what}."
     blocks, most = everywhere["block"], everywhere["massive_count"].max()
     tops = [top for tops in everywhere["massive_top"] for top in tops]
     where = {key: _listed(sorted({int(top[key]) for top in tops})) for key in ("channel", "position")}
     return (
-        f"Ringed: {what}, in {len(everywhere)} blocks from {blocks.min()} to {blocks.max()}, up to {most} in one. The "
-        f"largest of each block are in channel {where['channel']} at position {where['position']}."
+        f"Ringed: {what}, up to {most} in a block, in {len(everywhere)} of the blocks {blocks.min()} to "
+        f"{blocks.max()}. The largest of each block are in channel {where['channel']}, at position {where['position']}."
     )
 
 
@@ -110,6 +124,7 @@ class _Drawn:
 
     sheet: Page
     panels: Mapping[str, Mapping[str, Axes]]
+    mark_size: float
 
 
 def _rows(
@@ -127,40 +142,42 @@ def _rows(
     values = {metric.column: _values(model, metric, sites, classes) for metric in metrics}
     gaps = _gaps(values, model.blocks)
     absent = [f"Not captured: {', '.join(missing)}."] if missing else []
-    gap, top = 0.24, 0.4
+    gap, heading, top = 0.24, 0.4, 0.0
+    width = (11.2 - gap * (len(classes) - 1)) / len(classes)
+    size = float(np.clip(0.6 * width * 72 / model.blocks, 1.8, 6.0))
     sheet = page(
         f"{entry.title}: {model.label}",
         [entry.caption],
         [*notes, *absent, *gaps],
         width=13,
-        body=top + sum(metric.height + gap for metric in metrics) + 0.4,
+        body=sum(heading + metric.height for metric in metrics) + 0.65,
         legend_rows=-(-len(entries) // 2),
     )
-    width = (11.4 - gap * (len(classes) - 1)) / len(classes)
     panels: dict[str, dict[str, Axes]] = {}
     for metric in metrics:
         found = values[metric.column]
         limits = _limits(found["value"], metric, model)
+        top += heading
         for i, token_class in enumerate(classes):
-            axes = sheet.axes(1.3 + i * (width + gap), top, width, metric.height)
+            axes = sheet.axes(1.5 + i * (width + gap), top, width, metric.height)
             own = found[found["token_class"] == token_class]
-            if metric is metrics[0]:
-                axes.set_title(CLASSES[token_class], loc="left", pad=8, size=TEXT, weight="bold")
+            axes.set_title(f"{metric.name}: {CLASSES[token_class]}", loc="left", pad=6, size=TEXT, weight="bold")
             if own["value"].isna().all():
                 say(axes, _reason(model.layers, metric, token_class))
             else:
                 _set_axes(axes, metric, model.blocks, limits)
-                _draw(axes, own, model.blocks, width * 72)
+                _draw(axes, own, size)
                 panels.setdefault(metric.column, {})[token_class] = axes
             axes.tick_params(labelbottom=metric is metrics[-1], labelleft=i == 0)
             if i == 0:
                 axes.set_ylabel(metric.label)
-                axes.yaxis.set_label_coords(-0.62 / width, 0.5)
+                axes.yaxis.set_label_coords(-0.82 / width, 0.5)
             if metric is metrics[-1]:
+                _set_blocks(axes, model.blocks)  # also below words: the panels above have no numbers
                 axes.set_xlabel(f"block (0 to {model.blocks - 1})" if model.blocks > 1 else "block")
-        top += metric.height + gap
+        top += metric.height
     sheet.legend(entries, 2)
-    return _Drawn(sheet, panels)
+    return _Drawn(sheet, panels, size)
 
 
 def _values(model: Portrait, metric: Metric, sites: Iterable[str], classes: Sequence[str]) -> pd.DataFrame:
@@ -192,11 +209,10 @@ def _gaps(values: Mapping[str, pd.DataFrame], blocks: int) -> list[str]:
     """Say which lines of the panels that have marks lack some."""
     found = []
     for column, rows in values.items():
-        for (token_class, site), own in rows.groupby(["token_class", "site"], sort=False)["value"]:
-            lacking = int(own.isna().sum())
-            is_silent = rows.loc[rows["token_class"] == token_class, "value"].isna().all()
-            if lacking and not is_silent:
-                found.append(f"{column} of {site} ({CLASSES[token_class]}) at {lacking} of {blocks}")
+        for token_class, own in rows.groupby("token_class", sort=False):
+            lacking = own["value"].isna().groupby(own["site"], sort=False).sum()
+            for site, count in lacking[lacking > 0].items() if own["value"].notna().any() else ():
+                found.append(f"{column} of {site} ({CLASSES[str(token_class)]}) at {count} of {blocks}")
     more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
     return [f"Blocks without a value: {'; '.join(found[:4])}{more}."] if found else []
 
@@ -206,46 +222,36 @@ def _limits(values: "pd.Series[float]", metric: Metric, model: Portrait) -> tupl
     known = [*values.dropna(), *(metric.ends or ())]
     known += [metric.normal] if metric.normal is not None else []
     known += [model.hit_threshold] if metric.column == "max_abs" else []
-    low, high = min(known, default=1.0), max(known, default=1.0)
-    if metric.scale == "log":
-        air = max(1.15, (high / low) ** 0.05)
-        return low / air, high * air
-    return min(low, 0) - 0.5, max(high, 1) * 1.6
+    return min(known, default=1.0), max(known, default=1.0)
 
 
 def _set_axes(axes: Axes, metric: Metric, blocks: int, limits: tuple[float, float]) -> None:
     """Give a panel its axes, and the lines that its values are compared with."""
     low, high = limits
-    axes.set_xlim(-0.5 - 0.02 * blocks, blocks - 0.5 + 0.02 * blocks)
-    axes.set_xticks(block_ticks(blocks))
+    _set_blocks(axes, blocks)
     if metric.scale == "log":
-        axes.set_yscale("log")
-        ticks = [tick for tick in round_numbers(low, high) if low <= tick <= high]
+        set_decades(axes, low, high, 0.05)
     else:
         axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+        axes.set_ylim(min(low, 0) - 0.5, max(high, 1) * 1.6)
         powers = 10.0 ** np.arange(0, 12)
-        ticks = [-1.0] * (low < -1) + [0.0, *powers[powers <= high]]
+        write_values(axes, [*[-1.0] * (low < -1), 0.0, *powers[powers <= 1.6 * high]])
     if metric.ends:
-        ticks = [tick for tick in ticks if tick < metric.ends[1] / 2.2] + [metric.ends[1]]
-        axes.hlines(metric.ends, 0, 1, transform=axes.get_yaxis_transform(), color=INK, linewidth=1.2, linestyle=":", zorder=2)
-    axes.set_ylim(low, high)
-    axes.yaxis.set_major_locator(FixedLocator(_thinned(ticks)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}" if value < 1e5 else f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.grid(axis="y", color=FAINT, linewidth=0.5)
-    axes.set_axisbelow(True)
+        least, most = metric.ends
+        write_values(axes, [*(tick for tick in axes.get_yticks() if least <= tick < most / 2.2), most])
+        for end in metric.ends:
+            axes.axhline(end, color=INK, linewidth=1.2, linestyle=":", zorder=2)
     if metric.normal is not None:
         axes.axhline(metric.normal, color=GREY, linewidth=1.0, linestyle="--", zorder=2)
 
 
-def _thinned(ticks: Sequence[float], most: int = 7) -> list[float]:
-    """Return at most so many ticks, evenly chosen."""
-    return list(ticks[:: -(-len(ticks) // most)])
+def _set_blocks(axes: Axes, blocks: int) -> None:
+    axes.set_xlim(-0.5 - 0.02 * blocks, blocks - 0.5 + 0.02 * blocks)
+    axes.set_xticks(block_ticks(blocks))
 
 
-def _draw(axes: Axes, rows: pd.DataFrame, blocks: int, width: float) -> None:
-    """Draw a line for each site in a panel that is `width` points wide; a block without value interrupts it."""
-    size = float(np.clip(0.6 * width / blocks, 1.8, 6.0))
+def _draw(axes: Axes, rows: pd.DataFrame, size: float) -> None:
+    """Draw a line for each site; a block without value interrupts it."""
     for site, own in rows.groupby("site", sort=False):
         look = SITES[str(site)]
         axes.plot(

@@ -55,8 +55,8 @@ def channel_map(entry: Figure, model: Portrait) -> Drawing:
         _draw_hits(axes, own, sites, scale, height * 72 / blocks)
         _number(axes, own[own["is_outlier"]].groupby("channel")["max_abs"].max(), width * 72)
     if len(hits):
-        place = sheet.axes(11.75, 0.85, 0.22, 2 * stride - 1.6)
-        magnitude_bar(place, scale, "largest |x| of the channel in that tensor")
+        place = (11.75, 0.85, 0.22, 2 * stride - 1.6)
+        magnitude_bar(sheet, place, scale, "largest |x| of the channel in that tensor")
     sheet.legend(handles, 2)
     return sheet.figure
 

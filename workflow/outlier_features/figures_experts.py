@@ -3,7 +3,6 @@
 # Shapes: L block, E expert.
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import block_ticks, magnitude_bar, magnitudes
+from outlier_features.figure_axes import block_ticks, magnitude_bar, magnitudes, set_decades
 from outlier_features.figure_style import (
     GREY,
     INK,
+    RING,
     SHADE,
     TEXT,
     Name,
@@ -66,8 +66,8 @@ def experts(entry: Figure, model: Portrait) -> Drawing:
 
 def _matrix(routers: pd.DataFrame, column: str, blocks: int) -> NDArray[np.float64]:
     """Return a column of lists as (L, E), blank where it has no value."""
-    lists = [np.asarray(values, dtype=float) for values in routers[column]]
-    found_LE = np.full((blocks, max(map(len, lists))), np.nan)
+    lists = [np.asarray(values if np.iterable(values) else (), dtype=float) for values in routers[column]]
+    found_LE = np.full((blocks, int(routers["experts"].max())), np.nan)
     for block, values in zip(routers.index, lists, strict=True):
         found_LE[block, : len(values)] = values
     return found_LE
@@ -85,8 +85,8 @@ def _draw_load(sheet: Page, routers: pd.DataFrame, blocks: int, top: float, heig
     load_LE = _matrix(routers, "expert_load", blocks) * is_there_LE.sum(1)[:, None]
     axes = sheet.axes(LEFT, top, WIDTH, height)
     unused = int((load_LE == 0).sum())
-    words = f"load, in equal shares of 1/E: {unused or 'no'} expert{'s' * (unused != 1)} without a token"
-    axes.set_title(words, loc="left", pad=8, size=TEXT, weight="bold")
+    words = f"{unused} expert{'s' * (unused != 1)} without a token" if unused else "every expert sees tokens"
+    axes.set_title(f"load, in equal shares of 1/E: {words}", loc="left", pad=8, size=TEXT, weight="bold")
     known = load_LE[load_LE > 0]
     most = float(np.clip(2 ** np.ceil(np.log2(max(known.max(), 1 / known.min()))), 2, FARTHEST)) if known.size else 2.0
     scale, colors = LogNorm(1 / most, most), seaborn.color_palette("vlag", as_cmap=True)
@@ -94,7 +94,7 @@ def _draw_load(sheet: Page, routers: pd.DataFrame, blocks: int, top: float, heig
     bar = sheet.figure.colorbar(
         ScalarMappable(scale, colors), cax=sheet.axes(11.75, top, 0.22, height), label="times the equal share"
     )
-    steps = 2.0 ** np.arange(-int(np.log2(most)), int(np.log2(most)) + 1)
+    steps = [2.0**power for power in range(-int(np.log2(most)), int(np.log2(most)) + 1)]
     names = {step: f"1/{1 / step:g}" if step < 1 else f"{step:g}" for step in steps}
     names[steps[0]], names[steps[-1]] = f"≤ {names[steps[0]]}", f"≥ {names[steps[-1]]}"
     bar.ax.yaxis.set_major_locator(FixedLocator(steps))
@@ -110,11 +110,11 @@ def _draw_entropy(axes: Axes, routers: pd.DataFrame, blocks: int) -> None:
     if entropy.isna().all():
         say(axes, "no value\nat any block")
         return
-    high, low = np.log2(routers["experts"].astype(float)), np.log2(routers["top_k"].astype(float))
-    axes.plot(entropy, entropy.index, color=INK, linewidth=1.1, marker="o", markersize=4, zorder=3)
+    high, low = (routers[name].astype(float).apply(np.log2) for name in ("experts", "top_k"))
+    axes.plot(entropy, range(blocks), color=INK, linewidth=1.1, marker="o", markersize=4, zorder=3)
+    edges = np.repeat(np.arange(blocks + 1) - 0.5, 2)[1:-1]  # a line as high as its block, also of a single one
     for ends, dashes in ((high, "--"), (low, ":")):
-        axes.plot(ends.reindex(range(blocks)), range(blocks), color=GREY, linewidth=1.2, linestyle=dashes)
-        axes.axvline(ends.max() if dashes == "--" else ends.min(), color=GREY, linewidth=1.2, linestyle=dashes)
+        axes.plot(np.repeat(ends.reindex(range(blocks)), 2), edges, color=GREY, linewidth=1.2, linestyle=dashes)
     axes.set(xlim=(min(low.min(), entropy.min()) - 0.25, high.max() + 0.25), ylim=(-0.5, blocks - 0.5), xlabel="bits")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     axes.set_yticks(block_ticks(blocks))
@@ -128,22 +128,38 @@ def _draw_outputs(sheet: Page, routers: pd.DataFrame, blocks: int, top: float, h
     if "expert_max_abs" not in routers:
         say(axes, "The table has no outputs of experts\n(no column expert_max_abs): capture and reduce again.")
         return
-    routers = routers.dropna(subset=["expert_max_abs"])
-    output_LE = _matrix(routers, "expert_max_abs", blocks) if len(routers) else np.empty((blocks, 0))
+    output_LE = _matrix(routers, "expert_max_abs", blocks)
     output_LE = np.where(np.isfinite(output_LE) & (output_LE > 0), output_LE, np.nan)
-    if np.isnan(output_LE).all():
+    known = pd.Series(output_LE[~np.isnan(output_LE)])
+    if known.empty:
         say(axes, "No output of an expert was kept.")
         return
-    scale = magnitudes(pd.Series(output_LE[~np.isnan(output_LE)]))
+    scale = magnitudes(known)
+    magnitude_bar(sheet, (11.75, top, 0.22, height), scale, "largest |output|")
     _paint(axes, output_LE, _is_there(routers, blocks), scale, magnitude_colors())
-    magnitude_bar(sheet.axes(LEFT + WIDTH + STEP, top, 0.22, height), scale, "largest |output|")
     places = sorted(_super_experts(routers), key=lambda place: -output_LE[place])
-    for block, expert in places:
-        for color, width in (("white", 3.2), (INK, 1.6)):
-            axes.plot(expert, block, "o", markersize=12, mfc="none", mec=color, mew=width, zorder=4)
-    marks = [(float(expert), float(block)) for block, expert in places]
+    size = 12 if len(places) <= MOST_NAMED else 6
+    rings = np.reshape(places, (-1, 2)).T[::-1]
+    axes.plot(*rings, color="white", ms=size, **(RING | {"markeredgewidth": 3.4}))
+    axes.plot(*rings, color=INK, ms=size, **RING)
     names = [Name(f"({block};{expert})", expert, block) for block, expert in places[:MOST_NAMED]]
-    write_names(axes, names, marks)
+    write_names(axes, names, [(float(expert), float(block)) for block, expert in places])
+    _draw_ranks(sheet.axes(LEFT + WIDTH + STEP, top, 2.3, height), known, len(places))
+
+
+def _draw_ranks(axes: Axes, outputs: "pd.Series[float]", ringed: int) -> None:
+    """Draw the largest |output| of all experts from most to least: super experts stand above the others."""
+    ordered = np.sort(outputs)[::-1]
+    ranks = np.arange(1, len(ordered) + 1)
+    axes.set_title("all, from most to least", loc="left", pad=8, size=TEXT, weight="bold")
+    axes.plot(ranks, ordered, color=INK, linewidth=1.4)
+    axes.plot(ranks[:ringed], ordered[:ringed], color=INK, ms=6, **RING)
+    axes.set(xscale="log", xlim=(0.7, 1.4 * len(ordered)), xlabel="rank of the expert")
+    set_decades(axes, ordered[-1], ordered[0], 0.05)
+    powers = [10**power for power in range(7) if 10**power <= len(ordered)]
+    ticks = powers if len(powers) > 1 else sorted({1, len(ordered)})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _paint(
@@ -165,7 +181,7 @@ def _super_experts(routers: pd.DataFrame) -> list[tuple[int, int]]:
     if "super_experts" not in routers:
         return []
     found = routers["super_experts"].dropna()
-    return [(int(block), int(expert)) for block, each in found.items() for expert in each]
+    return [(block, int(expert)) for block, each in zip(found.index, found, strict=True) for expert in each]
 
 
 def _found(routers: pd.DataFrame) -> list[str]:
@@ -176,8 +192,9 @@ def _found(routers: pd.DataFrame) -> list[str]:
     places, total = _super_experts(routers), int(routers["experts"].sum())
     more = f", the {MOST_NAMED} largest named" if len(places) > MOST_NAMED else ", named (block;expert)"
     count = f"{len(places)} ringed{more}" if places else "none"
+    is_vacuous = bool(places) and total < FEWEST_FOR_PERCENTILE
     few = f" Of {total} experts the largest always exceeds that percentile, so here it says little."
-    return [f"Super experts, {rule}: {count}.{few * (total < FEWEST_FOR_PERCENTILE)}"]
+    return [f"Super experts, {rule}: {count}.{few * is_vacuous}"]
 
 
 def _published(model: Portrait, routers: pd.DataFrame) -> list[str]:
@@ -197,13 +214,12 @@ def _legend(routers: pd.DataFrame, blocks: int) -> list[Artist]:
     line: dict[str, Any] = {"color": GREY, "linewidth": 1.2}
     entries: list[Artist] = [
         Line2D([], [], linestyle="--", label="most entropy: log2 of the experts, all used equally", **line),
-        Line2D([], [], linestyle=":", label="log2 of the experts a token is routed to", **line),
+        Line2D([], [], linestyle=":", label="log2 of top-k: always the same experts", **line),
     ]
     if (routers["unused_experts"].fillna(0) > 0).any():
         entries.append(Patch(color=GREY, linewidth=0, label="expert that saw no token"))
     if not _is_there(routers, blocks).all():
         entries.append(Patch(facecolor=SHADE, edgecolor=GREY, linewidth=0.5, label="no such expert"))
     if _super_experts(routers):
-        ring: dict[str, Any] = {"marker": "o", "ms": 11, "mec": INK, "mew": 1.6, "mfc": "none", "linestyle": "none"}
-        entries.append(Line2D([], [], label="super expert (block;expert)", **ring))
+        entries.append(Line2D([], [], label="super expert (block;expert)", color=INK, ms=11, **RING))
     return entries

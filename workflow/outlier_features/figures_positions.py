@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import round_numbers
+from outlier_features.figure_axes import set_decades
 from outlier_features.figure_style import FAINT, GREY, SHADE, SITES, TEXT, page, say
 from outlier_features.figure_tables import Portrait
 
@@ -46,10 +45,11 @@ def positions(entry: Figure, model: Portrait) -> Drawing:
     for i, site in enumerate(sites):
         top, rows = 0.3 + i * (height + gap), _grouped(table[table["site"] == site])
         shares, peaks = sheet.axes(1.15, top, width, height), sheet.axes(1.15 + width + 1.3, top, width, height)
-        shares.set_title(SITES[site].label, loc="left", pad=6, size=TEXT, weight="bold")
+        shares.set_title(f"{SITES[site].label}: {_overall(table, site)}", loc="left", pad=6, size=TEXT, weight="bold")
         _draw_shares(shares, rows, site)
         _draw_peaks(peaks, rows, site, model.hit_threshold)
         for axes in (shares, peaks):
+            axes.yaxis.set_label_coords(-0.15, 0.5)
             _set_positions(axes, int(table["position"].max()))
             if i + 1 == len(sites):
                 axes.set_xlabel("position in the window")
@@ -63,7 +63,7 @@ def _grouped(rows: pd.DataFrame) -> pd.DataFrame:
     Shares and means are means over the positions, weighted by their windows; the maximum is one.
     """
     rows = rows[rows["windows"] > 0].sort_values("position")
-    octave_T = np.log2(np.maximum(rows["position"], 1))
+    octave_T = pd.Series(np.log2(np.maximum(rows["position"], 1)), rows.index)
     group_T = np.where(rows["position"] > 0, np.floor(octave_T * PER_OCTAVE), -1)
     weighted = ["hit_share", "outlier_share", "mean_max_abs"]
     sums = rows[weighted].mul(rows["windows"], axis=0).assign(windows=rows["windows"]).groupby(group_T).sum()
@@ -72,14 +72,22 @@ def _grouped(rows: pd.DataFrame) -> pd.DataFrame:
     return grouped.assign(place=place, max_abs=rows["max_abs"].groupby(group_T).max()).reset_index(drop=True)
 
 
+def _overall(table: pd.DataFrame, site: str) -> str:
+    """Return in words how many hidden states of a site are hit at all."""
+    rows = table[table["site"] == site]
+    hits, states = (rows["hit_share"] * rows["windows"]).sum(), rows["windows"].sum()
+    share = 100 * hits / states if states else 0.0
+    words = f"{share:.3g} %" if share >= 0.01 or not share else "under 0.01 %"
+    return f"{words} hit"
+
+
 def _reading(table: pd.DataFrame) -> list[str]:
     """Say how to read the picture, and what it lacks."""
     if table.empty:
         return []
     lines = [
-        "Position 0 stands apart, behind the break of the axis: attention sinks live there. Where more than "
-        f"{PER_OCTAVE} positions fall between one and the double of it, neighbours are taken together, "
-        f"{PER_OCTAVE} groups in each doubling: means of their shares, the maximum of their maxima."
+        "Position 0 stands apart, in the shaded strip: attention sinks live there. Farther out neighbouring positions "
+        f"are taken together, {PER_OCTAVE} groups to each doubling: means of shares and means, the maximum of maxima."
     ]
     if not (table["hit_share"] > 0).any():
         lines.append("No hidden state is hit.")
@@ -95,7 +103,7 @@ def _draw_shares(axes: Axes, rows: pd.DataFrame, site: str) -> None:
     """Draw the share of hidden states with a hit, and fill the part whose largest channel is an outlier feature."""
     look, first, later = SITES[site], rows[rows["place"] < 0], rows[rows["place"] >= 0]
     axes.set_ylabel("hidden states (%)")
-    axes.set_ylim(-4, 104)
+    axes.set_ylim(-5, 107)
     axes.set_yticks([0, 50, 100])
     fill: dict[str, Any] = {"color": look.color, "alpha": 0.3, "linewidth": 0}
     axes.fill_between(later["place"], 0, 100 * later["outlier_share"], **fill)
@@ -115,15 +123,9 @@ def _draw_peaks(axes: Axes, rows: pd.DataFrame, site: str, hit_threshold: float)
     for column, dashes in (("max_abs", "-"), ("mean_max_abs", (0, (2.5, 1.2)))):
         axes.plot(later["place"], values.loc[later.index, column], color=look.color, linewidth=1.6, linestyle=dashes)
         _mark_first(axes, rows["place"][rows["place"] < 0], values.loc[rows["place"] < 0, column], site, column)
-    low, high = np.nanmin([values.min(axis=None), hit_threshold]), np.nanmax([values.max(axis=None), hit_threshold])
-    air = max(1.25, (high / low) ** 0.08)
     axes.axhline(hit_threshold, color=GREY, linewidth=1.0, linestyle="--", zorder=1)
-    axes.set_yscale("log")
-    axes.set_ylim(low / air, high * air)
-    ticks = [tick for tick in round_numbers(low / air, high * air) if low / air <= tick <= high * air]
-    axes.yaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // 5)]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+    known = np.append(values.to_numpy(float), hit_threshold)
+    set_decades(axes, float(np.nanmin(known)), float(np.nanmax(known)), 0.1, most=5)
 
 
 def _mark_first(

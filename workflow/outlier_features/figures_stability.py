@@ -1,6 +1,6 @@
 """Whether the outlier channels of one model are the same in every sequence, and how many sequences it takes."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,26 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_style import FAINT, GREY, INK, NAME, TEXT, TWIN, Look, definition_looks, page, say
+from outlier_features.figure_style import (
+    FAINT,
+    GREY,
+    INK,
+    NAME,
+    SMALL_NAME,
+    TEXT,
+    TWIN,
+    Look,
+    definition_looks,
+    page,
+    say,
+)
 from outlier_features.figure_tables import Portrait
 
 COUNTED = {"llm_int8": "absolute threshold", f"llm_int8{TWIN}": "scale-free twin"}
 """The definitions whose channels are counted one by one."""
-MOST_NUMBERED = 32
+MOST_NUMBERED = 30
 """Channels that there is room to number; where there are more, the panel shows them without numbers."""
-WIDTH, HEIGHT, GAP = 5.5, 2.6, 0.95
+WIDTH, HEIGHT, GAP = 5.2, 2.6, 1.1
 """Of a panel and between two, in inches."""
 
 
@@ -29,7 +41,8 @@ def stability(entry: Figure, model: Portrait) -> Drawing:
     table = model.convergence
     known = table.dropna(subset=["jaccard"]) if len(table) else table
     looks = definition_looks(list(known["definition"].unique()) if len(known) else [])
-    handles = _legend(looks)
+    counts = pd.concat([_channels(model, definition)["sequence_count"] for definition in COUNTED])
+    handles = _legend(set(counts >= model.sequences / 2), looks)
     sheet = page(
         f"{entry.title}: {model.label}",
         [entry.caption],
@@ -71,8 +84,9 @@ def _draw_counts(axes: Axes, model: Portrait, definition: str, meaning: str) -> 
         axes.set_xticks([])
         axes.set_xlabel(f"{count:,} channels, too many to number; the most stable left")
     else:
-        axes.set_xticks(places, [str(channel) for channel in channels["channel"]], size=NAME)
-        axes.tick_params(axis="x", rotation=90 if count > 10 else 0)
+        is_tight = count > 10
+        axes.set_xticks(places, [str(channel) for channel in channels["channel"]])
+        axes.tick_params(axis="x", rotation=90 if is_tight else 0, labelsize=SMALL_NAME if is_tight else NAME)
         axes.set_xlabel("channel")
 
 
@@ -93,13 +107,13 @@ def _draw_convergence(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look],
     """Draw the similarity of the set found with some of the windows to that of all of them, with its band."""
     axes.set_title(f"convergence, {meaning}", loc="left", pad=8, size=TEXT, weight="bold")
     if sequences < 2:
-        say(axes, "One window was captured: nothing to converge.")
+        say(axes, "One window was captured: there is nothing to converge to.")
         return
     if rows.empty:
         say(axes, "No definition finds an outlier channel.")
         return
     names = list(rows["definition"].unique())
-    for name, linewidth in zip(names, np.linspace(2.0 + 1.8 * (len(names) - 1), 2.0, len(names)), strict=True):
+    for name, linewidth in zip(names, np.linspace(2.4 * len(names) - 0.6, 1.8, len(names)), strict=True):
         own, look = rows[rows["definition"] == name].sort_values("windows"), looks[name]
         axes.fill_between(own["windows"], own["jaccard_low"], own["jaccard_high"], color=look.color, alpha=0.15, lw=0)
         axes.plot(own["windows"], own["jaccard"], color=look.color, linewidth=linewidth, zorder=3)
@@ -110,20 +124,15 @@ def _draw_convergence(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look],
     axes.set_axisbelow(True)
 
 
-def _legend(looks: Mapping[str, Look]) -> list[Artist]:
-    """Return an entry for every mark that is in the picture."""
+def _legend(stable: Container[bool], looks: Mapping[str, Look]) -> list[Artist]:
+    """Return an entry for every mark that is in the picture; `stable` says which of both kinds of channels are."""
     base = {name.removesuffix(TWIN): look for name, look in looks.items()}
-    lines = [
-        Line2D([], [], color=look.color, linewidth=3, label=_both(name, looks)) for name, look in base.items()
-    ]
+    lines = [Line2D([], [], color=look.color, linewidth=3, label=_both(name, looks)) for name, look in base.items()]
     band: list[Artist] = [Patch(color=GREY, alpha=0.25, lw=0, label="95 % of the selections")] if looks else []
     dot: dict[str, Any] = {"marker": "o", "ms": 7, "linewidth": 1.6}
-    return [
-        Line2D([], [], color=INK, label="stable: in at least half of the sequences", **dot),
-        Line2D([], [], color=GREY, label="in fewer; dashed: half", **dot),
-        *lines,
-        *band,
-    ]
+    kinds = {True: (INK, "stable: in at least half of the sequences (dashed)"), False: (GREY, "in fewer")}
+    dots = [Line2D([], [], color=color, label=words, **dot) for kind, (color, words) in kinds.items() if kind in stable]
+    return [*dots, *lines, *band]
 
 
 def _both(base: str, looks: Mapping[str, Look]) -> str:
@@ -133,9 +142,12 @@ def _both(base: str, looks: Mapping[str, Look]) -> str:
 def _remarks(model: Portrait, known: pd.DataFrame) -> list[str]:
     """Say how to read the picture, and which definitions it lacks."""
     empty = sorted(set(model.convergence["definition"]) - set(known["definition"])) if len(model.convergence) else []
-    return [
+    reading = (
         "Convergence: the Jaccard similarity (shared channels over channels of either) of the set found with so many "
         "windows to that of all of them, mean and central 95 % over random selections of windows; the last is 1 by "
-        "definition. Lines that coincide lie inside each other.",
+        "definition. Lines that coincide lie inside each other."
+    )
+    return [
+        *([reading] if len(known) and model.sequences > 1 else []),
         *([f"Without any outlier channel, so without a line: {', '.join(empty)}."] if empty else []),
     ]
