@@ -151,15 +151,19 @@ class Page:
 MARGIN, GAP = 0.3, 0.18
 TITLE_HEIGHT, TEXT_HEIGHT, NOTE_HEIGHT, LEGEND_HEIGHT = 0.4, 0.245, 0.21, 0.29
 """Height of one line of each, in inches."""
+BOLD = 1.2
+"""How much wider bold letters are."""
 
 
 def page(
     title: str, lines: Sequence[str], notes: Sequence[str], *, width: float, body: float, legend_rows: int
 ) -> Page:
     """Return a page that leaves `body` inches of height to panels and their labels; the words decide the rest."""
+    heading = _wrapped([title], width - 2 * MARGIN, BOLD * TITLE)
     under_title = _wrapped(lines, width - 2 * MARGIN, TEXT)
     at_foot = _wrapped(notes, width - 2 * MARGIN, NOTE)
-    top = MARGIN + TITLE_HEIGHT + TEXT_HEIGHT * len(under_title) + GAP
+    above = MARGIN + TITLE_HEIGHT * len(heading)
+    top = above + TEXT_HEIGHT * len(under_title) + GAP
     foot = MARGIN + NOTE_HEIGHT * len(at_foot)
     bottom = foot + GAP + LEGEND_HEIGHT * legend_rows
     height = top + body + bottom
@@ -170,8 +174,8 @@ def page(
         text = "\n".join(lines)
         figure.text(MARGIN / width, y / height, text, va="top", size=size, color=color, weight=weight, linespacing=1.3)
 
-    write([title], height - MARGIN, TITLE, INK, "bold")
-    write(under_title, height - MARGIN - TITLE_HEIGHT, TEXT, INK)
+    write(heading, height - MARGIN, TITLE, INK, "bold")
+    write(under_title, height - above, TEXT, INK)
     write(at_foot, foot, NOTE, GREY)
     return Page(figure, width, height, top, bottom)
 

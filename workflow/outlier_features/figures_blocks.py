@@ -78,7 +78,7 @@ def magnitude(entry: Figure, model: Portrait) -> Drawing:
     massive = _massive(model.layers)
     rings = [Line2D([], [], label="massive activations", color=MASSIVE, ms=11, **RING)] if len(massive) else []
     drawn = _rows(entry, model, metrics, tuple(CLASSES), [line, *rings], [_massive_words(model.layers, massive)])
-    for token_class, axes in drawn.panels["max_abs"].items():
+    for token_class, axes in drawn.panels.get("max_abs", {}).items():
         axes.axhline(model.hit_threshold, color=GREY, linewidth=1.0, linestyle="--", zorder=2)
         own = massive[massive["token_class"] == token_class]
         ring = RING | {"markersize": 2 * drawn.mark_size, "markeredgewidth": 0.25 * drawn.mark_size}

@@ -157,7 +157,7 @@ def _draw_ranks(axes: Axes, outputs: "pd.Series[float]", ringed: int) -> None:
     axes.set(xscale="log", xlim=(0.7, 1.4 * len(ordered)), xlabel="rank of the expert")
     set_decades(axes, ordered[-1], ordered[0], 0.05)
     powers = [10**power for power in range(7) if 10**power <= len(ordered)]
-    ticks = powers if len(powers) > 1 else sorted({1, len(ordered)})
+    ticks = powers[:: 1 + len(powers) // 5] if len(powers) > 1 else sorted({1, len(ordered)})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
 

@@ -35,7 +35,7 @@ def positions(entry: Figure, model: Portrait) -> Drawing:
     sheet = page(
         f"{entry.title}: {model.label}",
         [entry.caption],
-        [*_reading(table), *([f"Not captured: {', '.join(missing)}."] if missing else [])],
+        [*_reading(table), *([f"Not captured: {', '.join(missing)}."] if missing and sites else [])],
         width=13,
         body=0.1 + max(1, len(sites)) * (height + gap) + 0.2,
         legend_rows=-(-len(handles) // 2),
@@ -142,7 +142,7 @@ def _set_positions(axes: Axes, last: int) -> None:
     if not axes.get_yticks().size:  # it has words instead of marks
         return
     end = np.log2(max(last, 2))
-    ticks = [1, *(tick for tick in 4 ** np.arange(1, 12) if tick <= last)]
+    ticks = [4**power for power in range(12) if 4**power <= max(last, 1)]
     axes.set_xlim(FIRST - 0.4, end * 1.02)
     axes.set_xticks([FIRST, *np.log2(ticks)], ["0", *(f"{tick:,}" for tick in ticks)])
     axes.axvspan(FIRST - 0.4, BREAK, color=SHADE, linewidth=0, zorder=0)

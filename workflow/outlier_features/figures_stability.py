@@ -107,13 +107,13 @@ def _draw_convergence(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look],
     """Draw the similarity of the set found with some of the windows to that of all of them, with its band."""
     axes.set_title(f"convergence, {meaning}", loc="left", pad=8, size=TEXT, weight="bold")
     if sequences < 2:
-        say(axes, "One window was captured: there is nothing to converge to.")
+        say(axes, "One window was captured:\nthere is nothing to converge to.")
         return
     if rows.empty:
         say(axes, "No definition finds an outlier channel.")
         return
     names = list(rows["definition"].unique())
-    for name, linewidth in zip(names, np.linspace(2.4 * len(names) - 0.6, 1.8, len(names)), strict=True):
+    for name, linewidth in zip(names, np.linspace(1.6 * len(names) + 0.2, 1.8, len(names)), strict=True):
         own, look = rows[rows["definition"] == name].sort_values("windows"), looks[name]
         axes.fill_between(own["windows"], own["jaccard_low"], own["jaccard_high"], color=look.color, alpha=0.15, lw=0)
         axes.plot(own["windows"], own["jaccard"], color=look.color, linewidth=linewidth, zorder=3)
