@@ -120,6 +120,12 @@ def model(**changes):
     return replace(whole, **changes)
 
 
+@cache
+def drawn(case, name):
+    """Return a figure of a model, drawn once."""
+    return draw_model(name, case())
+
+
 def panel(figure, title):
     """Return the panel whose title begins with `title`."""
     (found,) = [axes for axes in figure.axes if axes.get_title(loc="left").startswith(title)]
@@ -152,7 +158,7 @@ def is_within(box, frame):
 @pytest.mark.parametrize("kurtosis", KURTOSES)
 @pytest.mark.parametrize(("title", "added"), [("all positions", 0.0), ("without position 0", 0.4)])
 def test_each_kurtosis_has_its_own_panels_with_a_line_for_each_site(kurtosis, title, added):
-    axes = panel(draw_model("kurtosis", model()), f"{kurtosis}: {title}")
+    axes = panel(drawn(model, "kurtosis"), f"{kurtosis}: {title}")
     for i, look in enumerate(SITES.values()):
         assert line(axes, look.color) == pytest.approx({b: 1.0 + b + 10 * i + added for b in range(BLOCKS)})
 
@@ -185,7 +191,7 @@ def test_a_site_of_another_width_is_named():
 
 @pytest.mark.parametrize("metric", ["largest |x|", "RMS"])
 def test_magnitudes_stand_apart_by_token_class_on_one_logarithmic_scale(metric):
-    figure = draw_model("magnitude", model())
+    figure = drawn(model, "magnitude")
     titles = {"all positions": 0.0, "position 0 alone": 0.2, "without position 0": 0.4}
     panels = [panel(figure, f"{metric}: {title}") for title in titles]
     assert {axes.get_yscale() for axes in panels} == {"log"}
@@ -229,13 +235,13 @@ def is_ring(found):
 
 
 def test_mmr_is_of_the_residual_alone():
-    axes = panel(draw_model("magnitude", model()), "MMR: without")
+    axes = panel(drawn(model, "magnitude"), "MMR: without")
     assert [found.get_color() for found in axes.lines] == [SITES["residual"].color]
     assert line(axes, INK) == pytest.approx({b: 31.4 + b for b in range(BLOCKS)})
 
 
 def test_position_0_stands_apart_from_the_line_with_its_own_marks():
-    axes = panel(draw_model("positions", model()), SITES["attn_in"].label)
+    axes = panel(drawn(model, "positions"), SITES["attn_in"].label)
     color = SITES["attn_in"].color
     (mark,) = [found for found in axes.lines if len(found.get_xdata()) == 1]
     assert (mark.get_xdata()[0], mark.get_ydata()[0]) == (FIRST, 100)
@@ -246,7 +252,7 @@ def test_position_0_stands_apart_from_the_line_with_its_own_marks():
 
 
 def test_part_that_is_an_outlier_feature_is_filled():
-    axes = panel(draw_model("positions", model()), SITES["mlp_in"].label)
+    axes = panel(drawn(model, "positions"), SITES["mlp_in"].label)
     (filled,) = [each for each in axes.collections if each.get_paths()[0].vertices[:, 1].max() < 100]
     assert filled.get_paths()[0].vertices[:, 1].max() == 25
     assert [bar.get_height() for bar in axes.patches if bar.get_width() < 0.35] == [12.5]
@@ -280,7 +286,7 @@ def stems(axes):
 
 
 def test_channels_stand_by_the_number_of_sequences_they_qualify_in():
-    figure = draw_model("stability", model())
+    figure = drawn(model, "stability")
     axes = panel(figure, "llm_int8 (")
     heights, colors = stems(axes)
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["7", "3", "9"]
@@ -304,7 +310,7 @@ def test_too_many_channels_are_drawn_without_numbers_and_it_is_said():
 
 
 def test_convergence_has_a_line_and_a_band_for_each_definition_by_its_kind():
-    figure = draw_model("stability", model())
+    figure = drawn(model, "stability")
     looks = definition_looks(["arb8020", "llm_int8", "llm_int8_rms"])
     absolute, relative = panel(figure, "convergence, absolute"), panel(figure, "convergence, scale-free")
     assert line(absolute, looks["arb8020"].color)[1] == 0.5
@@ -390,7 +396,7 @@ def test_tables_without_outputs_of_experts_say_so():
 
 
 def test_a_dense_model_has_no_experts_and_the_figure_says_so():
-    (axes,) = draw_model("experts", model()).axes
+    (axes,) = drawn(model, "experts").axes
     assert said(axes) == "No router was captured: a dense model has no experts."
 
 
@@ -442,11 +448,6 @@ def big():
         positions=position_rows(8192),
         label="A model whose name is so long that it does not fit into one line of a title of a page of this width",
     )
-
-
-@cache
-def drawn(case, name):
-    return draw_model(name, case())
 
 
 each_odd = pytest.mark.parametrize("case", [nothing, old, unknown, big], ids=lambda case: case.__name__)
