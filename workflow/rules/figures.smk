@@ -41,10 +41,11 @@ rule plot:
 
 rule plot_model:
     input:
-        **{
-            name: f"results/{CORPUS}/{name}/{{model}}.parquet"
-            for name in catalogue.MODEL_TABLES
-        },
+        channels=f"results/{CORPUS}/channels/{{model}}.parquet",
+        layers=f"results/{CORPUS}/layers/{{model}}.parquet",
+        outliers=f"results/{CORPUS}/outliers/{{model}}.parquet",
+        convergence=f"results/{CORPUS}/convergence/{{model}}.parquet",
+        positions=f"results/{CORPUS}/positions/{{model}}.parquet",
         published=local(
             collect("resources/published/{table}.csv", table=catalogue.PUBLISHED)
         ),
