@@ -395,6 +395,12 @@ def test_tables_without_outputs_of_experts_say_so():
     assert len(colors_of(panel(figure, "load"))) == BLOCKS
 
 
+def test_outputs_of_any_magnitude_have_a_colour():
+    table = with_routers(router(0, [0.5, 0.5], outputs=[1e-30, 1e30]))
+    colors = colors_of(panel(draw_model("experts", model(layers=table)), "largest |output"))
+    assert len({*colors[0], GREY}) == 3
+
+
 def test_a_dense_model_has_no_experts_and_the_figure_says_so():
     (axes,) = drawn(model, "experts").axes
     assert said(axes) == "No router was captured: a dense model has no experts."

@@ -31,7 +31,7 @@ def round_numbers(low: float, high: float) -> NDArray[np.float64]:
 
 def magnitudes(values: "pd.Series[float]") -> LogNorm:
     """Return a logarithmic scale of magnitudes that ends at round numbers on both sides."""
-    steps = np.array([1, 2, 5]) * 10.0 ** np.arange(-6, 9)[:, None]
+    steps = np.array([1, 2, 5]) * 10.0 ** np.arange(-46, 40)[:, None]  # whatever float32 holds
     low, high = (values.min(), values.max()) if len(values) else (1.0, 2.0)
     return LogNorm(float(steps[steps <= low].max()), float(steps[steps > high].min()))
 

@@ -53,7 +53,7 @@ def kurtosis(entry: Figure, model: Portrait) -> Drawing:
     normal = Line2D([], [], color=GREY, linestyle="--", linewidth=1.0, label="normally distributed values")
     words = (
         "kurtosis_neuron_rms is 1 where all channels have the same mean square, and the number of channels where one "
-        "has all of it. The axes of the lower two, which can be negative, are linear between -1 and 1."
+        "has all of it. The axes of the lower two are linear between -1 and 1."
     )
     notes = [words, *_other_widths(model)]
     drawn = _rows(entry, model, metrics, ("all", "rest"), [dotted, normal], notes)
@@ -168,16 +168,20 @@ def _rows(
                 _set_axes(axes, metric, model.blocks, limits)
                 _draw(axes, own, size)
                 panels.setdefault(metric.column, {})[token_class] = axes
-            axes.tick_params(labelbottom=metric is metrics[-1], labelleft=i == 0)
-            if i == 0:
-                axes.set_ylabel(metric.label)
-                axes.yaxis.set_label_coords(-0.82 / width, 0.5)
-            if metric is metrics[-1]:
-                _set_blocks(axes, model.blocks)  # also below words: the panels above have no numbers
-                axes.set_xlabel(f"block (0 to {model.blocks - 1})" if model.blocks > 1 else "block")
+            _label(axes, metric.label if i == 0 else "", model.blocks, is_lowest=metric is metrics[-1])
+            axes.yaxis.set_label_coords(-0.82 / width, 0.5)
         top += metric.height
     sheet.legend(entries, 2)
     return _Drawn(sheet, panels, size)
+
+
+def _label(axes: Axes, label: str, blocks: int, *, is_lowest: bool) -> None:
+    """Label the vertical axis of a panel on the left, and the blocks of a lowest one."""
+    axes.tick_params(labelbottom=is_lowest, labelleft=bool(label))
+    axes.set_ylabel(label)
+    if is_lowest:
+        _set_blocks(axes, blocks)  # also below words: the panels above have no numbers
+        axes.set_xlabel(f"block (0 to {blocks - 1})" if blocks > 1 else "block")
 
 
 def _values(model: Portrait, metric: Metric, sites: Iterable[str], classes: Sequence[str]) -> pd.DataFrame:

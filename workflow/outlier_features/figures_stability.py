@@ -113,7 +113,7 @@ def _draw_convergence(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look],
         say(axes, "No definition finds an outlier channel.")
         return
     names = list(rows["definition"].unique())
-    for name, linewidth in zip(names, np.linspace(1.6 * len(names) + 0.2, 1.8, len(names)), strict=True):
+    for name, linewidth in zip(names, np.linspace(2.2 * len(names) - 0.4, 1.8, len(names)), strict=True):
         own, look = rows[rows["definition"] == name].sort_values("windows"), looks[name]
         axes.fill_between(own["windows"], own["jaccard_low"], own["jaccard_high"], color=look.color, alpha=0.15, lw=0)
         axes.plot(own["windows"], own["jaccard"], color=look.color, linewidth=linewidth, zorder=3)
