@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import block_ticks, set_decades, write_values
+from outlier_features.figure_scales import block_ticks, set_decades, write_values
 from outlier_features.figure_style import GREY, INK, MASSIVE, RING, SITES, TEXT, Page, page, say
 from outlier_features.figure_tables import Portrait
 

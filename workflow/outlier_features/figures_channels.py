@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import magnitude_bar, magnitudes
+from outlier_features.figure_scales import magnitude_bar, magnitudes
 from outlier_features.figure_style import FAINT, GREY, INK, NAME, SITES, TEXT, magnitude_colors, page, say, spread
 from outlier_features.figure_tables import Portrait
 

@@ -19,7 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import block_ticks, magnitude_bar, magnitudes, set_decades
+from outlier_features.figure_scales import block_ticks, magnitude_bar, magnitudes, set_decades
 from outlier_features.figure_style import (
     GREY,
     INK,

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import set_decades
+from outlier_features.figure_scales import set_decades
 from outlier_features.figure_style import FAINT, GREY, SHADE, SITES, TEXT, page, say
 from outlier_features.figure_tables import Portrait
 

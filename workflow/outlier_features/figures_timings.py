@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from outlier_features.durations import measured
-from outlier_features.figure_axes import block_ticks
+from outlier_features.figure_scales import block_ticks
 from outlier_features.figure_style import ACTIVITIES, FAINT, GREY, INK, SHADE, TEXT, page, say, style
 
 MOST_PARTS = 8

@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import round_numbers
+from outlier_features.figure_scales import round_numbers
 from outlier_features.figure_style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
 from outlier_features.figure_tables import Sweep
 

@@ -1,4 +1,4 @@
-"""Axes that figures share: blocks, values over many decades, and colours of magnitudes."""
+"""Scales that figures share: blocks, values over many decades, and colours of magnitudes."""
 
 from collections.abc import Sequence
 
