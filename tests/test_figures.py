@@ -36,7 +36,8 @@ def of_model(name, channels, layers, hidden_size, blocks):
     """Return a figure of a model from its tables of channels and layers."""
     none = pd.DataFrame()
     tables = {"channels": channels, "layers": layers, "outliers": none, "convergence": none, "positions": none}
-    return draw_model(name, Portrait("Model", hidden_size, blocks, **tables, sequences=16, hit_threshold=6.0))
+    facts = {"sequences": 16, "hit_threshold": 6.0, "hub": None, "published": {}}
+    return draw_model(name, Portrait("Model", hidden_size, blocks, **tables, **facts))
 
 
 def row(label, kind="dense", total=1e9, active=None, layer=30.0, position=60.0, **columns):

@@ -76,6 +76,53 @@ FIGURES = {
             "Every channel of every tensor with an activation at or over the threshold, in any position of any "
             "sequence. An outlier feature is a channel that is hit in enough tensors and at enough positions.",
         ),
+        Figure(
+            "kurtosis",
+            "figures_blocks.kurtosis",
+            "model",
+            PLACE,
+            "Kurtosis by block",
+            "How unequal activations are, in four statistics that the literature all calls kurtosis. They measure "
+            "different things: no value of one can be compared with one of another.",
+        ),
+        Figure(
+            "magnitude",
+            "figures_blocks.magnitude",
+            "model",
+            PLACE,
+            "Magnitude of activations by block",
+            "The largest |x| over all sequences, the root mean square, and the max-median ratio (MMR: largest |x| of a "
+            "hidden state over its median |x|, mean over positions). Attention sinks live at position 0 and dominate "
+            "maxima, so it is shown apart.",
+        ),
+        Figure(
+            "positions",
+            "figures_positions.positions",
+            "model",
+            PLACE,
+            "Large activations along the window",
+            "At each position, over all blocks and windows: the share of hidden states whose largest |x| reaches the "
+            "threshold, the part of them whose largest channel is an outlier feature (of the first pooled "
+            "definition), and how large the largest |x| is.",
+        ),
+        Figure(
+            "stability",
+            "figures_stability.stability",
+            "model",
+            PLACE,
+            "Stability of outlier channels over sequences",
+            "In how many sequences each outlier channel of all sequences together qualifies on its own, and how much "
+            "of the set of outlier channels fewer windows find.",
+        ),
+        Figure(
+            "experts",
+            "figures_experts.experts",
+            "model",
+            PLACE,
+            "Load and super experts",
+            "What every expert of every block sees and gives under natural routing: its share of the tokens, in units "
+            "of an equal share, and its largest output. Routing entropy is that of the shares of a block.",
+        ),
     )
 }
 

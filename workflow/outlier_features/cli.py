@@ -159,7 +159,7 @@ class Stages:
         lineage = self._lineages.figure(self._corpus)
         summary, _ = read_table(layout.summary(self._corpus, "parquet"), "summary", lineage["summary"])
         trends, _ = read_table(layout.inference(self._corpus, "parquet"), "inference", lineage["inference"])
-        sweep = Sweep(summary, trends, read_published(PUBLISHED / f"{name}.csv" for name in catalogue.PUBLISHED))
+        sweep = Sweep(summary, trends, read_published(self._published()))
         for figure in catalogue.names("experiment") + catalogue.names("series") * bool(summary["series"].notna().any()):
             self._save(draw_experiment(figure, sweep), lineage, *(layout.figure(figure, end) for end in ("png", "svg")))
 
@@ -169,7 +169,8 @@ class Stages:
         from outlier_features.portraits import read_portrait
 
         lineage = self._lineages.model_figure(self._corpus, model)
-        portrait = read_portrait(self._config.label(model), self._tables(model, catalogue.MODEL_TABLES), lineage)
+        tables, published = self._tables(model, catalogue.MODEL_TABLES), self._published()
+        portrait = read_portrait(self._config.label(model), tables, published, lineage)
         for figure in catalogue.names("model"):
             paths = [layout.figure(figure, suffix, model) for suffix in ("png", "svg")]
             self._save(draw_model(figure, portrait), lineage, *paths)
@@ -193,6 +194,11 @@ class Stages:
 
         tables = self._tables(name, ("outliers", "layers"))
         return entry(self._config.models, name, **tables, perplexity=layout.perplexity(self._corpus, name))
+
+    def _published(self) -> list[Path]:
+        from outlier_features import catalogue
+
+        return [PUBLISHED / f"{name}.csv" for name in catalogue.PUBLISHED]
 
     def _tables(self, model: str, names: Iterable[str]) -> dict[str, Path]:
         return {name: layout.table(name, self._corpus, model) for name in names}

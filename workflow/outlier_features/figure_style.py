@@ -8,7 +8,7 @@ import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -34,6 +34,8 @@ DPI = 200
 """Names are placed at the resolution figures are saved at, so what was measured is what is seen."""
 TITLE, TEXT, NAME, SMALL_NAME, NOTE = 18.0, 13.0, 12.0, 10.5, 11.0
 MARKER_SIZE = 10.0
+MASSIVE = "#c1272d"
+"""What is said of massive activations."""
 INK, GREY, FAINT, SHADE = "#222222", "#666666", "#c4c4c4", "#ededed"
 PARAMETER_TICKS = {1e6: "1M", 1e7: "10M", 1e8: "100M", 1e9: "1B", 1e10: "10B", 1e11: "100B", 1e12: "1T"}
 """Labels of an axis that counts parameters."""
@@ -52,10 +54,13 @@ _COLORS = [to_hex(color) for color in seaborn.color_palette("colorblind")]
 _BLUE, _ORANGE = _COLORS[:2]
 KINDS = {"dense": Look("dense model", _BLUE, "o"), "moe": Look("mixture of experts", _ORANGE, "D")}
 SITES = {
-    "attn_in": Look("input of the attention (attn_in)", FAINT, "o"),
-    "out_proj_in": Look("input of the output projection (out_proj_in)", FAINT, "s"),
-    "mlp_in": Look("input of the MLP (mlp_in)", FAINT, "^"),
+    "attn_in": Look("input of the attention (attn_in)", _BLUE, "o"),
+    "out_proj_in": Look("input of the output projection (out_proj_in)", _COLORS[2], "s"),
+    "mlp_in": Look("input of the MLP (mlp_in)", _COLORS[3], "^"),
+    "residual": Look("output of the block (residual)", INK, "D"),
 }
+RING: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markeredgewidth": 1.6, "linestyle": "none"}
+"""The ring around a mark that something is to be said of."""
 ACTIVITIES = {
     "computed": Look("computing, without statistics", _BLUE, "s"),
     "observed": Look("statistics", _COLORS[9], "s"),
@@ -65,10 +70,20 @@ ACTIVITIES = {
 """What a capture pass does."""
 
 
+TWIN = "_rms"
+"""How the name of a scale-free twin ends."""
+
+
 def series_looks(names: Sequence[str]) -> dict[str, Look]:
     """Return how each series is drawn: the first ones differ in colour and in shape."""
     looks = zip(itertools.cycle(_COLORS), itertools.cycle("osD^vP"))
     return {name: Look(name, color, marker) for name, (color, marker) in zip(names, looks, strict=False)}
+
+
+def definition_looks(names: Sequence[str]) -> dict[str, Look]:
+    """Return how each definition is drawn: a scale-free twin in the colour and shape of the one it belongs to."""
+    looks = series_looks(list(dict.fromkeys(name.removesuffix(TWIN) for name in names)))
+    return {name: replace(looks[name.removesuffix(TWIN)], label=name) for name in names}
 
 
 @contextmanager
@@ -136,15 +151,19 @@ class Page:
 MARGIN, GAP = 0.3, 0.18
 TITLE_HEIGHT, TEXT_HEIGHT, NOTE_HEIGHT, LEGEND_HEIGHT = 0.4, 0.245, 0.21, 0.29
 """Height of one line of each, in inches."""
+BOLD = 1.2
+"""How much wider bold letters are."""
 
 
 def page(
     title: str, lines: Sequence[str], notes: Sequence[str], *, width: float, body: float, legend_rows: int
 ) -> Page:
     """Return a page that leaves `body` inches of height to panels and their labels; the words decide the rest."""
+    heading = _wrapped([title], width - 2 * MARGIN, BOLD * TITLE)
     under_title = _wrapped(lines, width - 2 * MARGIN, TEXT)
     at_foot = _wrapped(notes, width - 2 * MARGIN, NOTE)
-    top = MARGIN + TITLE_HEIGHT + TEXT_HEIGHT * len(under_title) + GAP
+    above = MARGIN + TITLE_HEIGHT * len(heading)
+    top = above + TEXT_HEIGHT * len(under_title) + GAP
     foot = MARGIN + NOTE_HEIGHT * len(at_foot)
     bottom = foot + GAP + LEGEND_HEIGHT * legend_rows
     height = top + body + bottom
@@ -155,8 +174,8 @@ def page(
         text = "\n".join(lines)
         figure.text(MARGIN / width, y / height, text, va="top", size=size, color=color, weight=weight, linespacing=1.3)
 
-    write([title], height - MARGIN, TITLE, INK, "bold")
-    write(under_title, height - MARGIN - TITLE_HEIGHT, TEXT, INK)
+    write(heading, height - MARGIN, TITLE, INK, "bold")
+    write(under_title, height - above, TEXT, INK)
     write(at_foot, foot, NOTE, GREY)
     return Page(figure, width, height, top, bottom)
 
@@ -212,6 +231,7 @@ def write_names(
         edge = _nearest(anchor, box) - anchor
         if np.hypot(*edge) > LEADER_FROM:
             leader = {"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": MARKER_SIZE / 2}
+            leader["path_effects"] = [halo]  # seen on any ground
             axes.annotate("", text.xy, tuple(edge), textcoords="offset points", arrowprops=leader)
 
 

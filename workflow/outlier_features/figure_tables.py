@@ -39,6 +39,10 @@ class Portrait:
     sequences: int
     hit_threshold: float
     """The magnitude that `positions` and `layers` count hits at."""
+    hub: str | None
+    """The name of the model on the hub, if it came from there."""
+    published: Mapping[str, pd.DataFrame]
+    """The published tables, by the names of their files."""
 
 
 def read_published(paths: Iterable[Path]) -> dict[str, pd.DataFrame]:

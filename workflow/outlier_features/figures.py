@@ -10,13 +10,33 @@ from typing import Any
 
 from matplotlib.figure import Figure as Drawing
 
-from outlier_features import atomic, figures_channels, figures_reach, figures_training
+from outlier_features import (
+    atomic,
+    figures_blocks,
+    figures_channels,
+    figures_experts,
+    figures_positions,
+    figures_reach,
+    figures_stability,
+    figures_training,
+)
 from outlier_features.catalogue import FIGURES, Figure, Scope, names
 from outlier_features.errors import ConfigError
 from outlier_features.figure_style import DPI, style
 from outlier_features.figure_tables import Portrait, Sweep
 
-MODULES = {module.__name__.rpartition(".")[2]: module for module in (figures_channels, figures_reach, figures_training)}
+MODULES = {
+    module.__name__.rpartition(".")[2]: module
+    for module in (
+        figures_blocks,
+        figures_channels,
+        figures_experts,
+        figures_positions,
+        figures_reach,
+        figures_stability,
+        figures_training,
+    )
+}
 """Where figures are drawn, by the names that the catalogue uses."""
 
 

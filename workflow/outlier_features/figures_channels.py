@@ -7,14 +7,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_style import FAINT, GREY, INK, NAME, SITES, TEXT, Page, magnitude_colors, page, say, spread
+from outlier_features.figure_scales import magnitude_bar, magnitudes
+from outlier_features.figure_style import FAINT, GREY, INK, NAME, SITES, TEXT, magnitude_colors, page, say, spread
 from outlier_features.figure_tables import Portrait
 
 PANELS = {"llm_int8": "absolute threshold", "llm_int8_rms": "scale-free twin, in units of each tensor's RMS"}
@@ -40,7 +40,7 @@ def channel_map(entry: Figure, model: Portrait) -> Drawing:
         body=2 * stride,
         legend_rows=-(-len(handles) // 2),
     )
-    magnitudes = _magnitudes(hits["max_abs"])
+    scale = magnitudes(hits["max_abs"])
     for i, (definition, meaning) in enumerate(PANELS.items()):
         own = hits[hits["definition"] == definition].sort_values(["max_abs", "block", "site", "channel"])
         axes = sheet.axes(0.95, 0.85 + i * stride, width, height)
@@ -52,10 +52,11 @@ def channel_map(entry: Figure, model: Portrait) -> Drawing:
         axes.set(xlim=(-0.01 * hidden_size, 1.01 * hidden_size), ylim=(-0.5, blocks - 0.5))
         axes.set(xlabel=f"channel (0 to {hidden_size - 1})", ylabel="block (0 at the bottom)")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        _draw_hits(axes, own, sites, magnitudes, height * 72 / blocks)
+        _draw_hits(axes, own, sites, scale, height * 72 / blocks)
         _number(axes, own[own["is_outlier"]].groupby("channel")["max_abs"].max(), width * 72)
     if len(hits):
-        _color_bar(sheet, magnitudes, 0.85, 2 * stride - 1.6)
+        place = (11.75, 0.85, 0.22, 2 * stride - 1.6)
+        magnitude_bar(sheet, place, scale, "largest |x| of the channel in that tensor")
     sheet.legend(handles, 2)
     return sheet.figure
 
@@ -79,14 +80,7 @@ def _peak(layers: pd.DataFrame, definition: str) -> str:
     return "" if known.empty else f"\nThe largest |x| is {known.max():.3g}{unit}."
 
 
-def _magnitudes(max_abs: pd.Series) -> LogNorm:
-    """Return a logarithmic scale of magnitudes that ends at round numbers on both sides."""
-    steps = np.array([1, 2, 5]) * 10.0 ** np.arange(-6, 9)[:, None]
-    low, high = (max_abs.min(), max_abs.max()) if len(max_abs) else (1.0, 2.0)
-    return LogNorm(float(steps[steps <= low].max()), float(steps[steps > high].min()))
-
-
-def _draw_hits(axes: Axes, hits: pd.DataFrame, sites: Sequence[str], magnitudes: LogNorm, row: float) -> None:
+def _draw_hits(axes: Axes, hits: pd.DataFrame, sites: Sequence[str], scale: LogNorm, row: float) -> None:
     """Draw one mark a hit tensor and channel; `row` is the height of a block in points, shared by the sites."""
     size = float(np.clip(0.8 * row / len(sites), 3.0, 8.0))
     heights = np.linspace(-0.5, 0.5, 2 * len(sites) + 1)[1::2]
@@ -98,7 +92,7 @@ def _draw_hits(axes: Axes, hits: pd.DataFrame, sites: Sequence[str], magnitudes:
                 group["block"] + height,
                 c=group["max_abs"],
                 cmap=magnitude_colors(),
-                norm=magnitudes,
+                norm=scale,
                 marker=SITES[site].marker,
                 s=(1.25 * size if is_outlier else size) ** 2,
                 edgecolors=INK if is_outlier else "none",
@@ -127,17 +121,6 @@ def _number(axes: Axes, max_abs: pd.Series, width: float) -> None:
             va="bottom",
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0},
         )
-
-
-def _color_bar(sheet: Page, magnitudes: LogNorm, top: float, height: float) -> None:
-    """Explain the colours, right of the panels."""
-    colors = ScalarMappable(magnitudes, magnitude_colors())
-    bar = sheet.figure.colorbar(
-        colors, cax=sheet.axes(11.75, top, 0.22, height), label="largest |x| of the channel in that tensor"
-    )
-    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    bar.ax.yaxis.set_minor_locator(NullLocator())
 
 
 def _map_legend(sites: Sequence[str], has_outliers: bool) -> list[Artist]:

@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from outlier_features.durations import measured
+from outlier_features.figure_scales import block_ticks
 from outlier_features.figure_style import ACTIVITIES, FAINT, GREY, INK, SHADE, TEXT, page, say, style
 
 MOST_PARTS = 8
@@ -126,8 +127,7 @@ def _set_blocks(axes: Axes, blocks: int) -> None:
     """Give a panel an axis of blocks, on which the bars of few blocks do not become too wide."""
     aside = 0.7 + max(0, FEWEST - blocks) / 2
     axes.set_xlim(-aside, blocks - 1 + aside)
-    ticks = MaxNLocator(nbins=12, integer=True, steps=[1, 2, 5, 10]).tick_values(0, blocks - 1)
-    axes.set_xticks([tick for tick in ticks if tick in range(blocks)])
+    axes.set_xticks(block_ticks(blocks))
 
 
 def _draw_times(axes: Axes, rows: pd.DataFrame, ceiling: float) -> None:

@@ -13,10 +13,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from outlier_features.catalogue import Figure
+from outlier_features.figure_scales import round_numbers
 from outlier_features.figure_style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
 from outlier_features.figure_tables import Sweep
 
@@ -222,7 +223,7 @@ def _set_values(axes: Axes, panel: Panel, values: pd.DataFrame, shelf: float) ->
     found = found[np.isfinite(found)]
     if panel.scale == "log":
         low, high = (found.min() / 1.4, found.max() * 1.4) if found.size else (1.0, 10.0)
-        ticks = _round_numbers(low, high)
+        ticks = round_numbers(low, high)
     else:
         low, high = 0.0, panel.ceiling or max(1.0, found.max(initial=0)) * 1.08
         ticks = np.asarray(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]).tick_values(low, high))
@@ -245,13 +246,6 @@ def _lowered(low: float, high: float, scale: str, shelf: float) -> float:
     """Return where an axis has to begin so that its shelf ends at `low`."""
     share = shelf / (1 - shelf)
     return low * (low / high) ** share if scale == "log" else low - share * (high - low)
-
-
-def _round_numbers(low: float, high: float) -> NDArray[np.float64]:
-    """Return the ticks of a logarithmic axis: powers of ten, or 1, 2 and 5 of them where those are few."""
-    powers = np.asarray(LogLocator(subs=(1,)).tick_values(low, high))
-    enough = ((powers >= low) & (powers <= high)).sum() >= 3
-    return np.asarray(powers if enough else LogLocator(subs=(1, 2, 5)).tick_values(low, high))
 
 
 def _legend(looks: Mapping[str, Look], lines: Mapping[Panel, Sequence[Line]]) -> list[Artist]:

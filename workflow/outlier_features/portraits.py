@@ -1,16 +1,17 @@
 """Portraits: the tables of one model, read for its figures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from outlier_features.figure_tables import Portrait
+from outlier_features.catalogue import MODEL_TABLES
+from outlier_features.figure_tables import Portrait, read_published
 from outlier_features.lineage import Lineage
 from outlier_features.tables import read_table
 
 
-def read_portrait(label: str, paths: Mapping[str, Path], lineage: Lineage) -> Portrait:
-    """Read the tables of the model called `label`: `paths` has each of `catalogue.MODEL_TABLES`."""
-    found = {name: read_table(Path(path), "reduction", lineage["reduction"]) for name, path in paths.items()}
+def read_portrait(label: str, paths: Mapping[str, Path], published: Iterable[Path], lineage: Lineage) -> Portrait:
+    """Read the tables of the model called `label`, `paths` has each of MODEL_TABLES, and the published ones."""
+    found = {name: read_table(Path(paths[name]), "reduction", lineage["reduction"]) for name in MODEL_TABLES}
     _, origin = found["layers"]
     facts = origin["facts"]
     return Portrait(
@@ -19,5 +20,7 @@ def read_portrait(label: str, paths: Mapping[str, Path], lineage: Lineage) -> Po
         blocks=facts["blocks"],
         sequences=len(facts["windows"]),
         hit_threshold=origin["hit_threshold"],
+        hub=origin["statistics"]["source"].get("hub"),
+        published=read_published(published),
         **{name: table for name, (table, _) in found.items()},
     )

@@ -1,7 +1,7 @@
 """Figures: pictures of the experiment, of the training runs in it, and of each of its models. No torch.
 
-In: results/{corpus}/summary.parquet, inference.parquet and the published tables; for a model its tables; for its
-timings the manifests of its statistics, in whose folders they lie.
+In: results/{corpus}/summary.parquet, inference.parquet and the published tables; for a model its tables
+and the published ones; for its timings the manifests of its statistics, in whose folders they lie.
 Out: results/plots/{figure}.{png,svg}, results/plots/{figure}/{model}.{png,svg} and results/{corpus}/timings/{model}.svg.
 """
 
@@ -54,6 +54,9 @@ rule plot_model:
         outliers=f"results/{CORPUS}/outliers/{{model}}.parquet",
         convergence=f"results/{CORPUS}/convergence/{{model}}.parquet",
         positions=f"results/{CORPUS}/positions/{{model}}.parquet",
+        published=local(
+            collect("resources/published/{table}.csv", table=catalogue.PUBLISHED)
+        ),
     output:
         png=report(
             "results/plots/{figure}/{model}.png",

@@ -11,6 +11,7 @@ from outlier_features.provenance import record
 label = Config.check(snakemake.config).label(snakemake.wildcards.model)
 with logged(snakemake.log[0]):
     lineage = snakemake.params.lineage
-    figure = draw_model(snakemake.wildcards.figure, read_portrait(label, dict(snakemake.input.items()), lineage))
+    portrait = read_portrait(label, dict(snakemake.input.items()), snakemake.input.published, lineage)
+    figure = draw_model(snakemake.wildcards.figure, portrait)
     for path in snakemake.output:
         save(figure, Path(path), record(lineage))
