@@ -30,7 +30,16 @@ REACH = (
     "How much of a model an outlier feature reaches: the share of tensors (the inputs of attention and MLP of every "
     "block) and of positions with |x| at or over the threshold, averaged over the outlier features of all sequences."
 )
-SIZE, PLACE, TRAINING = "Against size and quality", "Inside each model", "In the course of training"
+REACH_OF_ALL = (
+    "Share of tensors, and of positions of all sequences together, in which an outlier feature reaches the threshold; "
+    "the mean over the outlier features."
+)
+OF_THE_PAPER = (
+    "Measured here: distinct channels over all sequences together, in the inputs of attention and MLP, on the corpus of "
+    "the experiment. The paper's models were measured on other text."
+)
+SIZE, PAPER = "Against size and quality", "The figures of LLM.int8()"
+PLACE, TRAINING = "Inside each model", "In the course of training"
 """Topics."""
 
 MODEL_TABLES = ("channels", "layers", "outliers", "convergence", "positions")
@@ -56,6 +65,66 @@ FIGURES = {
             SIZE,
             "Outlier features in mixture-of-experts and dense models, scale-free threshold",
             REACH,
+        ),
+        Figure(
+            "moe_vs_dense_median",
+            "figures_reach.moe_vs_dense_median",
+            "experiment",
+            SIZE,
+            "Outlier features in mixture-of-experts and dense models: medians",
+            "How much of a model the median outlier feature reaches: the share of tensors (the inputs of attention and "
+            "MLP of every block) and of positions with |x| at or over the threshold, over the outlier features of all "
+            "sequences. A few features that reach everything move a mean, not a median.",
+        ),
+        Figure(
+            "reach_vs_perplexity",
+            "figures_reach.reach_vs_perplexity",
+            "experiment",
+            SIZE,
+            "How far outlier features reach, against the quality of the model",
+            REACH,
+        ),
+        Figure(
+            "count_vs_perplexity",
+            "figures_reach.count_vs_perplexity",
+            "experiment",
+            SIZE,
+            "How many outlier features there are, against the quality of the model",
+            "Left each sequence is counted on its own and the counts are added up, so that a channel counts up to once "
+            "a sequence; right a channel counts once, by all sequences together. Axes are logarithmic.",
+        ),
+        Figure(
+            "llm_int8_figure_3a",
+            "figures_llm_int8.figure_3a",
+            "experiment",
+            PAPER,
+            "LLM.int8() Figure 3a: layers and positions affected, against size",
+            f"{REACH_OF_ALL} {OF_THE_PAPER}",
+        ),
+        Figure(
+            "llm_int8_figure_3b",
+            "figures_llm_int8.figure_3b",
+            "experiment",
+            PAPER,
+            "LLM.int8() Figure 3b: layers and positions affected, against perplexity",
+            f"{REACH_OF_ALL} {OF_THE_PAPER}",
+        ),
+        Figure(
+            "llm_int8_figure_4a",
+            "figures_llm_int8.figure_4a",
+            "experiment",
+            PAPER,
+            "LLM.int8() Figure 4a: magnitude of the largest outlier feature, against size",
+            "Median and quartiles of the magnitude of the outlier feature with the largest activation, over its "
+            f"activations that reach the threshold. {OF_THE_PAPER}",
+        ),
+        Figure(
+            "llm_int8_figure_4b",
+            "figures_llm_int8.figure_4b",
+            "experiment",
+            PAPER,
+            "LLM.int8() Figure 4b: number of outlier features, against perplexity",
+            f"Channels that reach the threshold in enough tensors and at enough positions. {OF_THE_PAPER}",
         ),
         Figure(
             "training",

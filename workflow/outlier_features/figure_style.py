@@ -35,8 +35,6 @@ DPI = 200
 TITLE, TEXT, NAME, SMALL_NAME, NOTE = 18.0, 13.0, 12.0, 10.5, 11.0
 MARKER_SIZE = 10.0
 INK, GREY, FAINT, SHADE = "#222222", "#666666", "#c4c4c4", "#ededed"
-PARAMETER_TICKS = {1e6: "1M", 1e7: "10M", 1e8: "100M", 1e9: "1B", 1e10: "10B", 1e11: "100B", 1e12: "1T"}
-"""Labels of an axis that counts parameters."""
 
 
 @dataclass(frozen=True)

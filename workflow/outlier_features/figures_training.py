@@ -13,10 +13,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from outlier_features.catalogue import Figure
+from outlier_features.figure_axes import below, round_numbers
 from outlier_features.figure_style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
 from outlier_features.figure_tables import Sweep
 
@@ -222,12 +223,12 @@ def _set_values(axes: Axes, panel: Panel, values: pd.DataFrame, shelf: float) ->
     found = found[np.isfinite(found)]
     if panel.scale == "log":
         low, high = (found.min() / 1.4, found.max() * 1.4) if found.size else (1.0, 10.0)
-        ticks = _round_numbers(low, high)
+        ticks = np.asarray(round_numbers(low, high))
     else:
         low, high = 0.0, panel.ceiling or max(1.0, found.max(initial=0)) * 1.08
         ticks = np.asarray(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]).tick_values(low, high))
     axes.set_yscale(panel.scale)
-    axes.set_ylim(_lowered(low, high, panel.scale, shelf), high)
+    axes.set_ylim(below(low, high, panel.scale, shelf / (1 - shelf)), high)
     axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high] if found.size else []))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -239,19 +240,6 @@ def _set_values(axes: Axes, panel: Panel, values: pd.DataFrame, shelf: float) ->
     if not found.size:
         words = f"{panel.shelf.replace(chr(10), ' ')} at any step"
         axes.text(0.5, 0.55, words, transform=axes.transAxes, size=TEXT, ha="center", va="center")
-
-
-def _lowered(low: float, high: float, scale: str, shelf: float) -> float:
-    """Return where an axis has to begin so that its shelf ends at `low`."""
-    share = shelf / (1 - shelf)
-    return low * (low / high) ** share if scale == "log" else low - share * (high - low)
-
-
-def _round_numbers(low: float, high: float) -> NDArray[np.float64]:
-    """Return the ticks of a logarithmic axis: powers of ten, or 1, 2 and 5 of them where those are few."""
-    powers = np.asarray(LogLocator(subs=(1,)).tick_values(low, high))
-    enough = ((powers >= low) & (powers <= high)).sum() >= 3
-    return np.asarray(powers if enough else LogLocator(subs=(1, 2, 5)).tick_values(low, high))
 
 
 def _legend(looks: Mapping[str, Look], lines: Mapping[Panel, Sequence[Line]]) -> list[Artist]:
