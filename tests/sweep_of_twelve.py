@@ -91,9 +91,7 @@ def _rows(model, rng: np.random.Generator, rise: float | None) -> list[dict]:
         "massive_max_abs": 900.0,
         "lineage": "made up",
     }
-    return [
-        common | _estimates(definition, layer, position, features, magnitude) | after for definition in DEFINITIONS
-    ]
+    return [common | _estimates(definition, layer, position, features, magnitude) | after for definition in DEFINITIONS]
 
 
 def _estimates(definition: str, layer: float, position: float, features: int, magnitude: float) -> dict:

@@ -35,10 +35,11 @@ REACH_OF_ALL = (
     "the mean over the outlier features."
 )
 OF_THE_PAPER = (
-    "Measured here: distinct channels over all sequences together, in the inputs of attention and MLP, on the corpus of "
-    "the experiment. The paper's models were measured on other text."
+    "Measured here: distinct channels over all sequences together, in the inputs of attention and MLP, on the corpus "
+    "of the experiment. The paper's models were measured on other text."
 )
 SIZE, PAPER = "Against size and quality", "The figures of LLM.int8()"
+PICTURE = "What is measured"
 PLACE, TRAINING = "Inside each model", "In the course of training"
 """Topics."""
 
@@ -92,6 +93,38 @@ FIGURES = {
             "How many outlier features there are, against the quality of the model",
             "Left each sequence is counted on its own and the counts are added up, so that a channel counts up to once "
             "a sequence; right a channel counts once, by all sequences together. Axes are logarithmic.",
+        ),
+        Figure(
+            "phase_shift",
+            "figures_shift.phase_shift",
+            "experiment",
+            SIZE,
+            "Is there a phase shift?",
+            "Layers affected by outlier features, and three ways in which they could depend on the size or the quality "
+            "of a model: not at all (level), steadily (line), or with a shift from a lower to an upper level (curve). "
+            "The fits are of the models measured here, the smallest AICc is preferred, and a shift is only called found "
+            "where it passes a test of its own.",
+        ),
+        Figure(
+            "reach_lines",
+            "figures_lines.reach_lines",
+            "experiment",
+            SIZE,
+            "Layers and positions affected, model by model in the order of size",
+            REACH,
+        ),
+        Figure(
+            "residual_stream",
+            "figures_residual.residual_stream",
+            "experiment",
+            PICTURE,
+            "What an outlier feature is: a toy residual stream",
+            "Each block of a transformer reads the residual stream: a vector of channels (columns) at every position of "
+            "the text (rows). Here is what eight blocks read, one grid each. A hit is an activation of 6 or more on "
+            "either side of zero. A channel is an outlier feature when it is hit in at least 25 % of the layers and at "
+            "no fewer than 6 % of the positions: the blocks agree on its index, it is coordinated. Many hits in one "
+            "block, or at one position, or here and there, make none. A layer is a tensor that is read: one a block "
+            "here, two in a model (the inputs of attention and of MLP).",
         ),
         Figure(
             "llm_int8_figure_3a",

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,6 +31,8 @@ class Axis:
     """Panels of one figure whose axes have the same unit have the same range."""
     ends: tuple[str, ...] = ()
     """The columns of the low and the high end of its bars, if it has any."""
+    least_span: float = 1.0
+    """How many times its low end the high end of a logarithmic axis is at least."""
     bar: str = INTERVAL
     """What the bars are."""
     shelf: str = "no outlier\nfeature"
@@ -47,7 +49,8 @@ class Axis:
         if not known.size:
             return 1.0, 10.0
         if self.scale == "log":
-            return float(known.min() / 1.35), float(known.max() * 1.35)
+            low, high = float(known.min() / 1.35), float(known.max() * 1.35)
+            return low, max(high, low * self.least_span)
         air = 0.12 * (known.max() - known.min()) or 0.1 * abs(known.max()) or 1.0
         return float(known.min() - air), float(known.max() + air)
 
@@ -57,40 +60,40 @@ class Axis:
             return {float(tick): f"{tick}" for tick in range(0, 101, 20)}
         if self.unit == "parameters":
             return {tick: parameters(tick) for tick in 10.0 ** np.arange(3, 16) if low <= tick <= high}
-        found = round_numbers(low, high) if self.scale == "log" else MaxNLocator(nbins=6).tick_values(low, high)
+        found = (
+            round_numbers(low, high)
+            if self.scale == "log"
+            else MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)
+        )
         return {float(tick): f"{tick:,g}" for tick in found if low <= tick <= high}
 
 
-def with_interval(column: str, name: str, label: str, scale: Scale, unit: str, shelf: str = Axis.shelf) -> Axis:
+def _estimated(column: str, name: str, label: str, scale: Scale, unit: str, **more: Any) -> Axis:
     """Return an axis of a quantity whose interval is in the summary too."""
-    return Axis(column, name, label, scale, unit, (f"{column}_low", f"{column}_high"), shelf=shelf)
+    return Axis(column, name, label, scale, unit, (f"{column}_low", f"{column}_high"), **more)
+
+
+def _share(column: str, name: str, label: str) -> Axis:
+    return _estimated(column, name, label, "linear", "percent")
+
+
+def _count(column: str, label: str) -> Axis:
+    return _estimated(column, "outlier features", label, "log", column, least_span=10.0, shelf="none")
 
 
 TOTAL = Axis("total_params", "total parameters", "total parameters", "log", "parameters")
 ACTIVE = Axis("active_params", "active parameters", "active parameters", "log", "parameters")
-PERPLEXITY = with_interval(
-    "perplexity", "perplexity", "perplexity (a better model is further left)", "log", "perplexity"
-)
-BITS = with_interval(
-    "bits_per_byte", "bits per byte", "bits per byte (a better model is further left)", "linear", "bits per byte"
-)
-LAYERS = with_interval("mean_layer_pct", "layers affected", "layers affected (%)", "linear", "percent")
-POSITIONS = with_interval("mean_position_pct", "positions affected", "positions affected (%)", "linear", "percent")
-MEDIAN_LAYERS = with_interval(
-    "median_layer_pct", "layers affected", "layers affected (%), median", "linear", "percent"
-)
-MEDIAN_POSITIONS = with_interval(
-    "median_position_pct", "positions affected", "positions affected (%), median", "linear", "percent"
-)
-FEATURES = with_interval(
-    "outlier_count", "outlier features", "outlier features,\nsum over sequences", "log", "features", "none"
-)
-CHANNELS = with_interval(
-    "distinct_channels", "outlier features", "outlier features,\ndistinct channels", "log", "channels", "none"
-)
+PERPLEXITY = _estimated("perplexity", "perplexity", "perplexity (a better model is further left)", "log", "perplexity")
+BITS = _estimated("bits_per_byte", "bits per byte", "bits per byte (a better model is further left)", "linear", "bits")
+LAYERS = _share("mean_layer_pct", "layers affected", "layers affected (%)")
+POSITIONS = _share("mean_position_pct", "positions affected", "positions affected (%)")
+MEDIAN_LAYERS = _share("median_layer_pct", "layers affected", "layers affected (%), median")
+MEDIAN_POSITIONS = _share("median_position_pct", "positions affected", "positions affected (%), median")
+FEATURES = _count("outlier_count", "outlier features,\nsum over sequences")
+CHANNELS = _count("distinct_channels", "outlier features,\ndistinct channels")
 MAGNITUDE = Axis(
     "largest_quartile_2", "magnitude of the largest outlier feature", "median |x| of the\nlargest outlier feature",
-    "log", "magnitude", ("largest_quartile_1", "largest_quartile_3"), "first to third quartile of |x| (no interval)",
+    "log", "magnitude", ("largest_quartile_1", "largest_quartile_3"), bar="first to third quartile of |x| (no interval)",
 )  # fmt: skip
 
 
@@ -145,13 +148,13 @@ def mark_phase_shift(axes: Axes) -> None:
     """Draw where the paper saw the phase shift, on a panel whose horizontal axis counts parameters."""
     axes.axvline(PHASE_SHIFT, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
     top = axes.get_xaxis_transform()
-    axes.text(PHASE_SHIFT, 1.01, "6.7B", transform=top, color=GREY, size=NAME, ha="center", va="bottom")
+    axes.text(PHASE_SHIFT, 1.025, "6.7B", transform=top, color=GREY, size=NAME, ha="center", va="bottom")
 
 
 def round_numbers(low: float, high: float) -> Sequence[float]:
-    """Return the ticks of a logarithmic axis: powers of ten, or more numbers where those are fewer than three."""
-    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+    """Return the ticks of a logarithmic axis: powers of ten, or more numbers where those are few."""
+    for steps, enough in (((1,), 3), ((1, 2, 5), 4), ((1, 1.5, 2, 3, 5, 7), 3)):
         ticks = [tick for tick in LogLocator(subs=steps).tick_values(low, high) if low <= tick <= high]
-        if len(ticks) >= 3:
+        if len(ticks) >= enough:
             return ticks
     return [tick for tick in MaxNLocator(nbins=5).tick_values(low, high) if low <= tick <= high]

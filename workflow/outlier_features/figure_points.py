@@ -25,17 +25,18 @@ from outlier_features.figure_style import (
     MARKER_SIZE,
     NAME,
     SMALL_NAME,
-    TEXT,
     Look,
     Name,
     Segment,
     page,
+    say,
     write_names,
 )
 from outlier_features.published_points import Source
 
 PLACES = ["x", "x_low", "x_high", "y", "y_low", "y_high"]
 FLAGS = ["is_published", "is_empty"]
+PHASE_SHIFT_LABEL = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
 COLUMNS = ["label", "kind", "hub", "family", *PLACES, *FLAGS]
 
 
@@ -81,6 +82,12 @@ class Points:
         if panel.x.unit == "parameters":
             mark_phase_shift(axes)
 
+    def why_empty(self, panel: Panel) -> str:
+        """Return the words for a panel without points."""
+        is_unknown = self._rows(panel.definition)[panel.x.column].isna()
+        reason = f":\n{panel.x.name} not known" if len(is_unknown) and is_unknown.all() else ""
+        return f"no model to show{reason}"
+
     def place(self, panel: Panel) -> pd.DataFrame:
         """Return the points of a panel, those without outlier feature at their places on the shelf."""
         points, (low, high) = self.by_panel[panel], self._ranges[panel.y.unit]
@@ -88,7 +95,10 @@ class Points:
         return points.assign(y=points["y"].where(~points["is_empty"], shelf).astype(float))
 
     def draw(self, axes: Axes, panel: Panel) -> None:
-        """Draw a panel: its axes, its points and their names."""
+        """Draw a panel: its axes, its points and their names; or words where there is no point."""
+        if self.by_panel[panel].empty:
+            axes.set(xlabel=panel.x.label, ylabel=panel.y.label)
+            return say(axes, self.why_empty(panel))
         self.set_axes(axes, panel)
         points = self.place(panel)
         segments = draw_points(axes, points)
@@ -98,31 +108,29 @@ class Points:
             segments.append(((PHASE_SHIFT, floor), (PHASE_SHIFT, axes.get_ylim()[1])))
         write_names(axes, names, list(zip(points["x"], points["y"], strict=True)), segments)
 
+    def origins(self) -> list[Artist]:
+        """Return the legend's entries for what is filled and what is hollow, as far as it is in the picture."""
+        plain, is_published = Look("", GREY, "o"), self.all["is_published"]
+        measured = [Line2D([], [], label="filled: measured here", **mark(plain, False))]
+        published = [Line2D([], [], label=self._source.legend, **mark(plain, True))]
+        return measured * bool((~is_published).any()) + published * bool(is_published.any())
+
     def legend(self) -> list[Artist]:
         """Return an entry for every mark that is in the picture."""
-        plain, found = Look("", GREY, "o"), self.all
+        found, kinds = self.all, set(self.all["kind"])
         entries = [
-            Line2D([], [], label=look.label, **mark(look, False))
-            for kind, look in KINDS.items()
-            if kind in set(found["kind"])
-        ]
-        if not found["is_published"].all():
-            entries.append(Line2D([], [], label="filled: measured here", **mark(plain, False)))
-        if found["is_published"].any():
-            entries.append(Line2D([], [], label=self._source.legend, **mark(plain, True)))
-        entries += [
-            Line2D([], [], label=label, color=GREY, marker="|", ms=14, mew=2.5, linestyle="none")
-            for label in _unique(self._bars())
+            *(Line2D([], [], label=look.label, **mark(look, False)) for kind, look in KINDS.items() if kind in kinds),
+            *self.origins(),
+            *map(bar_handle, _unique(self._bars())),
         ]
         if found["is_joined"].any():
             joined = "published and measured: the same model"
             entries.append(Line2D([], [], label=joined, color=GREY, linewidth=1.4, linestyle=":"))
-        if found["family"].duplicated().where(found["family"].notna(), False).any():
+        if found["family"].notna().any():
             entries.append(Line2D([], [], label="published models of one family", color=FAINT, linewidth=1.4))
-        if any(panel.x.unit == "parameters" for panel in self._panels):
-            shift = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
-            entries.append(Line2D([], [], label=shift, color=GREY, linewidth=1.2, linestyle="--"))
-        return list(entries)
+        if any(panel.x.unit == "parameters" and len(points) for panel, points in self.by_panel.items()):
+            entries.append(Line2D([], [], label=PHASE_SHIFT_LABEL, color=GREY, linewidth=1.2, linestyle="--"))
+        return entries
 
     def _rows(self, definition: str) -> pd.DataFrame:
         rows = self._summary[self._summary["definition"] == definition]
@@ -157,9 +165,9 @@ class Points:
             *(f"No {look.label} was measured." for kind, look in KINDS.items() if kind not in set(rows["kind"])),
             *([f"Not shown, for want of a row under {definition}: {', '.join(no_row)}."] if len(no_row) else []),
             *(f"Not shown: {row['label']} ({_reason(row)})." for _, row in rows[is_silent].iterrows()),
-            *(_unknown(axis, known[known[axis.column].isna()]) for axis in _unique(panel.x for panel in panels)),
+            *(_unknown(axis, known, known[axis.column].isna()) for axis in _unique(panel.x for panel in panels)),
             *(
-                _unknown(axis, known[known[axis.column].isna() & ~known["is_empty"]])
+                _unknown(axis, known, known[axis.column].isna() & ~known["is_empty"])
                 for axis in _unique(panel.y for panel in panels)
             ),
             *_without_interval(known, _unique(axis for panel in panels for axis in (panel.y, panel.x))),
@@ -173,7 +181,8 @@ def chart(
     points = Points(list(itertools.chain(*rows)), summary, source)
     handles = points.legend()
     count = max(map(len, rows))
-    width, height, stride, columns = (11.5 - 1.2 * (count - 1)) / count, 4.2, 5.1, 3
+    left, gap, height, stride, columns = 1.4, 1.3, 4.2, 5.1, 3
+    width = (12.65 - left - gap * (count - 1)) / count
     sheet = page(
         entry.title,
         [entry.caption, *points.criteria()],
@@ -184,7 +193,7 @@ def chart(
     )
     for i, panels in enumerate(rows):
         for k, panel in enumerate(panels):
-            axes = sheet.axes(1.25 + k * (width + 1.2), 0.25 + i * stride, width, height)
+            axes = sheet.axes(left + k * (width + gap), 0.25 + i * stride, width, height)
             points.draw(axes, panel)
             if k and panel.y == panels[0].y:
                 axes.set_ylabel("")
@@ -243,9 +252,11 @@ def _reason(row: pd.Series) -> str:
     return row["note"] if isinstance(row["note"], str) and row["note"] else "its row has no value"
 
 
-def _unknown(axis: Axis, rows: pd.DataFrame) -> str:
-    """Say which models have no value along an axis, if any."""
-    labels = ", ".join(rows["label"])
+def _unknown(axis: Axis, rows: pd.DataFrame, is_unknown: "pd.Series[bool]") -> str:
+    """Say which models have no value along an axis, or nothing."""
+    if is_unknown.all() and len(rows):
+        return f"No value of any model measured here is known for: {axis.name}."
+    labels = ", ".join(rows[is_unknown]["label"])
     return f"Not shown in a panel of {axis.name}, which is not known of them: {labels}." if labels else ""
 
 
@@ -259,8 +270,6 @@ def _without_interval(rows: pd.DataFrame, axes: Sequence[Axis]) -> list[str]:
 
 def draw_points(axes: Axes, points: pd.DataFrame) -> list[Segment]:
     """Draw marks, bars, and lines from published to measured values and along families; return the lines drawn."""
-    if points.empty:
-        axes.text(0.3, 0.5, "no model to show", transform=axes.transAxes, size=TEXT, ha="center", va="center")
     bars, joins, families = _bars(points), _joins(points), _families(points)
     for kind, bar in bars:
         axes.plot(*zip(*bar, strict=True), color=KINDS[kind].color, linewidth=2.5, solid_capstyle="butt", zorder=3)
@@ -316,6 +325,11 @@ def mark(look: Look, is_published: bool) -> dict[str, Any]:
         "markeredgecolor": look.color if is_published else "white",
         "markeredgewidth": 1.8 if is_published else 0.8,
     }
+
+
+def bar_handle(label: str) -> Line2D:
+    """Return the entry of a legend that says what bars are."""
+    return Line2D([], [], label=label, color=GREY, marker="|", ms=14, mew=2.5, linestyle="none")
 
 
 def _unique(things: Any) -> list[Any]:

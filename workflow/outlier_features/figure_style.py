@@ -46,9 +46,23 @@ class Look:
     marker: str
 
 
+@dataclass(frozen=True)
+class Stroke:
+    """How one kind of line is drawn, and what the legend calls it."""
+
+    label: str
+    color: str
+    style: str
+
+
 _COLORS = [to_hex(color) for color in seaborn.color_palette("colorblind")]
 _BLUE, _ORANGE = _COLORS[:2]
 KINDS = {"dense": Look("dense model", _BLUE, "o"), "moe": Look("mixture of experts", _ORANGE, "D")}
+SHARES = {
+    "layers": Stroke("layers affected", _COLORS[2], "-"),
+    "positions": Stroke("positions affected", _COLORS[4], "--"),
+}
+"""The two shares where both are in one panel; marks there are those of KINDS."""
 SITES = {
     "attn_in": Look("input of the attention (attn_in)", FAINT, "o"),
     "out_proj_in": Look("input of the output projection (out_proj_in)", FAINT, "s"),
@@ -140,8 +154,8 @@ def page(
     title: str, lines: Sequence[str], notes: Sequence[str], *, width: float, body: float, legend_rows: int
 ) -> Page:
     """Return a page that leaves `body` inches of height to panels and their labels; the words decide the rest."""
-    under_title = _wrapped(lines, width - 2 * MARGIN, TEXT)
-    at_foot = _wrapped(notes, width - 2 * MARGIN, NOTE)
+    under_title = wrapped(lines, width - 2 * MARGIN, TEXT)
+    at_foot = wrapped(notes, width - 2 * MARGIN, NOTE)
     top = MARGIN + TITLE_HEIGHT + TEXT_HEIGHT * len(under_title) + GAP
     foot = MARGIN + NOTE_HEIGHT * len(at_foot)
     bottom = foot + GAP + LEGEND_HEIGHT * legend_rows
@@ -159,7 +173,7 @@ def page(
     return Page(figure, width, height, top, bottom)
 
 
-def _wrapped(paragraphs: Sequence[str], width: float, size: float) -> list[str]:
+def wrapped(paragraphs: Sequence[str], width: float, size: float) -> list[str]:
     """Break paragraphs into lines of at most `width` inches: a letter of this font is about 0.52 of its size wide."""
     columns = int(width * 72 / (0.52 * size))
     return [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, columns)]
@@ -222,6 +236,8 @@ ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
 COVERING, CROSSING, CLOSENESS, DOT = 1000.0, 100.0, 8.0, 4.0
 """What it costs a name to cover another or a mark, to cross one with its leader, to be a point nearer to another mark
 than is clear, and to cover three points of a line; each in points of distance that it would rather move away."""
+AIR = (5.0, 1.0)
+"""Points between two names side by side, and one above the other."""
 STARTS = 100
 """Orders in which the names are tried; the cheapest outcome is kept."""
 
@@ -292,10 +308,10 @@ def _settle(alone_NK: Floats, conflicts_NKNK: Floats) -> NDArray[np.intp]:
 
 
 def _shared(boxes_K4: Floats, others_M4: Floats) -> Floats:
-    """Return the area [K, M] that boxes share, each grown by half a point."""
+    """Return the area [K, M] that boxes share, each grown by half of AIR."""
     lows = np.maximum(boxes_K4[:, None, :2], others_M4[:, :2])
     highs = np.minimum(boxes_K4[:, None, 2:], others_M4[:, 2:])
-    sides = np.clip(highs - lows + 1, 0, None)
+    sides = np.clip(highs - lows + AIR, 0, None)
     return np.asarray(sides[..., 0] * sides[..., 1])
 
 

@@ -10,7 +10,16 @@ from typing import Any
 
 from matplotlib.figure import Figure as Drawing
 
-from outlier_features import atomic, figures_channels, figures_llm_int8, figures_reach, figures_training
+from outlier_features import (
+    atomic,
+    figures_channels,
+    figures_lines,
+    figures_llm_int8,
+    figures_reach,
+    figures_residual,
+    figures_shift,
+    figures_training,
+)
 from outlier_features.catalogue import FIGURES, Figure, Scope, names
 from outlier_features.errors import ConfigError
 from outlier_features.figure_style import DPI, style
@@ -18,7 +27,15 @@ from outlier_features.figure_tables import Portrait, Sweep
 
 MODULES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (figures_channels, figures_llm_int8, figures_reach, figures_training)
+    for module in (
+        figures_channels,
+        figures_lines,
+        figures_llm_int8,
+        figures_reach,
+        figures_residual,
+        figures_shift,
+        figures_training,
+    )
 }
 """Where figures are drawn, by the names that the catalogue uses."""
 

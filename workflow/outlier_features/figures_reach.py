@@ -50,7 +50,9 @@ def moe_vs_dense_rms(entry: Figure, sweep: Sweep) -> Drawing:
 
 def moe_vs_dense_median(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw medians instead of means; published are means, which stand in for medians and are called so."""
-    source = arb8020(sweep.published, OF_SHARES, "published means, for want of medians")
+    source = arb8020(
+        sweep.published, f"No median was published: hollow points are means. {OF_SHARES}", "published means"
+    )
     means = {LAYERS.column: MEDIAN_LAYERS.column, POSITIONS.column: MEDIAN_POSITIONS.column}
     source = source.renamed(means)
     return chart(entry, _grid("arb8020", (TOTAL, ACTIVE), (MEDIAN_LAYERS, MEDIAN_POSITIONS)), sweep.summary, source)

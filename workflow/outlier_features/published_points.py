@@ -36,9 +36,7 @@ def arb8020(published: Mapping[str, pd.DataFrame], faults: str, legend: str = "p
         return NOTHING
     models = table.rename(
         columns={"model": "label", "mean_seq_pct": "mean_position_pct", "outliers": "outlier_count"}
-    ).assign(
-        family=None, total_params=1e9 * table["total_params_b"], active_params=1e9 * table["active_params_b"]
-    )
+    ).assign(family=None, total_params=1e9 * table["total_params_b"], active_params=1e9 * table["active_params_b"])
     return Source(models, f"hollow: {legend} (arb8020, 2025)", faults)
 
 
