@@ -101,9 +101,10 @@ FIGURES = {
             SIZE,
             "Is there a phase shift?",
             "Layers affected by outlier features, and three ways in which they could depend on the size or the quality "
-            "of a model: not at all (level), steadily (line), or with a shift from a lower to an upper level (curve). "
-            "The fits are of the models measured here, the smallest AICc is preferred, and a shift is only called found "
-            "where it passes a test of its own.",
+            "of a model: not at all (constant), steadily (linear), or with a shift from a lower to an upper level "
+            "(logistic). Fits are of the models measured here; preferred is the one of the smallest AICc (its Akaike "
+            "weight: how much speaks for it beside the others). A shift is found where the logistic is preferred and "
+            "noise would look like it less than one time in twenty. Power: which jump these models could have shown.",
         ),
         Figure(
             "reach_lines",
@@ -119,7 +120,7 @@ FIGURES = {
             "experiment",
             PICTURE,
             "What an outlier feature is: a toy residual stream",
-            "Each block of a transformer reads the residual stream: a vector of channels (columns) at every position of "
+            "Each block of a transformer reads the residual stream: a vector of channels (columns) at each position of "
             "the text (rows). Here is what eight blocks read, one grid each. A hit is an activation of 6 or more on "
             "either side of zero. A channel is an outlier feature when it is hit in at least 25 % of the layers and at "
             "no fewer than 6 % of the positions: the blocks agree on its index, it is coordinated. Many hits in one "

@@ -93,7 +93,7 @@ FEATURES = _count("outlier_count", "outlier features,\nsum over sequences")
 CHANNELS = _count("distinct_channels", "outlier features,\ndistinct channels")
 MAGNITUDE = Axis(
     "largest_quartile_2", "magnitude of the largest outlier feature", "median |x| of the\nlargest outlier feature",
-    "log", "magnitude", ("largest_quartile_1", "largest_quartile_3"), bar="first to third quartile of |x| (no interval)",
+    "log", "magnitude", ("largest_quartile_1", "largest_quartile_3"), bar="first to third quartile of |x|",
 )  # fmt: skip
 
 

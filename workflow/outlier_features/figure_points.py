@@ -98,7 +98,8 @@ class Points:
         """Draw a panel: its axes, its points and their names; or words where there is no point."""
         if self.by_panel[panel].empty:
             axes.set(xlabel=panel.x.label, ylabel=panel.y.label)
-            return say(axes, self.why_empty(panel))
+            say(axes, self.why_empty(panel))
+            return
         self.set_axes(axes, panel)
         points = self.place(panel)
         segments = draw_points(axes, points)
@@ -108,7 +109,7 @@ class Points:
             segments.append(((PHASE_SHIFT, floor), (PHASE_SHIFT, axes.get_ylim()[1])))
         write_names(axes, names, list(zip(points["x"], points["y"], strict=True)), segments)
 
-    def origins(self) -> list[Artist]:
+    def origins(self) -> list[Line2D]:
         """Return the legend's entries for what is filled and what is hollow, as far as it is in the picture."""
         plain, is_published = Look("", GREY, "o"), self.all["is_published"]
         measured = [Line2D([], [], label="filled: measured here", **mark(plain, False))]
@@ -118,7 +119,7 @@ class Points:
     def legend(self) -> list[Artist]:
         """Return an entry for every mark that is in the picture."""
         found, kinds = self.all, set(self.all["kind"])
-        entries = [
+        entries: list[Artist] = [
             *(Line2D([], [], label=look.label, **mark(look, False)) for kind, look in KINDS.items() if kind in kinds),
             *self.origins(),
             *map(bar_handle, _unique(self._bars())),

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -52,7 +52,7 @@ class Stroke:
 
     label: str
     color: str
-    style: str
+    style: Literal["-", "--"]
 
 
 _COLORS = [to_hex(color) for color in seaborn.color_palette("colorblind")]

@@ -1,6 +1,9 @@
 """Layers and positions affected as two lines over the models, in the order of their size."""
 
-from collections.abc import Mapping
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,17 +14,19 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import ACTIVE, LAYERS, PHASE_SHIFT, POSITIONS, SHELF, TOTAL, Axis, parameters
+from outlier_features.figure_axes import ACTIVE, LAYERS, PHASE_SHIFT, POSITIONS, SHELF, TOTAL, parameters
 from outlier_features.figure_points import PHASE_SHIFT_LABEL, Panel, Points, bar_handle, mark
-from outlier_features.figure_style import GREY, KINDS, NAME, SHADE, SHARES, TEXT, Look, Stroke, page, say
+from outlier_features.figure_style import GREY, KINDS, MARGIN, NAME, SHADE, SHARES, TEXT, Look, Stroke, page, say
 from outlier_features.figure_tables import Sweep
 from outlier_features.figures_reach import OF_SHARES
 from outlier_features.published_points import arb8020
 
 MEASURES = {"layers": LAYERS, "positions": POSITIONS}
 """What the lines show, by how they look in SHARES."""
-ROW = 0.42
-"""Inches of height for each model."""
+ROW, LETTER, GAP = 0.42, 0.093, 0.35
+"""Inches: height for each model, width for a letter of its name, and from one panel to the names of the next."""
+LONGEST = 36
+"""Letters of a name; longer ones are shortened."""
 NO_VALUE = -50 * SHELF
 """Where, in percent, a model without outlier feature stands."""
 
@@ -33,21 +38,24 @@ def reach_lines(entry: Figure, sweep: Sweep) -> Drawing:
     order = {size: _order(pd.concat([points.by_panel[p] for p in panels if p.x == size])) for size in (ACTIVE, TOTAL)}
     height = max(2.0, ROW * max(map(len, order.values())))
     handles = _legend(points)
+    names = {size: [_name(row) for _, row in models.iterrows()] for size, models in order.items()}
+    left = MARGIN + LETTER * max(map(len, [" " * 12, *itertools.chain(*names.values())]))
+    width = (13 - MARGIN - 2 * left - GAP) / 2
     sheet = page(
         entry.title,
         [entry.caption, *points.criteria()],
         points.notes(),
         width=13,
-        body=height + 1.4,
+        body=height + 1.4 + 0.4 * bool(points.all["is_empty"].any()),
         legend_rows=-(-len(handles) // 3),
     )
     for i, (size, models) in enumerate(order.items()):
-        axes = sheet.axes(2.75 + i * 6.4, 0.35, 3.65, height)
+        axes = sheet.axes(left + i * (width + GAP + left), 0.35, width, height)
         axes.set_title(f"ordered by {size.name}", loc="left", size=TEXT, weight="bold")
         if models.empty:
             say(axes, points.why_empty(panels[0]))
             continue
-        _set_rows(axes, models, points)
+        _set_rows(axes, models, names[size], points)
         for name, measure in MEASURES.items():
             own = points.by_panel[Panel("arb8020", size, measure)]
             _draw_line(axes, own.assign(row=_key(own).map(models["row"])), SHARES[name])
@@ -61,13 +69,18 @@ def _key(points: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _order(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the models, smallest first: label, kind, x and row, by key. Of a measured model the measured size counts."""
+    """Return label, kind, size (x) and row of each model by its key, smallest first; the measured size comes first."""
     models = points.assign(key=_key(points)).sort_values("is_published", kind="stable").drop_duplicates("key")
     models = models.sort_values(["x", "label"]).set_index("key")
     return models.assign(row=np.arange(len(models)))
 
 
-def _set_rows(axes: Axes, models: pd.DataFrame, points: Points) -> None:
+def _name(model: pd.Series) -> str:
+    """Return what a row is called: the model and its size."""
+    return f"{textwrap.shorten(model['label'], LONGEST, placeholder=' …')}  ({parameters(model['x'])})"
+
+
+def _set_rows(axes: Axes, models: pd.DataFrame, names: Sequence[str], points: Points) -> None:
     """Give a panel a named row per model, smallest on top, and percentages from left to right."""
     has_empty = bool(points.all["is_empty"].any())
     ticks: Mapping[float, str] = LAYERS.ticks(0, 100)
@@ -77,7 +90,7 @@ def _set_rows(axes: Axes, models: pd.DataFrame, points: Points) -> None:
     axes.set(xlim=(2 * NO_VALUE if has_empty else 0, 100), ylim=(len(models) - 0.5, -0.5))
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.set_xlabel("layers and positions affected (%)")
-    axes.set_yticks(models["row"], [f"{name}  ({parameters(x)})" for name, x in models[["label", "x"]].to_numpy()])
+    axes.set_yticks(models["row"], names)
     axes.tick_params(axis="y", length=0, labelsize=NAME)
     axes.grid(axis="x", color=SHADE, linewidth=0.8)
     for row in models[models["kind"] == "moe"]["row"]:
@@ -91,21 +104,23 @@ def _draw_line(axes: Axes, points: pd.DataFrame, share: Stroke) -> None:
     """Draw one measure: lines over measured and over published models, their marks and their intervals."""
     for is_published in (True, False):
         own = points[points["is_published"] == is_published].sort_values("row")
-        line = {"linewidth": 1.0, "alpha": 0.6} if is_published else {"linewidth": 2.0}
+        line: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.6} if is_published else {"linewidth": 2.0}
         axes.plot(own["y"], own["row"], color=share.color, linestyle=share.style, zorder=2, **line)
         axes.hlines(own["row"], own["y_low"], own["y_high"], color=share.color, linewidth=5, alpha=0.35, zorder=3)
         for kind, look in KINDS.items():
-            marked = own[own["kind"] == kind]
-            places = marked["y"].where(~marked["is_empty"], NO_VALUE)
-            drawn = mark(Look("", share.color, look.marker), is_published)
-            axes.plot(places, marked["row"], **drawn, clip_on=False, zorder=4 if is_published else 5)
+            of_kind = own[own["kind"] == kind]
+            place: dict[str, Any] = {"clip_on": False, "zorder": 4 if is_published else 5}
+            axes.plot(of_kind["y"], of_kind["row"], **mark(Look("", share.color, look.marker), is_published), **place)
+            empty = of_kind[of_kind["is_empty"]]
+            axes.plot([NO_VALUE] * len(empty), empty["row"], **mark(Look("", GREY, look.marker), False), **place)
 
 
 def _legend(points: Points) -> list[Artist]:
     """Return an entry for every mark that is in the picture."""
     found = points.all
-    lines = [Line2D([], [], label=s.label, color=s.color, linestyle=s.style, linewidth=2) for s in SHARES.values()]
-    entries: list[Artist] = lines if len(found) else []
+    entries: list[Artist] = []
+    if len(found):
+        entries += [Line2D([], [], label=s.label, color=s.color, ls=s.style, linewidth=2) for s in SHARES.values()]
     if "dense" in set(found["kind"]):
         entries.append(Line2D([], [], label="circle: dense model", **mark(Look("", GREY, "o"), False)))
     if "moe" in set(found["kind"]):

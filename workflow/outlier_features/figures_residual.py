@@ -66,13 +66,13 @@ def residual_stream(entry: Figure, sweep: Sweep) -> Drawing:
         [entry.caption],
         ["A toy: made-up numbers, chosen to show each case. Nothing here was measured."],
         width=13,
-        body=grid_height + row * CHANNELS + 2.9,
+        body=grid_height + row * CHANNELS + 2.6,
         legend_rows=-(-len(handles) // 2),
     )
     for layer, x_TC in enumerate(x_LTC):
         axes = sheet.axes(1.15 + layer * (CELL * CHANNELS + BETWEEN), 0.5, CELL * CHANNELS, grid_height)
         _draw_block(axes, layer, x_TC, found["is_outlier"].to_numpy(bool))
-    _draw_rule(sheet, found, grid_height + 1.9, row * CHANNELS)
+    _draw_rule(sheet, found, grid_height + 1.65, row * CHANNELS)
     sheet.legend(handles, 2)
     return sheet.figure
 
@@ -129,7 +129,7 @@ def _draw_rule(sheet: Page, found: pd.DataFrame, top: float, height: float) -> N
         )
         for channel, (share, count) in enumerate(zip(found[column], found[counted], strict=True)):
             axes.text(
-                max(share, least) + 2, channel, f"{count} of {of} = {share:.0f} %", size=NOTE, va="center", zorder=4
+                max(share, least) + 2, channel, f"{count} of {of} = {share:g} %", size=NOTE, va="center", zorder=4
             )
         axes.set(xlim=(0, 145), ylim=(CHANNELS - 0.5, -0.5), xlabel=title)
         axes.set_xticks(range(0, 101, 25))
@@ -139,7 +139,7 @@ def _draw_rule(sheet: Page, found: pd.DataFrame, top: float, height: float) -> N
         if i == 0:
             axes.set_ylabel("channel")
             continue
-        for channel, row in found.iterrows():
+        for channel, (_, row) in enumerate(found.iterrows()):
             weight = "bold" if row["is_outlier"] else "normal"
             axes.text(150, channel, _verdict(row), size=NAME, weight=weight, va="center")
 
@@ -164,7 +164,9 @@ def _legend() -> list[Artist]:
     return [
         Patch(facecolor="0.87", label="below the threshold: |x| < 6"),
         Patch(facecolor=colors(HITS(8.0)), label="hit: |x| = 8"),
-        Patch(facecolor="none", edgecolor=INK, linewidth=2.2, label="outlier feature: the same channel in every block"),
+        Patch(
+            facecolor="none", edgecolor=INK, linewidth=2.2, label="outlier feature: one channel, hit again and again"
+        ),
         Patch(facecolor=colors(HITS(24.0)), label="hit: |x| = 24"),
         Line2D([], [], color=GREY, linewidth=1.4, linestyle="--", label="what an outlier feature has to reach"),
     ]

@@ -1,6 +1,7 @@
 """The answer as a picture: layers affected against size and quality, with the fits that were compared."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,10 +25,8 @@ AXES = (TOTAL, ACTIVE, PERPLEXITY)
 GROUPS = {"all": ("all models", INK), "dense": ("dense models", KINDS["dense"].color)}
 GROUPS |= {"moe": ("mixtures of experts", KINDS["moe"].color)}
 FITS = ("constant", "linear", "logistic")
-WORD_LINES = 6
-"""Lines of words that have room below a panel."""
-WIDTH, HEIGHT, LEFT, GAP, STRIDE = 3.45, 2.4, 1.15, 0.6, 4.75
-"""Of the panels, in inches."""
+WIDTH, HEIGHT, LEFT, GAP, LABELS = 3.4, 2.8, 1.55, 0.4, 1.15
+"""Inches: the panels, what is left of them and between them, and what a row of panels needs for labels."""
 
 Floats = NDArray[np.float64]
 Curve = Callable[[Floats], Floats]
@@ -38,22 +37,28 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
     panels = [Panel(DEFINITION, axis, MEASURE) for axis in AXES]
     points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
     trends = {(group, axis): _trend(sweep.trends, group, axis) for group in GROUPS for axis in AXES}
+    words = {place: wrapped(_words(trend, place[1]), WIDTH + GAP, NOTE) for place, trend in trends.items()}
+    strides = [
+        HEIGHT + LABELS + NOTE_HEIGHT * max(len(lines) for (group, _), lines in words.items() if group == name)
+        for name in GROUPS
+    ]
     handles = points.legend() + _legend(list(trends.values()))
     sheet = page(
         entry.title,
         [entry.caption, *points.criteria()],
         [*points.notes(), OTHER_TOKENIZERS],
         width=13,
-        body=len(GROUPS) * STRIDE,
+        body=sum(strides) + 0.1,
         legend_rows=-(-len(handles) // 3),
     )
     for i, (group, (label, color)) in enumerate(GROUPS.items()):
         for k, panel in enumerate(panels):
-            axes = sheet.axes(LEFT + k * (WIDTH + GAP), 0.3 + i * STRIDE, WIDTH, HEIGHT)
-            trend = trends[group, panel.x]
-            _draw(axes, points, panel, group, trend, color)
+            axes = sheet.axes(LEFT + k * (WIDTH + GAP), 0.3 + sum(strides[:i]), WIDTH, HEIGHT)
+            _draw(axes, points, panel, group, trends[group, panel.x], color)
             axes.set_ylabel(f"{label}\n{MEASURE.label}" if k == 0 else "")
-            _write(axes, _words(trend, panel.x))
+            axes.yaxis.set_label_coords(-1.05 / WIDTH, 0.5)  # left of all ticks and of the name of a shelf
+            axes.tick_params(axis="y", labelleft=k == 0)
+            _write(axes, words[group, panel.x])
     sheet.legend(handles, 3)
     return sheet.figure
 
@@ -72,24 +77,24 @@ def _draw(axes: Axes, points: Points, panel: Panel, group: str, trend: pd.Series
     placed = points.place(panel)
     own = placed if group == "all" else placed[placed["kind"] == group]
     if own.empty:
-        axes.set(xlabel=panel.x.label)
-        return say(axes, "no model to show")
+        say(axes, points.why_empty(panel))
+        axes.set_xlabel(panel.x.name)
+        return
     points.set_axes(axes, panel)
     axes.set_xlabel(panel.x.name)
     draw_points(axes, own)
     if trend is None:
-        return None
+        return
     if trend["found"]:
         _draw_shift(axes, trend, color)
     for name, curve in curves(trend).items():
         x = np.geomspace(trend["x_low"], trend["x_high"], 200)
         is_preferred = name == trend["preferred"]
-        look = {"color": color, "linewidth": 2.4, "zorder": 3} if is_preferred else FAINT_FIT
+        look: dict[str, Any] = {"color": color, "linewidth": 2.4, "zorder": 3} if is_preferred else FAINT_FIT
         axes.plot(x, curve(np.log10(x)), **look)
-    return None
 
 
-FAINT_FIT = {"color": GREY, "linewidth": 1.2, "alpha": 0.6, "zorder": 2}
+FAINT_FIT: dict[str, Any] = {"color": GREY, "linewidth": 1.2, "alpha": 0.6, "zorder": 2}
 
 
 def curves(trend: pd.Series) -> dict[str, Curve]:
@@ -100,7 +105,7 @@ def curves(trend: pd.Series) -> dict[str, Curve]:
     found: dict[str, Curve] = {
         "constant": lambda x: np.full_like(x, trend["constant"]),
         "linear": lambda x: trend["intercept"] + trend["slope"] * x,
-        "logistic": lambda x: trend["lower"] + rise / (1 + np.exp(-(x - middle) / steepness)),
+        "logistic": lambda x: trend["lower"] + rise * (1 + np.tanh((x - middle) / (2 * steepness))) / 2,
     }
     needs = {"constant": ["constant"], "linear": ["intercept", "slope"]}
     needs["logistic"] = ["lower", "upper", "shift_position", "shift_decades"]
@@ -109,39 +114,40 @@ def curves(trend: pd.Series) -> dict[str, Curve]:
 
 def _draw_shift(axes: Axes, trend: pd.Series, color: str) -> None:
     """Draw the position of a shift with its interval as a band, and its width as a bar at the foot of the panel."""
-    if pd.notna(trend["shift_position_low"]) and pd.notna(trend["shift_position_high"]):
-        axes.axvspan(trend["shift_position_low"], trend["shift_position_high"], color=color, alpha=0.15, linewidth=0)
+    axes.axvspan(trend["shift_position_low"], trend["shift_position_high"], color=color, alpha=0.15, linewidth=0)
     axes.axvline(trend["shift_position"], color=color, linewidth=1.2, zorder=1)
     half = 10 ** (trend["shift_decades"] / 2)
     width = (trend["shift_position"] / half, trend["shift_position"] * half)
     axes.plot(width, (4, 4), color=color, linewidth=5, solid_capstyle="butt", zorder=3)
 
 
-def _write(axes: Axes, sentences: list[str]) -> None:
-    """Write sentences below a panel."""
-    words = "\n".join(wrapped(sentences, WIDTH + 0.35, NOTE))
-    place = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    axes.annotate(words, (0, 0), (-18, -48), **place, size=NOTE, va="top", linespacing=1.3)
+def _write(axes: Axes, lines: list[str]) -> None:
+    """Write lines of words below a panel."""
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate("\n".join(lines), (0, 0), (0, -48), **place, size=NOTE, va="top", linespacing=1.3)
 
 
 def _words(trend: pd.Series | None, axis: Axis) -> list[str]:
     """Return what follows from the fits of a panel, a sentence a line."""
     if trend is None:
-        return ["Not tested: there is no row of trends for this panel."]
+        return ["Not tested: there is no row of trends for it."]
     sentences = []
     if isinstance(trend["preferred"], str):
         weight = trend[f"weight_{trend['preferred']}"]
-        sentences.append(f"Preferred: {trend['preferred']} (Akaike weight {weight:.2f}), {trend['models']} models.")
+        sentences.append(f"{trend['models']} models; preferred: {trend['preferred']} (weight {weight:.2f}).")
     if pd.notna(trend["spearman"]):
-        ends = f" ({trend['spearman_low']:.2f} to {trend['spearman_high']:.2f})"
-        known = ends if pd.notna(trend["spearman_low"]) else ""
-        sentences.append(f"Spearman {trend['spearman']:.2f}{known}, {_p(trend['p_value'])}.")
+        low, high = trend["spearman_low"], trend["spearman_high"]
+        sentences.append(f"Spearman {trend['spearman']:.2f} ({low:.2f} to {high:.2f}), {_p(trend['p_value'])}.")
     if trend["found"]:
         sentences += _shift_words(trend, axis)
-    elif isinstance(trend["preferred"], str):
-        sentences.append(f"No shift found ({_p(trend['shift_p_value'])}).")
-    if pd.notna(trend["detectable_jump"]):
-        sentences.append(f"Found 8 times of 10 would be a jump of {trend['detectable_jump']:.0f} points.")
+    elif pd.notna(trend["shift_p_value"]):
+        is_preferred = trend["preferred"] == "logistic"
+        reason = f"noise looks so too, {_p(trend['shift_p_value'])}" if is_preferred else "another fit is preferred"
+        sentences.append(f"No shift found ({reason}).")
+    if pd.notna(trend["shift_p_value"]):
+        jump = trend["detectable_jump"]
+        size = "for no jump up to 100" if pd.isna(jump) else f"for a jump of {jump:.0f}"
+        sentences.append(f"80 % power {size} points.")
     note = trend["note"]
     return [*sentences, f"{note[0].upper()}{note[1:].rstrip('.')}."] if isinstance(note, str) and note else sentences
 
@@ -150,15 +156,13 @@ def _shift_words(trend: pd.Series, axis: Axis) -> list[str]:
     """Return where a shift that was found is, and how wide."""
 
     def said(name: str, form: Callable[[float], str]) -> str:
-        low, high = trend[f"{name}_low"], trend[f"{name}_high"]
-        interval = f" ({form(low)} to {form(high)})" if pd.notna(low) and pd.notna(high) else ""
-        return f"{form(trend[name])}{interval}"
+        return f"{form(trend[name])} ({form(trend[f'{name}_low'])} to {form(trend[f'{name}_high'])})"
 
     place = said("shift_position", parameters if axis.unit == "parameters" else "{:.3g}".format)
     width = said("shift_decades", "{:.2f}".format)
     return [
-        f"Shift found at {place}, {_p(trend['shift_p_value'])}.",
-        f"From {trend['lower']:.0f} % to {trend['upper']:.0f} % within {width} decades.",
+        f"Shift at {place}, {_p(trend['shift_p_value'])}.",
+        f"{trend['lower']:.0f} to {trend['upper']:.0f} % in {width} decades.",
     ]
 
 
@@ -178,5 +182,5 @@ def _legend(trends: list[pd.Series | None]) -> list[Artist]:
         entries.append(Line2D([], [], label="the other fits", **FAINT_FIT))
     if any(trend["found"] for trend in known):
         entries.append(Patch(facecolor=INK, alpha=0.15, label="95 % interval of where the shift is"))
-        entries.append(Line2D([], [], label="from a tenth to nine tenths of the shift", color=INK, linewidth=5))
+        entries.append(Line2D([], [], label="10 to 90 % of the shift", color=INK, linewidth=5))
     return entries
