@@ -16,7 +16,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import INTERVAL, LANES, PHASE_SHIFT, Axis, below, mark_phase_shift, set_x, set_y
+from outlier_features.figure_axes import below
+from outlier_features.figure_gaps import criterion, gaps, last_steps, unique
+from outlier_features.figure_quantities import LANES, PHASE_SHIFT, Axis, mark_phase_shift, set_x, set_y
 from outlier_features.figure_style import (
     FAINT,
     GREY,
@@ -62,17 +64,16 @@ class Points:
 
     def criteria(self) -> list[str]:
         """Return what was asked under each definition, one sentence each."""
-        return [criterion(self._rows(name), name) for name in _unique(panel.definition for panel in self._panels)]
+        return [criterion(self._rows(name), name) for name in unique(panel.definition for panel in self._panels)]
 
     def notes(self) -> list[str]:
         """Say what the figure cannot show, and what is wrong with the published points that it does."""
-        missing = [
-            sentence
-            for name in _unique(panel.definition for panel in self._panels)
-            for sentence in self._missing(name, [panel for panel in self._panels if panel.definition == name])
-        ]
+        missing: list[str] = []
+        for name in unique(panel.definition for panel in self._panels):
+            xs, ys = zip(*((panel.x, panel.y) for panel in self._panels if panel.definition == name), strict=True)
+            missing += gaps(self._summary, self._rows(name), name, unique(xs), unique(ys))
         faults = [self._source.faults] if self.all["is_published"].any() else []
-        return _unique([*missing, *self._series_notes, *faults])
+        return unique([*missing, *self._series_notes, *faults])
 
     def set_axes(self, axes: Axes, panel: Panel) -> None:
         """Give a panel its axes: as long as those of the other panels that have the same unit."""
@@ -122,7 +123,7 @@ class Points:
         entries: list[Artist] = [
             *(Line2D([], [], label=look.label, **mark(look, False)) for kind, look in KINDS.items() if kind in kinds),
             *self.origins(),
-            *map(bar_handle, _unique(self._bars())),
+            *map(bar_handle, unique(self._bars())),
         ]
         if found["is_joined"].any():
             joined = "published and measured: the same model"
@@ -154,26 +155,6 @@ class Points:
                 if points[[f"{letter}_low", f"{letter}_high"]].notna().all(axis=1).any():
                     yield axis.bar
 
-    def _missing(self, definition: str, panels: Sequence[Panel]) -> list[str]:
-        rows = self._rows(definition)
-        if rows.empty:
-            present = ", ".join(self._summary["definition"].unique())
-            return [f"No model was measured under {definition}; the summary has {present or 'no rows'}."]
-        no_row = self._summary[~self._summary["model"].isin(rows["model"])]["label"].unique()
-        is_silent = ~rows["is_empty"] & rows[[panel.y.column for panel in panels]].isna().all(axis=1)
-        known = rows[~is_silent]
-        return [
-            *(f"No {look.label} was measured." for kind, look in KINDS.items() if kind not in set(rows["kind"])),
-            *([f"Not shown, for want of a row under {definition}: {', '.join(no_row)}."] if len(no_row) else []),
-            *(f"Not shown: {row['label']} ({_reason(row)})." for _, row in rows[is_silent].iterrows()),
-            *(_unknown(axis, known, known[axis.column].isna()) for axis in _unique(panel.x for panel in panels)),
-            *(
-                _unknown(axis, known, known[axis.column].isna() & ~known["is_empty"])
-                for axis in _unique(panel.y for panel in panels)
-            ),
-            *_without_interval(known, _unique(axis for panel in panels for axis in (panel.y, panel.x))),
-        ]
-
 
 def chart(
     entry: Figure, rows: Sequence[Sequence[Panel]], summary: pd.DataFrame, source: Source, notes: Sequence[str] = ()
@@ -202,25 +183,6 @@ def chart(
     return sheet.figure
 
 
-def last_steps(summary: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Return a summary with only the last step of each series, and a sentence for every series that has more."""
-    is_shown, notes = summary["series"].isna(), []
-    for name, rows in summary.groupby("series", sort=False):
-        last, count = rows["step"].max(), rows["step"].nunique()
-        is_shown |= (summary["series"] == name) & (summary["step"] == last)
-        if count > 1:
-            notes.append(f"Of the training run {name} only the last of {count} steps is shown ({last}).")
-    return summary[is_shown], notes
-
-
-def criterion(rows: pd.DataFrame, definition: str) -> str:
-    """Return what was asked under a definition, as far as its rows tell."""
-    unit = " times the RMS of the tensor" if definition.endswith("_rms") else ""
-    parts = [f"|x| ≥ {value:g}{unit}" for value in sorted(rows["threshold"].dropna().unique())]
-    parts += [f"{count:g} sequences" for count in sorted(rows["sequences"].dropna().unique())]
-    return f"Definition {definition}{': ' if parts else ''}{', '.join(parts)}."
-
-
 def _points(measured: pd.DataFrame, published: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     """Return one row per mark of a panel, with COLUMNS and `is_joined`.
 
@@ -246,27 +208,6 @@ def _located(models: pd.DataFrame, panel: Panel) -> pd.DataFrame:
     located = models.assign(**places).reindex(columns=COLUMNS)
     is_empty = located["is_empty"].astype(bool)
     return located.assign(**{name: located[name].where(~is_empty) for name in PLACES if name.startswith("y")})
-
-
-def _reason(row: pd.Series) -> str:
-    """Return why a measured model has no value under a definition."""
-    return row["note"] if isinstance(row["note"], str) and row["note"] else "its row has no value"
-
-
-def _unknown(axis: Axis, rows: pd.DataFrame, is_unknown: "pd.Series[bool]") -> str:
-    """Say which models have no value along an axis, or nothing."""
-    if is_unknown.all() and len(rows):
-        return f"No value of any model measured here is known for: {axis.name}."
-    labels = ", ".join(rows[is_unknown]["label"])
-    return f"Not shown in a panel of {axis.name}, which is not known of them: {labels}." if labels else ""
-
-
-def _without_interval(rows: pd.DataFrame, axes: Sequence[Axis]) -> list[str]:
-    """Say which models lack an interval around a value."""
-    lacks = pd.Series(False, index=rows.index)
-    for axis in (axis for axis in axes if axis.ends and axis.bar == INTERVAL):
-        lacks |= rows[axis.column].notna() & rows[list(axis.ends)].isna().any(axis=1)
-    return [f"Without a 95 % interval: {', '.join(rows[lacks]['label'])}."] if lacks.any() else []
 
 
 def draw_points(axes: Axes, points: pd.DataFrame) -> list[Segment]:
@@ -331,8 +272,3 @@ def mark(look: Look, is_published: bool) -> dict[str, Any]:
 def bar_handle(label: str) -> Line2D:
     """Return the entry of a legend that says what bars are."""
     return Line2D([], [], label=label, color=GREY, marker="|", ms=14, mew=2.5, linestyle="none")
-
-
-def _unique(things: Any) -> list[Any]:
-    """Return things once each, in their order."""
-    return list(dict.fromkeys(things))

@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import ACTIVE, LAYERS, PHASE_SHIFT, POSITIONS, SHELF, TOTAL, parameters
 from outlier_features.figure_points import PHASE_SHIFT_LABEL, Panel, Points, bar_handle, mark
+from outlier_features.figure_quantities import ACTIVE, LAYERS, PHASE_SHIFT, POSITIONS, SHELF, TOTAL, parameters
 from outlier_features.figure_style import GREY, KINDS, MARGIN, NAME, SHADE, SHARES, TEXT, Look, Stroke, page, say
 from outlier_features.figure_tables import Sweep
 from outlier_features.figures_reach import OF_SHARES

@@ -3,8 +3,8 @@
 from matplotlib.figure import Figure as Drawing
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import ACTIVE, CHANNELS, LAYERS, MAGNITUDE, PERPLEXITY, POSITIONS, TOTAL
 from outlier_features.figure_points import Panel, chart
+from outlier_features.figure_quantities import ACTIVE, CHANNELS, LAYERS, MAGNITUDE, PERPLEXITY, POSITIONS, TOTAL
 from outlier_features.figure_tables import Sweep
 from outlier_features.published_points import llm_int8
 

@@ -3,7 +3,8 @@
 from matplotlib.figure import Figure as Drawing
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import (
+from outlier_features.figure_points import Panel, chart
+from outlier_features.figure_quantities import (
     ACTIVE,
     BITS,
     CHANNELS,
@@ -16,7 +17,6 @@ from outlier_features.figure_axes import (
     TOTAL,
     Axis,
 )
-from outlier_features.figure_points import Panel, chart
 from outlier_features.figure_tables import Sweep
 from outlier_features.published_points import NOTHING, arb8020
 

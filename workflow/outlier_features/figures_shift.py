@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_axes import ACTIVE, LAYERS, PERPLEXITY, TOTAL, Axis, parameters
 from outlier_features.figure_points import Panel, Points, draw_points
+from outlier_features.figure_quantities import ACTIVE, LAYERS, PERPLEXITY, TOTAL, Axis, parameters
 from outlier_features.figure_style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
 from outlier_features.figure_tables import Sweep
 from outlier_features.figures_reach import OF_SHARES, OTHER_TOKENIZERS

@@ -223,7 +223,7 @@ def _set_values(axes: Axes, panel: Panel, values: pd.DataFrame, shelf: float) ->
     found = found[np.isfinite(found)]
     if panel.scale == "log":
         low, high = (found.min() / 1.4, found.max() * 1.4) if found.size else (1.0, 10.0)
-        ticks = np.asarray(round_numbers(low, high))
+        ticks = round_numbers(low, high)
     else:
         low, high = 0.0, panel.ceiling or max(1.0, found.max(initial=0)) * 1.08
         ticks = np.asarray(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]).tick_values(low, high))
