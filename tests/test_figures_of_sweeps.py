@@ -286,8 +286,10 @@ def is_explained(axes):
 
 
 CASES = {
-    "one model": (lambda: few()[lambda table: table["label"] == "Qwen3-4B"], "No mixture of experts was measured."),
-    "no mixture": (lambda: few()[lambda table: table["kind"] == "dense"], "No mixture of experts was measured."),
+    "one model, no mixture": (
+        lambda: few()[lambda table: table["label"] == "Qwen3-4B"],
+        "No mixture of experts was measured.",
+    ),
     "no dense model": (lambda: few()[lambda table: table["kind"] == "moe"], "No dense model was measured."),
     "no outlier feature": (without_features, ""),
     "no perplexity": (lambda: without(few(), ("perplexity", "bits_per_byte")), ""),

@@ -1,5 +1,6 @@
 """What was asked of the models of a figure, and what it cannot show of them, in sentences."""
 
+import itertools
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TypeVar
 
@@ -47,8 +48,10 @@ def gaps(
         *(f"No {look.label} was measured." for kind, look in KINDS.items() if kind not in set(rows["kind"])),
         *([f"Not shown, for want of a row under {definition}: {', '.join(no_row)}."] if len(no_row) else []),
         *(f"Not shown: {row['label']} ({_reason(row)})." for _, row in rows[is_silent].iterrows()),
-        *(_unknown(axis, known, known[axis.column].isna()) for axis in xs),
-        *(_unknown(axis, known, known[axis.column].isna() & ~known["is_empty"]) for axis in ys),
+        *itertools.chain(
+            *(_unknown(axis, known, known[axis.column].isna()) for axis in xs),
+            *(_unknown(axis, known, known[axis.column].isna() & ~known["is_empty"]) for axis in ys),
+        ),
         *_without_interval(known, [*ys, *xs]),
     ]
 
@@ -58,12 +61,12 @@ def _reason(row: pd.Series) -> str:
     return row["note"] if isinstance(row["note"], str) and row["note"] else "its row has no value"
 
 
-def _unknown(axis: Axis, rows: pd.DataFrame, is_unknown: "pd.Series[bool]") -> str:
-    """Say which models have no value along an axis, or nothing."""
-    if is_unknown.all() and len(rows):
-        return f"No value of any model measured here is known for: {axis.name}."
+def _unknown(axis: Axis, rows: pd.DataFrame, is_unknown: "pd.Series[bool]") -> list[str]:
+    """Say which models have no value along an axis."""
+    if len(rows) and is_unknown.all():
+        return [f"No value of any model measured here is known for: {axis.name}."]
     labels = ", ".join(rows[is_unknown]["label"])
-    return f"Not shown in a panel of {axis.name}, which is not known of them: {labels}." if labels else ""
+    return [f"Not shown in a panel of {axis.name}, which is not known of them: {labels}."] if labels else []
 
 
 def _without_interval(rows: pd.DataFrame, axes: Sequence[Axis]) -> list[str]:

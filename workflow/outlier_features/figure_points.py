@@ -38,8 +38,8 @@ from outlier_features.published_points import Source
 
 PLACES = ["x", "x_low", "x_high", "y", "y_low", "y_high"]
 FLAGS = ["is_published", "is_empty"]
-PHASE_SHIFT_LABEL = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
 COLUMNS = ["label", "kind", "hub", "family", *PLACES, *FLAGS]
+PHASE_SHIFT_LABEL = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def chart(
     sheet = page(
         entry.title,
         [entry.caption, *points.criteria()],
-        [*filter(None, points.notes()), *notes],
+        [*points.notes(), *notes],
         width=13,
         body=len(rows) * stride + 0.2,
         legend_rows=-(-len(handles) // columns),

@@ -59,11 +59,8 @@ class Axis:
             return {float(tick): f"{tick}" for tick in range(0, 101, 20)}
         if self.unit == "parameters":
             return {tick: parameters(tick) for tick in 10.0 ** np.arange(3, 16) if low <= tick <= high}
-        found = (
-            round_numbers(low, high)
-            if self.scale == "log"
-            else MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)
-        )
+        even = MaxNLocator(nbins=6, steps=[1, 2, 5, 10])
+        found = round_numbers(low, high) if self.scale == "log" else even.tick_values(low, high)
         return {float(tick): f"{tick:,g}" for tick in found if low <= tick <= high}
 
 
@@ -77,7 +74,7 @@ def _share(column: str, name: str, label: str) -> Axis:
 
 
 def _count(column: str, label: str) -> Axis:
-    return _estimated(column, "outlier features", label, "log", column, least_span=10.0, shelf="none")
+    return _estimated(column, "outlier features", label, "log", column, least_span=15.0, shelf="none")
 
 
 TOTAL = Axis("total_params", "total parameters", "total parameters", "log", "parameters")

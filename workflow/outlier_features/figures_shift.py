@@ -24,8 +24,7 @@ DEFINITION, MEASURE = "arb8020", LAYERS
 AXES = (TOTAL, ACTIVE, PERPLEXITY)
 GROUPS = {"all": ("all models", INK), "dense": ("dense models", KINDS["dense"].color)}
 GROUPS |= {"moe": ("mixtures of experts", KINDS["moe"].color)}
-FITS = ("constant", "linear", "logistic")
-WIDTH, HEIGHT, LEFT, GAP, LABELS = 3.4, 2.8, 1.55, 0.4, 1.15
+WIDTH, HEIGHT, LEFT, GAP, LABELS = 3.35, 2.8, 1.75, 0.35, 1.15
 """Inches: the panels, what is left of them and between them, and what a row of panels needs for labels."""
 
 Floats = NDArray[np.float64]
@@ -56,7 +55,7 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
             axes = sheet.axes(LEFT + k * (WIDTH + GAP), 0.3 + sum(strides[:i]), WIDTH, HEIGHT)
             _draw(axes, points, panel, group, trends[group, panel.x], color)
             axes.set_ylabel(f"{label}\n{MEASURE.label}" if k == 0 else "")
-            axes.yaxis.set_label_coords(-1.05 / WIDTH, 0.5)  # left of all ticks and of the name of a shelf
+            axes.yaxis.set_label_coords(-1.0 / WIDTH, 0.5)  # left of all ticks and of the name of a shelf
             axes.tick_params(axis="y", labelleft=k == 0)
             _write(axes, words[group, panel.x])
     sheet.legend(handles, 3)
