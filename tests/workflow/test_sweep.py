@@ -13,6 +13,7 @@ import pytest
 import yaml
 from families import FAMILIES, save_family
 from hub_server import Fault, HubServer, Repository, environment
+from outlier_features import catalogue
 from projects import PROJECT, copy_project
 from sweep import FAMILY_OF, serve, write_corpus
 
@@ -69,9 +70,9 @@ def test_one_command_measures_all_twelve_models(sweep: tuple[Path, HubServer]) -
 
 def test_every_figure_is_drawn(sweep: tuple[Path, HubServer]) -> None:
     plots = sweep[0] / "results/plots"
-    assert {path.stem for path in plots.glob("*.png")} == {"moe_vs_dense", "moe_vs_dense_rms"}
+    assert {path.stem for path in plots.glob("*.png")} == set(catalogue.names("experiment"))
     assert len(list((plots / "channel_map").glob("*.png"))) == 12
-    assert len(list(plots.rglob("*.svg"))) == 14
+    assert len(list(plots.rglob("*.svg"))) == len(catalogue.names("experiment")) + 12
     assert len(list((sweep[0] / "results/fineweb-edu/timings").glob("*.svg"))) == 12
 
 

@@ -30,7 +30,17 @@ REACH = (
     "How much of a model an outlier feature reaches: the share of tensors (the inputs of attention and MLP of every "
     "block) and of positions with |x| at or over the threshold, averaged over the outlier features of all sequences."
 )
-SIZE, PLACE, TRAINING = "Against size and quality", "Inside each model", "In the course of training"
+REACH_OF_ALL = (
+    "Share of tensors, and of positions of all sequences together, in which an outlier feature reaches the threshold; "
+    "the mean over the outlier features."
+)
+OF_THE_PAPER = (
+    "Measured here: distinct channels over all sequences together, in the inputs of attention and MLP, on the corpus "
+    "of the experiment. The paper's models were measured on other text."
+)
+SIZE, PAPER = "Against size and quality", "The figures of LLM.int8()"
+PICTURE = "What is measured"
+PLACE, TRAINING = "Inside each model", "In the course of training"
 """Topics."""
 
 MODEL_TABLES = ("channels", "layers", "outliers", "convergence", "positions")
@@ -56,6 +66,99 @@ FIGURES = {
             SIZE,
             "Outlier features in mixture-of-experts and dense models, scale-free threshold",
             REACH,
+        ),
+        Figure(
+            "moe_vs_dense_median",
+            "figures_reach.moe_vs_dense_median",
+            "experiment",
+            SIZE,
+            "Outlier features in mixture-of-experts and dense models: medians",
+            "How much of a model the median outlier feature reaches: the share of tensors (the inputs of attention and "
+            "MLP of every block) and of positions with |x| at or over the threshold, over the outlier features of all "
+            "sequences. A few features that reach everything move a mean, not a median.",
+        ),
+        Figure(
+            "reach_vs_perplexity",
+            "figures_reach.reach_vs_perplexity",
+            "experiment",
+            SIZE,
+            "How far outlier features reach, against the quality of the model",
+            REACH,
+        ),
+        Figure(
+            "count_vs_perplexity",
+            "figures_reach.count_vs_perplexity",
+            "experiment",
+            SIZE,
+            "How many outlier features there are, against the quality of the model",
+            "Left each sequence is counted on its own and the counts are added up, so that a channel counts up to once "
+            "a sequence; right a channel counts once, by all sequences together. Axes are logarithmic.",
+        ),
+        Figure(
+            "phase_shift",
+            "figures_shift.phase_shift",
+            "experiment",
+            SIZE,
+            "Is there a phase shift?",
+            "Layers affected by outlier features, and three ways in which they could depend on the size or the quality "
+            "of a model: not at all (constant), steadily (linear), or with a shift from a lower to an upper level "
+            "(logistic). Fits are of the models measured here; preferred is the one of the smallest AICc (its Akaike "
+            "weight: how much speaks for it beside the others). A shift is found where the logistic is preferred and "
+            "noise would look like it less than one time in twenty. Power: which jump these models could have shown.",
+        ),
+        Figure(
+            "reach_lines",
+            "figures_lines.reach_lines",
+            "experiment",
+            SIZE,
+            "Layers and positions affected, model by model in the order of size",
+            REACH,
+        ),
+        Figure(
+            "residual_stream",
+            "figures_residual.residual_stream",
+            "experiment",
+            PICTURE,
+            "What an outlier feature is: a toy residual stream",
+            "Each block of a transformer reads the residual stream: a vector of channels (columns) at each position of "
+            "the text (rows). Here is what eight blocks read, one grid each. A hit is an activation of 6 or more on "
+            "either side of zero. A channel is an outlier feature when it is hit in at least 25 % of the layers and at "
+            "no fewer than 6 % of the positions: the blocks agree on its index, it is coordinated. Many hits in one "
+            "block, or at one position, or here and there, make none. A layer is a tensor that is read: one a block "
+            "here, two in a model (the inputs of attention and of MLP).",
+        ),
+        Figure(
+            "llm_int8_figure_3a",
+            "figures_llm_int8.figure_3a",
+            "experiment",
+            PAPER,
+            "LLM.int8() Figure 3a: layers and positions affected, against size",
+            f"{REACH_OF_ALL} {OF_THE_PAPER}",
+        ),
+        Figure(
+            "llm_int8_figure_3b",
+            "figures_llm_int8.figure_3b",
+            "experiment",
+            PAPER,
+            "LLM.int8() Figure 3b: layers and positions affected, against perplexity",
+            f"{REACH_OF_ALL} {OF_THE_PAPER}",
+        ),
+        Figure(
+            "llm_int8_figure_4a",
+            "figures_llm_int8.figure_4a",
+            "experiment",
+            PAPER,
+            "LLM.int8() Figure 4a: magnitude of the largest outlier feature, against size",
+            "Median and quartiles of the magnitude of the outlier feature with the largest activation, over its "
+            f"activations that reach the threshold. {OF_THE_PAPER}",
+        ),
+        Figure(
+            "llm_int8_figure_4b",
+            "figures_llm_int8.figure_4b",
+            "experiment",
+            PAPER,
+            "LLM.int8() Figure 4b: number of outlier features, against perplexity",
+            f"Channels that reach the threshold in enough tensors and at enough positions. {OF_THE_PAPER}",
         ),
         Figure(
             "training",

@@ -1,6 +1,7 @@
 """Scales that figures share: blocks, values over many decades, and colours of magnitudes."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from outlier_features.figure_style import FAINT, Page, magnitude_colors
 
+Scale = Literal["linear", "log"]
 Place = tuple[float, float, float, float]
 """Left, top, width and height of a panel, in inches."""
 
@@ -23,10 +25,18 @@ def block_ticks(blocks: int) -> list[float]:
 
 
 def round_numbers(low: float, high: float) -> NDArray[np.float64]:
-    """Return the ticks of a logarithmic axis: powers of ten, or 1, 2 and 5 of them where those are few."""
-    powers = np.asarray(LogLocator(subs=(1,)).tick_values(low, high))
-    enough = ((powers >= low) & (powers <= high)).sum() >= 3
-    return np.asarray(powers if enough else LogLocator(subs=(1, 2, 5)).tick_values(low, high))
+    """Return the ticks of a logarithmic axis: powers of ten, or more numbers where those are few."""
+    for steps, enough in (((1,), 3), ((1, 2, 5), 4), ((1, 1.5, 2, 3, 5, 7), 3)):
+        ticks = np.asarray(LogLocator(subs=steps).tick_values(low, high))
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        if len(ticks) >= enough:
+            return ticks
+    return np.asarray(MaxNLocator(nbins=5).tick_values(low, high))
+
+
+def below(low: float, high: float, scale: Scale, share: float) -> float:
+    """Return the place below an axis from `low` to `high` that is this share of its length away from it."""
+    return low * (low / high) ** share if scale == "log" else low - share * (high - low)
 
 
 def magnitudes(values: "pd.Series[float]") -> LogNorm:

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -37,8 +37,6 @@ MARKER_SIZE = 10.0
 MASSIVE = "#c1272d"
 """What is said of massive activations."""
 INK, GREY, FAINT, SHADE = "#222222", "#666666", "#c4c4c4", "#ededed"
-PARAMETER_TICKS = {1e6: "1M", 1e7: "10M", 1e8: "100M", 1e9: "1B", 1e10: "10B", 1e11: "100B", 1e12: "1T"}
-"""Labels of an axis that counts parameters."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,23 @@ class Look:
     marker: str
 
 
+@dataclass(frozen=True)
+class Stroke:
+    """How one kind of line is drawn, and what the legend calls it."""
+
+    label: str
+    color: str
+    style: Literal["-", "--"]
+
+
 _COLORS = [to_hex(color) for color in seaborn.color_palette("colorblind")]
 _BLUE, _ORANGE = _COLORS[:2]
 KINDS = {"dense": Look("dense model", _BLUE, "o"), "moe": Look("mixture of experts", _ORANGE, "D")}
+SHARES = {
+    "layers": Stroke("layers affected", _COLORS[2], "-"),
+    "positions": Stroke("positions affected", _COLORS[4], "--"),
+}
+"""The two shares where both are in one panel; marks there are those of KINDS."""
 SITES = {
     "attn_in": Look("input of the attention (attn_in)", _BLUE, "o"),
     "out_proj_in": Look("input of the output projection (out_proj_in)", _COLORS[2], "s"),
@@ -159,9 +171,9 @@ def page(
     title: str, lines: Sequence[str], notes: Sequence[str], *, width: float, body: float, legend_rows: int
 ) -> Page:
     """Return a page that leaves `body` inches of height to panels and their labels; the words decide the rest."""
-    heading = _wrapped([title], width - 2 * MARGIN, BOLD * TITLE)
-    under_title = _wrapped(lines, width - 2 * MARGIN, TEXT)
-    at_foot = _wrapped(notes, width - 2 * MARGIN, NOTE)
+    heading = wrapped([title], width - 2 * MARGIN, BOLD * TITLE)
+    under_title = wrapped(lines, width - 2 * MARGIN, TEXT)
+    at_foot = wrapped(notes, width - 2 * MARGIN, NOTE)
     above = MARGIN + TITLE_HEIGHT * len(heading)
     top = above + TEXT_HEIGHT * len(under_title) + GAP
     foot = MARGIN + NOTE_HEIGHT * len(at_foot)
@@ -180,7 +192,7 @@ def page(
     return Page(figure, width, height, top, bottom)
 
 
-def _wrapped(paragraphs: Sequence[str], width: float, size: float) -> list[str]:
+def wrapped(paragraphs: Sequence[str], width: float, size: float) -> list[str]:
     """Break paragraphs into lines of at most `width` inches: a letter of this font is about 0.52 of its size wide."""
     columns = int(width * 72 / (0.52 * size))
     return [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, columns)]
@@ -244,6 +256,8 @@ ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)
 COVERING, CROSSING, CLOSENESS, DOT = 1000.0, 100.0, 8.0, 4.0
 """What it costs a name to cover another or a mark, to cross one with its leader, to be a point nearer to another mark
 than is clear, and to cover three points of a line; each in points of distance that it would rather move away."""
+AIR = (5.0, 1.0)
+"""Points between two names side by side, and one above the other."""
 STARTS = 100
 """Orders in which the names are tried; the cheapest outcome is kept."""
 
@@ -314,10 +328,10 @@ def _settle(alone_NK: Floats, conflicts_NKNK: Floats) -> NDArray[np.intp]:
 
 
 def _shared(boxes_K4: Floats, others_M4: Floats) -> Floats:
-    """Return the area [K, M] that boxes share, each grown by half a point."""
+    """Return the area [K, M] that boxes share, each grown by half of AIR."""
     lows = np.maximum(boxes_K4[:, None, :2], others_M4[:, :2])
     highs = np.minimum(boxes_K4[:, None, 2:], others_M4[:, 2:])
-    sides = np.clip(highs - lows + 1, 0, None)
+    sides = np.clip(highs - lows + AIR, 0, None)
     return np.asarray(sides[..., 0] * sides[..., 1])
 
 

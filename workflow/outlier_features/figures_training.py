@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_scales import round_numbers
+from outlier_features.figure_scales import below, round_numbers
 from outlier_features.figure_style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
 from outlier_features.figure_tables import Sweep
 
@@ -228,7 +228,7 @@ def _set_values(axes: Axes, panel: Panel, values: pd.DataFrame, shelf: float) ->
         low, high = 0.0, panel.ceiling or max(1.0, found.max(initial=0)) * 1.08
         ticks = np.asarray(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]).tick_values(low, high))
     axes.set_yscale(panel.scale)
-    axes.set_ylim(_lowered(low, high, panel.scale, shelf), high)
+    axes.set_ylim(below(low, high, panel.scale, shelf / (1 - shelf)), high)
     axes.yaxis.set_major_locator(FixedLocator([tick for tick in ticks if low <= tick <= high] if found.size else []))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -240,12 +240,6 @@ def _set_values(axes: Axes, panel: Panel, values: pd.DataFrame, shelf: float) ->
     if not found.size:
         words = f"{panel.shelf.replace(chr(10), ' ')} at any step"
         axes.text(0.5, 0.55, words, transform=axes.transAxes, size=TEXT, ha="center", va="center")
-
-
-def _lowered(low: float, high: float, scale: str, shelf: float) -> float:
-    """Return where an axis has to begin so that its shelf ends at `low`."""
-    share = shelf / (1 - shelf)
-    return low * (low / high) ** share if scale == "log" else low - share * (high - low)
 
 
 def _legend(looks: Mapping[str, Look], lines: Mapping[Panel, Sequence[Line]]) -> list[Artist]:

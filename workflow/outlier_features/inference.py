@@ -199,7 +199,9 @@ def _trend(x_BN: Floats, y_BN: Floats, left_out: int) -> dict[str, Any]:
     row: dict[str, Any] = {"models": models, "found": False}
     without = f"{left_out} without a value left out" if left_out else ""
     if models < trends.FEWEST:
-        return row | {"note": _joined(f"{models} models, at least {trends.FEWEST} are needed", without)}
+        return row | {
+            "note": _joined(f"{models} model{'s' * (models != 1)}, at least {trends.FEWEST} are needed", without)
+        }
     x_N, y_N = x_BN[0], y_BN[0]
     row |= {"x_low": 10 ** x_N.min(), "x_high": 10 ** x_N.max()}
     if np.ptp(x_N) == 0:

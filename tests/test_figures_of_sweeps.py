@@ -1,0 +1,367 @@
+"""Figures of an experiment, from a made-up sweep of twelve models: what stands where, and what is said to lack."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawings import bars, is_within, legend, marks, names, overlapping, words
+from matplotlib.colors import to_hex
+from outlier_features import catalogue, outliers
+from outlier_features.config import Definition
+from outlier_features.figure_quantities import SHELF, parameters
+from outlier_features.figure_style import FAINT, GREY, INK, KINDS, SHARES
+from outlier_features.figure_tables import Sweep, read_published
+from outlier_features.figures import draw_experiment, save
+from outlier_features.figures_residual import COORDINATED, THRESHOLD, shares, toy
+from outlier_features.figures_shift import curves
+from outlier_features.inference import TRENDS, conclusions
+from sweep_of_twelve import LOWER, PUBLISHED, SHIFT_POSITION, UPPER, twelve
+
+FIGURES = tuple(name for name in catalogue.names("experiment"))
+PUBLISHED_TABLES = read_published((Path(__file__).parents[1] / "resources" / "published").glob("*.csv"))
+NOTHING_PUBLISHED = {name: table.head(0) for name, table in PUBLISHED_TABLES.items()}
+NO_TRENDS = pd.DataFrame(columns=list(TRENDS)).astype(TRENDS)
+DENSE, MOE = KINDS["dense"], KINDS["moe"]
+ESTIMATED = ("mean_", "median_", "largest_")
+FEW = ("Qwen3-4B", "Qwen3-14B", "Mixtral-8x7B", "GPT-OSS-120B")
+
+
+@cache
+def trends(shift):
+    """Return what inference makes of the sweep, without draws of the sequences."""
+    summary = twelve(shift)
+    found = conclusions(summary[summary["definition"] == "arb8020"], {}, {}, {})
+    return pd.DataFrame(found["trends"], columns=list(TRENDS)).astype(TRENDS)
+
+
+@cache
+def of_twelve(name):
+    """Return a figure of the sweep with a shift, beside everything published."""
+    return draw_experiment(name, Sweep(twelve(True), trends(True), PUBLISHED_TABLES))
+
+
+def rows(definition, kind=None):
+    """Return the rows of the sweep with a shift."""
+    summary = twelve(True)
+    return summary[(summary["definition"] == definition) & (summary["kind"] == (kind or summary["kind"]))]
+
+
+def places(table, x, y):
+    return [(float(a), float(b)) for a, b in zip(table[x], table[y], strict=True)]
+
+
+def drawn(name, summary, published=NOTHING_PUBLISHED, tested=NO_TRENDS):
+    return draw_experiment(name, Sweep(summary, tested, published))
+
+
+def without(summary, prefixes):
+    """Return a summary in which the columns that begin so are blank."""
+    return summary.assign(**{name: np.nan for name in summary if name.startswith(prefixes)})
+
+
+def few():
+    summary = twelve(True)
+    return summary[summary["label"].isin(FEW)]
+
+
+def without_features():
+    return without(few(), ESTIMATED).assign(outlier_count=0, distinct_channels=0)
+
+
+def test_medians_stand_beside_published_means_that_are_called_so():
+    axes = of_twelve("moe_vs_dense_median").axes[0]
+    assert marks(axes, MOE.marker, filled=True) == places(rows("arb8020", "moe"), "total_params", "median_layer_pct")
+    dense = PUBLISHED[PUBLISHED["kind"] == "dense"]
+    assert marks(axes, DENSE.marker, filled=False) == list(
+        zip(1e9 * dense["total_params_b"], dense["mean_layer_pct"], strict=True)
+    )
+    assert "hollow: published means (arb8020, 2025)" in legend(of_twelve("moe_vs_dense_median"))
+    assert "No median was published" in words(of_twelve("moe_vs_dense_median"))
+
+
+def test_reach_stands_at_its_perplexity_and_its_bits_per_byte_with_both_intervals():
+    figure, own = of_twelve("reach_vs_perplexity"), rows("arb8020", "dense")
+    for axes, (x, y) in zip(
+        figure.axes,
+        [(x, y) for y in ("mean_layer_pct", "mean_position_pct") for x in ("perplexity", "bits_per_byte")],
+        strict=True,
+    ):
+        assert marks(axes, DENSE.marker, filled=True) == places(own, x, y)
+        level = [tuple(line.get_xdata()) for line in axes.lines if line.get_color() == DENSE.color]
+        assert set(places(own, f"{x}_low", f"{x}_high")) <= set(level)
+        assert set(places(own, f"{y}_low", f"{y}_high")) <= {(low, high) for _, low, high in bars(axes)}
+
+
+def test_only_dense_models_have_a_published_perplexity_and_none_has_bits_per_byte():
+    perplexity, bits = of_twelve("reach_vs_perplexity").axes[:2]
+    dense = PUBLISHED[PUBLISHED["kind"] == "dense"]
+    assert marks(perplexity, DENSE.marker, filled=False) == places(dense, "perplexity", "mean_layer_pct")
+    assert marks(perplexity, MOE.marker, filled=False) == []
+    assert marks(bits, DENSE.marker, filled=False) == []
+    said = words(of_twelve("reach_vs_perplexity"))
+    assert "A perplexity was published of the dense models only" in said
+    assert "The models of LLM.int8() are left out" in said
+
+
+def test_counts_are_drawn_in_both_ways_and_published_ones_beside_their_own_kind():
+    summed, distinct = of_twelve("count_vs_perplexity").axes
+    assert marks(summed, MOE.marker, filled=True) == places(rows("arb8020", "moe"), "perplexity", "outlier_count")
+    own = places(rows("llm_int8", "moe"), "perplexity", "distinct_channels")
+    assert marks(distinct, MOE.marker, filled=True) == own
+    dense = PUBLISHED[PUBLISHED["kind"] == "dense"]
+    assert marks(summed, DENSE.marker, filled=False) == places(dense, "perplexity", "outliers")
+    assert marks(distinct, DENSE.marker, filled=False) == []
+
+
+def test_a_single_count_gets_an_axis_of_a_decade():
+    one = few().assign(distinct_channels=1, distinct_channels_low=1.0, distinct_channels_high=1.0)
+    low, high = drawn("llm_int8_figure_4b", one).axes[0].get_ylim()
+    assert low < 1 < high
+    assert high >= 10 * low
+
+
+def test_the_figures_of_the_paper_have_its_models_hollow_and_joined_by_family():
+    axes = of_twelve("llm_int8_figure_3a").axes[0]
+    assert (117e6, 25) in marks(axes, DENSE.marker, filled=False)
+    assert (6.7e9, 100) in marks(axes, DENSE.marker, filled=False)
+    assert len(marks(axes, DENSE.marker, filled=False)) == 10
+    assert marks(axes, MOE.marker, filled=True) == places(rows("llm_int8", "moe"), "total_params", "mean_layer_pct")
+    assert len([line for line in axes.lines if line.get_color() == FAINT]) == 3 + 4  # GPT2 and FSEQ
+    layers, positions = of_twelve("llm_int8_figure_3b").axes
+    assert (13.3, 100) in marks(layers, DENSE.marker, filled=False)
+    assert (33.5, 6) in marks(positions, DENSE.marker, filled=False)
+    (counts,) = of_twelve("llm_int8_figure_4b").axes
+    assert (12.5, 7) in marks(counts, DENSE.marker, filled=False)
+    for name in ("3a", "3b", "4a", "4b"):
+        figure = of_twelve(f"llm_int8_figure_{name}")
+        assert "hollow: published (Dettmers et al. 2022, Table 4)" in legend(figure)
+        assert "Measured here: distinct channels over all sequences together" in words(figure)
+    assert "The published perplexity is on C4" in words(of_twelve("llm_int8_figure_4b"))
+
+
+def test_magnitudes_have_quartiles_for_bars_and_signed_ones_of_both_signs_are_left_out():
+    axes = of_twelve("llm_int8_figure_4a").axes[0]
+    own = rows("llm_int8", "dense")
+    assert marks(axes, DENSE.marker, filled=True) == places(own, "total_params", "largest_quartile_2")
+    published = dict(marks(axes, DENSE.marker, filled=False))
+    assert published[117e6] == 7
+    assert published[125e6] == 23
+    assert 762e6 not in published
+    known = {(low, high) for _, low, high in bars(axes)}
+    assert {(6, 8), (11, 40), (45, 63)} <= known
+    assert set(places(own, "largest_quartile_1", "largest_quartile_3")) <= known
+    assert "first to third quartile of |x|" in legend(of_twelve("llm_int8_figure_4a"))
+    assert "GPT2 762M is left out" in words(of_twelve("llm_int8_figure_4a"))
+
+
+def test_lines_go_through_the_models_in_the_order_of_their_size():
+    for axes, size in zip(of_twelve("reach_lines").axes, ("active_params", "total_params"), strict=True):
+        own = rows("arb8020").sort_values(size)
+        called = [tick.get_text() for tick in axes.get_yticklabels()]
+        assert called == [f"{label}  ({parameters(count)})" for label, count in own[["label", size]].to_numpy()]
+        for share, column in (("layers", "mean_layer_pct"), ("positions", "mean_position_pct")):
+            lines = [line for line in axes.lines if line.get_color() == SHARES[share].color]
+            (line,) = [
+                line for line in lines if line.get_linestyle() == SHARES[share].style and line.get_alpha() is None
+            ]
+            assert list(line.get_xdata()) == list(own[column])
+            assert list(line.get_ydata()) == list(range(12))
+        published = PUBLISHED.set_index("model")["mean_layer_pct"]
+        is_moe = [row for row, kind in enumerate(own["kind"]) if kind == "moe"]
+        hollow = marks(axes, MOE.marker, filled=False)
+        assert {(published[own["label"].iloc[row]], row) for row in is_moe} <= set(hollow)
+        assert axes.get_xlim() == (0, 100)
+        assert axes.yaxis_inverted()
+
+
+def test_a_model_that_is_published_under_another_hub_name_has_a_row_of_its_own():
+    figure = drawn("reach_lines", few().assign(hub=None), PUBLISHED_TABLES)
+    assert [len(axes.get_yticklabels()) for axes in figure.axes] == [16, 16]
+
+
+def phase_shift_panel(figure, row, column):
+    return figure.axes[3 * row + column]
+
+
+def test_a_planted_shift_is_found_drawn_as_a_band_and_said():
+    figure = of_twelve("phase_shift")
+    axes = phase_shift_panel(figure, 0, 1)
+    (said,) = (text.get_text() for text in axes.texts if text.get_text() != "6.7B")
+    assert said.startswith("12 models; preferred: logistic (weight 1.00).")
+    assert "Shift at 4." in said
+    assert "Spearman 0.9" in said
+    (band,) = axes.patches
+    assert band.get_x() < SHIFT_POSITION < band.get_x() + band.get_width()
+    (preferred,) = (line for line in axes.lines if line.get_color() == INK and len(line.get_xdata()) > 2)
+    assert preferred.get_ydata()[0] == pytest.approx(LOWER, abs=3)
+    assert preferred.get_ydata()[-1] == pytest.approx(UPPER, abs=3)
+    faint = [line for line in axes.lines if line.get_color() == GREY and len(line.get_xdata()) == 200]
+    assert len(faint) == 2
+    assert {"the preferred fit", "the other fits", "95 % interval of where the shift is"} <= set(legend(figure))
+
+
+def test_without_a_shift_none_is_drawn_and_power_is_said():
+    figure = drawn("phase_shift", twelve(False), PUBLISHED_TABLES, trends(False))
+    axes = phase_shift_panel(figure, 0, 1)
+    assert len(axes.patches) == 0
+    (said,) = (text.get_text() for text in axes.texts if text.get_text() != "6.7B")
+    assert "No shift found (another fit is preferred)." in said
+    assert "80 % power for a jump of" in said
+    assert "95 % interval of where the shift is" not in legend(figure)
+
+
+def test_each_row_shows_its_kind_and_fits_in_its_colour_and_says_why_nothing_was_tested():
+    figure = of_twelve("phase_shift")
+    dense, moe = phase_shift_panel(figure, 1, 0), phase_shift_panel(figure, 2, 0)
+    assert marks(dense, MOE.marker, filled=True) == []
+    assert len(marks(dense, DENSE.marker, filled=True)) == 5
+    assert len(marks(moe, MOE.marker, filled=True)) == 7
+    assert any(to_hex(line.get_color()) == MOE.color and len(line.get_xdata()) == 200 for line in moe.lines)
+    assert any("5 models, a phase shift needs 7." in text.get_text() for text in dense.texts)
+
+
+def test_fits_are_those_of_the_table_of_trends():
+    trend = pd.Series(
+        {"constant": 40.0, "intercept": 5.0, "slope": 10.0, "lower": 20.0, "upper": 60.0}
+        | {"shift_position": 1e9, "shift_decades": 0.5}
+    )
+    fits = curves(trend)
+    assert fits["constant"](np.array([8.0])) == 40
+    assert fits["linear"](np.array([8.0])) == 85
+    assert fits["logistic"](np.array([8.75, 9.0, 9.25])) == pytest.approx([24, 40, 56])
+    assert list(curves(trend.replace({1e9: np.nan}))) == ["constant", "linear"]
+
+
+def test_panels_without_a_trend_say_so():
+    figure = drawn("phase_shift", few(), PUBLISHED_TABLES)
+    for axes in figure.axes:
+        assert any("Not tested: there is no row of trends" in text.get_text() for text in axes.texts)
+
+
+def test_the_toy_follows_the_rule_of_the_library():
+    x_LTC = toy()
+    is_hit_LTC = np.abs(x_LTC) >= THRESHOLD
+    hits_NSC = is_hit_LTC.sum(axis=1)[:, None]
+    definition = Definition(sites=["mlp_in"], scope="pooled")
+    evidence = outliers.Evidence(
+        criterion=outliers.Criterion("toy", definition, relative=False),
+        length_S=np.array([x_LTC.shape[1]]),
+        grid=(THRESHOLD,),
+        tensors=[(layer, "mlp_in") for layer in range(len(x_LTC))],
+        hits_NSC=hits_NSC,
+        covered_SC=is_hit_LTC.any(axis=0).sum(axis=0)[None],
+        levels_SCG=np.stack([(~is_hit_LTC).sum(axis=(0, 1)), is_hit_LTC.sum(axis=(0, 1))], axis=-1)[None],
+        high_NSC=x_LTC.max(axis=1)[:, None],
+        low_NSC=x_LTC.min(axis=1)[:, None],
+        scale_NS=np.ones((len(x_LTC), 1)),
+    )
+    found, expected = shares(x_LTC), outliers.features(evidence)
+    assert list(expected["channel"]) == list(found.index[found["is_outlier"]]) == [COORDINATED]
+    own = found.loc[COORDINATED]
+    assert (own["layer_pct"], own["position_pct"]) == pytest.approx(
+        (100 * expected["layer_share"].item(), 100 * expected["position_share"].item())
+    )
+
+
+def test_the_toy_shows_every_hit_and_says_of_every_channel_what_the_rule_says():
+    figure, x_LTC = of_twelve("residual_stream"), toy()
+    for axes, x_TC in zip(figure.axes, x_LTC, strict=False):
+        colors = np.asarray(axes.images[0].get_array())
+        is_colored = np.ptp(colors, axis=-1) > 0.05
+        assert (is_colored == (np.abs(x_TC) >= THRESHOLD)).all()
+        (frame,) = axes.patches
+        assert frame.get_x() == COORDINATED - 0.5
+    said = [text.get_text() for axes in figure.axes[len(x_LTC) :] for text in axes.texts]
+    assert {"at least 25 %", "at least 6 %", "7 of 8 = 87.5 %", "outlier feature: coordinated"} <= set(said)
+    assert sum(text.startswith("none: too few") for text in said) == 7
+    assert {"none: too few layers", "none: too few positions"} <= set(said)
+
+
+def is_explained(axes):
+    """Tell whether a panel has a mark or a picture, or else words."""
+    is_marked = any(line.get_marker() in ("o", "D") and len(line.get_xdata()) for line in axes.lines)
+    return is_marked or bool(axes.images or axes.texts)
+
+
+CASES = {
+    "one model, no mixture": (
+        lambda: few()[lambda table: table["label"] == "Qwen3-4B"],
+        "No mixture of experts was measured.",
+    ),
+    "no dense model": (lambda: few()[lambda table: table["kind"] == "moe"], "No dense model was measured."),
+    "no outlier feature": (without_features, ""),
+    "no perplexity": (lambda: without(few(), ("perplexity", "bits_per_byte")), ""),
+    "no rows": (lambda: few().head(0), "the summary has no rows."),
+    "another definition": (
+        lambda: few()[lambda table: table["definition"] == "llm_int8_rms"].assign(definition="other"),
+        "the summary has other.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_gives_every_figure_and_says_what_lacks(case):
+    make, sentence = CASES[case]
+    summary = make()
+    for name in FIGURES:
+        figure = drawn(name, summary)
+        assert all(is_explained(axes) for axes in figure.axes), name
+        assert sentence in words(figure) or name == "residual_stream", name
+        for artist in (*figure.texts, *figure.legends):
+            assert is_within(artist.get_window_extent(), figure.bbox), (name, artist)
+
+
+@pytest.mark.parametrize("name", ["reach_vs_perplexity", "count_vs_perplexity", "llm_int8_figure_3b"])
+def test_without_perplexity_panels_say_it_and_published_models_still_stand(name):
+    figure = drawn(name, without(few(), ("perplexity", "bits_per_byte")))
+    assert {text.get_text().splitlines()[0] for axes in figure.axes for text in axes.texts} == {"no model to show:"}
+    assert "No value of any model measured here is known for: perplexity." in words(figure)
+    beside = drawn(name, without(few(), ("perplexity", "bits_per_byte")), PUBLISHED_TABLES)
+    assert marks(beside.axes[0], DENSE.marker, filled=False)
+
+
+def test_models_without_perplexity_are_named():
+    summary = few()
+    summary.loc[summary["kind"] == "moe", "perplexity"] = np.nan
+    said = words(drawn("count_vs_perplexity", summary))
+    assert "Not shown in a panel of perplexity, which is not known of them: Mixtral-8x7B, GPT-OSS-120B." in said
+
+
+@pytest.mark.parametrize("name", ["count_vs_perplexity", "llm_int8_figure_4a", "llm_int8_figure_4b"])
+def test_models_without_outlier_feature_stand_below_a_logarithmic_axis(name):
+    for axes in drawn(name, without_features()).axes:
+        low, high = axes.get_ylim()
+        ground = low * (high / low) ** (SHELF / (1 + SHELF))
+        dense, moe = (marks(axes, look.marker, filled=True) for look in (DENSE, MOE))
+        assert len(dense) == len(moe) == 2
+        assert all(low < y < ground for _, y in dense + moe)
+        assert max(y for _, y in moe) < min(y for _, y in dense)
+        assert {"none", "no outlier\nfeature"} & {tick.get_text() for tick in axes.get_yticklabels()}
+
+
+def test_models_without_outlier_feature_interrupt_the_lines_and_stand_aside():
+    for axes in drawn("reach_lines", without_features()).axes:
+        assert axes.get_xlim() == (-100 * SHELF, 100)
+        assert {x for x, _ in marks(axes, DENSE.marker, filled=True) if not np.isnan(x)} == {-50 * SHELF}
+        assert "no\noutlier\nfeature" in [tick.get_text() for tick in axes.get_xticklabels()]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_words_of_twelve_models_stay_on_the_page_and_names_clear_of_each_other(name):
+    figure = of_twelve(name)
+    figure.canvas.draw()
+    labels = [tick for axes in figure.axes for tick in (*axes.get_xticklabels(), *axes.get_yticklabels())]
+    written = [text for axes in figure.axes for text in (*axes.texts, axes.xaxis.label, axes.yaxis.label)]
+    for artist in (*figure.texts, *figure.legends, *labels, *written):
+        assert is_within(artist.get_window_extent(), figure.bbox), artist
+    for axes in figure.axes:
+        assert overlapping(names(axes)) == []
+
+
+@pytest.mark.parametrize("name", ["llm_int8_figure_4b", "reach_lines", "phase_shift", "residual_stream"])
+def test_the_same_tables_give_the_same_bytes(name, tmp_path):
+    for folder in ("one", "other"):
+        save(drawn(name, few(), PUBLISHED_TABLES, trends(True)), tmp_path / folder / "figure.svg", {})
+    assert len({path.read_bytes() for path in tmp_path.glob("*/figure.svg")}) == 1

@@ -1,0 +1,142 @@
+"""Quantities of a model as axes of panels: what they are called, their ranges and ticks, and the shelf below them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis as Ruler
+from matplotlib.ticker import MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from outlier_features.figure_scales import Scale, below, round_numbers
+from outlier_features.figure_style import FAINT, GREY, NAME, SHADE
+
+Floats = NDArray[np.float64]
+
+INTERVAL = "95 % interval (bootstrap over sequences)"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A quantity of a model, a column of the summary, that a panel can show points along."""
+
+    column: str
+    name: str
+    """What it is called in a sentence."""
+    label: str
+    scale: Scale
+    unit: str
+    """Panels of one figure whose axes have the same unit have the same range."""
+    ends: tuple[str, ...] = ()
+    """The columns of the low and the high end of its bars, if it has any."""
+    least_span: float = 1.0
+    """How many times its low end the high end of a logarithmic axis is at least."""
+    bar: str = INTERVAL
+    """What the bars are."""
+    shelf: str = "no outlier\nfeature"
+    """What the strip below the axis is called, for models that have no outlier feature to take the quantity of."""
+
+    def range(self, values: Floats) -> tuple[float, float]:
+        """Return where the axis begins and ends so that it holds all values that are known."""
+        known = values[np.isfinite(values)]
+        if self.unit == "percent":
+            return 0.0, 100.0
+        if self.unit == "parameters":
+            known = np.append(known, [1e8, 1e11])
+            return float(known.min() / 2.5), float(known.max() * 2.5)
+        if not known.size:
+            return 1.0, 10.0
+        if self.scale == "log":
+            low, high = float(known.min() / 1.35), float(known.max() * 1.35)
+            return low, max(high, low * self.least_span)
+        air = 0.12 * (known.max() - known.min()) or 0.1 * abs(known.max()) or 1.0
+        return float(known.min() - air), float(known.max() + air)
+
+    def ticks(self, low: float, high: float) -> dict[float, str]:
+        """Return the ticks between two ends, and what is written at each."""
+        if self.unit == "percent":
+            return {float(tick): f"{tick}" for tick in range(0, 101, 20)}
+        if self.unit == "parameters":
+            return {tick: parameters(tick) for tick in 10.0 ** np.arange(3, 16) if low <= tick <= high}
+        even = MaxNLocator(nbins=6, steps=[1, 2, 5, 10])
+        found = round_numbers(low, high) if self.scale == "log" else even.tick_values(low, high)
+        return {float(tick): f"{tick:,g}" for tick in found if low <= tick <= high}
+
+
+def _estimated(column: str, name: str, label: str, scale: Scale, unit: str, **more: Any) -> Axis:
+    """Return an axis of a quantity whose interval is in the summary too."""
+    return Axis(column, name, label, scale, unit, (f"{column}_low", f"{column}_high"), **more)
+
+
+def _share(column: str, name: str, label: str) -> Axis:
+    return _estimated(column, name, label, "linear", "percent")
+
+
+def _count(column: str, label: str) -> Axis:
+    return _estimated(column, "outlier features", label, "log", column, least_span=15.0, shelf="none")
+
+
+TOTAL = Axis("total_params", "total parameters", "total parameters", "log", "parameters")
+ACTIVE = Axis("active_params", "active parameters", "active parameters", "log", "parameters")
+PERPLEXITY = _estimated("perplexity", "perplexity", "perplexity (a better model is further left)", "log", "perplexity")
+BITS = _estimated("bits_per_byte", "bits per byte", "bits per byte (a better model is further left)", "linear", "bits")
+LAYERS = _share("mean_layer_pct", "layers affected", "layers affected (%)")
+POSITIONS = _share("mean_position_pct", "positions affected", "positions affected (%)")
+MEDIAN_LAYERS = _share("median_layer_pct", "layers affected", "layers affected (%), median")
+MEDIAN_POSITIONS = _share("median_position_pct", "positions affected", "positions affected (%), median")
+FEATURES = _count("outlier_count", "outlier features,\nsum over sequences")
+CHANNELS = _count("distinct_channels", "outlier features,\ndistinct channels")
+MAGNITUDE = Axis(
+    "largest_quartile_2", "magnitude of the largest outlier feature", "median |x| of the\nlargest outlier feature",
+    "log", "magnitude", ("largest_quartile_1", "largest_quartile_3"), bar="first to third quartile of |x|",
+)  # fmt: skip
+
+
+def parameters(count: float) -> str:
+    """Return a number of parameters as people say it: 600M, 30.5B."""
+    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g}{suffix}"
+    return f"{count:g}"
+
+
+SHELF = 0.2
+"""How deep below a vertical axis its shelf reaches, as a share of its length."""
+LANES = {"dense": 0.06, "moe": 0.14}
+"""Where on the shelf each kind stands, so that a dense model never hides a mixture of experts at the same place."""
+
+
+def set_x(axes: Axes, axis: Axis, low: float, high: float) -> None:
+    """Give a panel its horizontal axis."""
+    axes.set(xscale=axis.scale, xlim=(low, high), xlabel=axis.label)
+    _set_ticks(axes.xaxis, axis.ticks(low, high))
+
+
+def set_y(axes: Axes, axis: Axis, low: float, high: float, *, shelf: bool) -> None:
+    """Give a panel its vertical axis, above a named shelf where one is needed."""
+    ticks, ground = axis.ticks(low, high), below(low, high, axis.scale, SHELF)
+    axes.set(yscale=axis.scale, ylim=(ground if shelf else low, high), ylabel=axis.label)
+    _set_ticks(axes.yaxis, ticks)
+    axes.grid(axis="y", color=FAINT, linewidth=0.5)
+    if shelf:
+        axes.axhspan(ground, low, color=SHADE, zorder=0)
+        middle = below(low, high, axis.scale, SHELF / 2)
+        _set_ticks(axes.yaxis, {middle: axis.shelf} | ticks)
+        axes.yaxis.get_gridlines()[0].set_visible(False)
+
+
+def _set_ticks(ruler: Ruler, ticks: dict[float, str]) -> None:
+    ruler.set_ticks(list(ticks), list(ticks.values()))
+    ruler.set_minor_locator(NullLocator())
+
+
+PHASE_SHIFT = 6.7e9
+"""Parameters at which Dettmers et al. (2022) saw outlier features reach all layers of dense models."""
+
+
+def mark_phase_shift(axes: Axes) -> None:
+    """Draw where the paper saw the phase shift, on a panel whose horizontal axis counts parameters."""
+    axes.axvline(PHASE_SHIFT, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
+    top = axes.get_xaxis_transform()
+    axes.text(PHASE_SHIFT, 1.025, "6.7B", transform=top, color=GREY, size=NAME, ha="center", va="bottom")

@@ -1,0 +1,135 @@
+"""Layers and positions affected as two lines over the models, in the order of their size."""
+
+import itertools
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Drawing
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from outlier_features.catalogue import Figure
+from outlier_features.figure_points import PHASE_SHIFT_LABEL, Panel, Points, bar_handle, mark
+from outlier_features.figure_quantities import ACTIVE, LAYERS, PHASE_SHIFT, POSITIONS, SHELF, TOTAL, parameters
+from outlier_features.figure_style import GREY, KINDS, MARGIN, NAME, SHADE, SHARES, TEXT, Look, Stroke, page, say
+from outlier_features.figure_tables import Sweep
+from outlier_features.figures_reach import OF_SHARES
+from outlier_features.published_points import arb8020
+
+MEASURES = {"layers": LAYERS, "positions": POSITIONS}
+"""What the lines show, by how they look in SHARES."""
+ROW, LETTER, GAP = 0.42, 0.093, 0.35
+"""Inches: height for each model, width for a letter of its name, and from one panel to the names of the next."""
+LONGEST = 36
+"""Letters of a name; longer ones are shortened."""
+NO_VALUE = -50 * SHELF
+"""Where, in percent, a model without outlier feature stands."""
+
+
+def reach_lines(entry: Figure, sweep: Sweep) -> Drawing:
+    """Draw a row per model, ordered by active and by total parameters, and a line for each measure."""
+    panels = [Panel("arb8020", size, measure) for size in (ACTIVE, TOTAL) for measure in MEASURES.values()]
+    points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
+    order = {size: _order(pd.concat([points.by_panel[p] for p in panels if p.x == size])) for size in (ACTIVE, TOTAL)}
+    height = max(2.0, ROW * max(map(len, order.values())))
+    handles = _legend(points)
+    names = {size: [_name(row) for _, row in models.iterrows()] for size, models in order.items()}
+    left = MARGIN + LETTER * max(map(len, [" " * 12, *itertools.chain(*names.values())]))
+    width = (13 - MARGIN - 2 * left - GAP) / 2
+    sheet = page(
+        entry.title,
+        [entry.caption, *points.criteria()],
+        points.notes(),
+        width=13,
+        body=height + 1.4 + 0.4 * bool(points.all["is_empty"].any()),
+        legend_rows=-(-len(handles) // 3),
+    )
+    for i, (size, models) in enumerate(order.items()):
+        axes = sheet.axes(left + i * (width + GAP + left), 0.35, width, height)
+        axes.set_title(f"ordered by {size.name}", loc="left", size=TEXT, weight="bold")
+        if models.empty:
+            say(axes, points.why_empty(panels[0]))
+            continue
+        _set_rows(axes, models, names[size], points)
+        for name, measure in MEASURES.items():
+            own = points.by_panel[Panel("arb8020", size, measure)]
+            _draw_line(axes, own.assign(row=_key(own).map(models["row"])), SHARES[name])
+    sheet.legend(handles, 3)
+    return sheet.figure
+
+
+def _key(points: pd.DataFrame) -> "pd.Series[str]":
+    """Return what a model is known by: its hub name, so that a measured and a published one are the same, or label."""
+    return points["hub"].fillna(points["label"])
+
+
+def _order(points: pd.DataFrame) -> pd.DataFrame:
+    """Return label, kind, size (x) and row of each model by its key, smallest first; the measured size comes first."""
+    models = points.assign(key=_key(points)).sort_values("is_published", kind="stable").drop_duplicates("key")
+    models = models.sort_values(["x", "label"]).set_index("key")
+    return models.assign(row=np.arange(len(models)))
+
+
+def _name(model: pd.Series) -> str:
+    """Return what a row is called: the model and its size."""
+    return f"{textwrap.shorten(model['label'], LONGEST, placeholder=' …')}  ({parameters(model['x'])})"
+
+
+def _set_rows(axes: Axes, models: pd.DataFrame, names: Sequence[str], points: Points) -> None:
+    """Give a panel a named row per model, smallest on top, and percentages from left to right."""
+    has_empty = bool(points.all["is_empty"].any())
+    ticks: Mapping[float, str] = LAYERS.ticks(0, 100)
+    if has_empty:
+        ticks = {NO_VALUE: "no\noutlier\nfeature", **ticks}
+        axes.axvspan(2 * NO_VALUE, 0, color=SHADE, zorder=0)
+    axes.set(xlim=(2 * NO_VALUE if has_empty else 0, 100), ylim=(len(models) - 0.5, -0.5))
+    axes.set_xticks(list(ticks), list(ticks.values()))
+    axes.set_xlabel("layers and positions affected (%)")
+    axes.set_yticks(models["row"], names)
+    axes.tick_params(axis="y", length=0, labelsize=NAME)
+    axes.grid(axis="x", color=SHADE, linewidth=0.8)
+    for row in models[models["kind"] == "moe"]["row"]:
+        axes.axhspan(row - 0.5, row + 0.5, color=KINDS["moe"].color, alpha=0.1, linewidth=0, zorder=0)
+    smaller = int((models["x"] < PHASE_SHIFT).sum())
+    if 0 < smaller < len(models):
+        axes.axhline(smaller - 0.5, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
+
+
+def _draw_line(axes: Axes, points: pd.DataFrame, share: Stroke) -> None:
+    """Draw one measure: lines over measured and over published models, their marks and their intervals."""
+    for is_published in (True, False):
+        own = points[points["is_published"] == is_published].sort_values("row")
+        line: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.6} if is_published else {"linewidth": 2.0}
+        axes.plot(own["y"], own["row"], color=share.color, linestyle=share.style, zorder=2, **line)
+        axes.hlines(own["row"], own["y_low"], own["y_high"], color=share.color, linewidth=5, alpha=0.35, zorder=3)
+        for kind, look in KINDS.items():
+            of_kind = own[own["kind"] == kind]
+            place: dict[str, Any] = {"clip_on": False, "zorder": 4 if is_published else 5}
+            axes.plot(of_kind["y"], of_kind["row"], **mark(Look("", share.color, look.marker), is_published), **place)
+            empty = of_kind[of_kind["is_empty"]]
+            axes.plot([NO_VALUE] * len(empty), empty["row"], **mark(Look("", GREY, look.marker), False), **place)
+
+
+def _legend(points: Points) -> list[Artist]:
+    """Return an entry for every mark that is in the picture."""
+    found = points.all
+    entries: list[Artist] = []
+    if len(found):
+        entries += [Line2D([], [], label=s.label, color=s.color, ls=s.style, linewidth=2) for s in SHARES.values()]
+    if "dense" in set(found["kind"]):
+        entries.append(Line2D([], [], label="circle: dense model", **mark(Look("", GREY, "o"), False)))
+    if "moe" in set(found["kind"]):
+        entries.append(Line2D([], [], label="diamond: mixture of experts", **mark(Look("", GREY, "D"), False)))
+        entries.append(Patch(facecolor=KINDS["moe"].color, alpha=0.15, label="row of a mixture of experts"))
+    entries += points.origins()
+    if found[["y_low", "y_high"]].notna().all(axis=1).any():
+        entries.append(bar_handle(LAYERS.bar))
+    sizes = found["x"]
+    if (sizes < PHASE_SHIFT).any() and (sizes >= PHASE_SHIFT).any():
+        entries.append(Line2D([], [], label=PHASE_SHIFT_LABEL, color=GREY, linewidth=1.2, linestyle="--"))
+    return entries

@@ -1,0 +1,72 @@
+"""Published models as points: rows in the columns of the summary, where they come from and what is wrong with them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+SUFFIXES = {"M": 1e6, "B": 1e9}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published table of models."""
+
+    models: pd.DataFrame
+    """One row per model: label, kind, hub, family (None, or what joins models into a line), and the columns of the
+    summary that were published."""
+    legend: str
+    """How a legend says where the points come from."""
+    faults: str
+    """What a reader has to know before setting these points beside measured ones."""
+
+    def renamed(self, columns: Mapping[str, str]) -> "Source":
+        """Return the source with some columns standing in for others."""
+        return replace(self, models=self.models.rename(columns=dict(columns)))
+
+
+NOTHING = Source(pd.DataFrame(columns=["label", "kind", "hub", "family"]), "", "")
+"""For a figure beside which nothing is published."""
+
+
+def arb8020(published: Mapping[str, pd.DataFrame], faults: str, legend: str = "published") -> Source:
+    """Return the sweep of 2025: seven mixtures of experts and five dense models."""
+    table = published.get("arb8020_2025")
+    if table is None:
+        return NOTHING
+    models = table.rename(
+        columns={"model": "label", "mean_seq_pct": "mean_position_pct", "outliers": "outlier_count"}
+    ).assign(family=None, total_params=1e9 * table["total_params_b"], active_params=1e9 * table["active_params_b"])
+    return Source(models, f"hollow: {legend} (arb8020, 2025)", faults)
+
+
+def llm_int8(published: Mapping[str, pd.DataFrame], faults: str) -> Source:
+    """Return Table 4 of LLM.int8(): ten dense models of three families, with magnitudes instead of signed values.
+
+    Quartiles of both signs say nothing of the quartiles of the magnitude, and have none here.
+    """
+    table = published.get("llm_int8_outliers")
+    if table is None:
+        return NOTHING
+    parameters = table["params"].map(lambda text: float(text[:-1]) * SUFFIXES[text[-1]]).astype(float)
+    quartiles = table[["quartile_1", "quartile_2", "quartile_3"]].astype(float)
+    is_one_sided = (quartiles > 0).all(axis=1) | (quartiles < 0).all(axis=1)
+    magnitudes = quartiles.abs().where(is_one_sided)
+    models = pd.DataFrame(
+        {
+            "label": table["model"] + " " + table["params"],
+            "kind": "dense",
+            "hub": None,
+            "family": table["model"],
+            "total_params": parameters,
+            "active_params": parameters,
+            "perplexity": table["c4_perplexity"],
+            "distinct_channels": table["outlier_count"],
+            "mean_layer_pct": table["layer_pct"],
+            "mean_position_pct": table["seq_pct"],
+            "largest_quartile_1": magnitudes.min(axis=1),
+            "largest_quartile_2": magnitudes["quartile_2"],
+            "largest_quartile_3": magnitudes.max(axis=1),
+        }
+    )
+    return Source(models, "hollow: published (Dettmers et al. 2022, Table 4)", faults)
