@@ -9,6 +9,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from outlier_features import catalogue
 
 PROJECT = Path(__file__).parents[1]
 BENCHMARKS = PROJECT / "benchmarks"
@@ -198,8 +199,11 @@ def dag(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_a_plan_of_two_models_has_every_job_of_both_corpora_and_what_it_took(dag: ModuleType, tmp_path: Path) -> None:
     dag.write_project(tmp_path / "project", PROJECT, dag.hub_models(2))
     found = dag.plan(tmp_path / "project")
-    of_a_model = 1 + 2 * len(("tokenize", "capture", "reduce", "perplexity")) + len(("plot_model", "plot_timings"))
-    whole = len(("summarize", "reproduce")) * 2 + len(("plot", "plot", "all"))
+    of_a_model = (
+        1 + 2 * len(("tokenize", "capture", "reduce", "perplexity")) + len(("plot_model", "plot_timings", "export"))
+    )
+    once = ("infer", "export_summary", "first_page", "all", *catalogue.names("experiment"))
+    whole = len(("summarize", "reproduce")) * 2 + len(once)
     assert found.jobs == 2 * of_a_model + whole
     assert found.cpu_seconds > 0
     assert 2e7 < found.peak_bytes < 1e9

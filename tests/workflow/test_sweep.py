@@ -71,8 +71,9 @@ def test_one_command_measures_all_twelve_models(sweep: tuple[Path, HubServer]) -
 def test_every_figure_is_drawn(sweep: tuple[Path, HubServer]) -> None:
     plots = sweep[0] / "results/plots"
     assert {path.stem for path in plots.glob("*.png")} == set(catalogue.names("experiment"))
-    assert len(list((plots / "channel_map").glob("*.png"))) == 12
-    assert len(list(plots.rglob("*.svg"))) == len(catalogue.names("experiment")) + 12
+    of_models = catalogue.names("model")
+    assert [len(list((plots / name).glob("*.png"))) for name in of_models] == [12] * len(of_models)
+    assert len(list(plots.rglob("*.svg"))) == len(catalogue.names("experiment")) + 12 * len(of_models)
     assert len(list((sweep[0] / "results/fineweb-edu/timings").glob("*.svg"))) == 12
 
 

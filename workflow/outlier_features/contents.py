@@ -3,6 +3,8 @@
 Light, because every start of the workflow reads it.
 """
 
+from collections.abc import Iterable
+
 from outlier_features import catalogue
 
 HEADLINE = "moe_vs_dense"
@@ -19,6 +21,12 @@ WORDS = {
     "plot_timings": "Where the time of the capture went, block by block: computing, statistics, waiting, saving.",
 }
 """What a rule makes that draws no figure of the catalogue, in a sentence."""
+
+
+def of_figures(names: Iterable[str]) -> str:
+    """Return the words about some figures of the catalogue, a line each."""
+    found = [catalogue.FIGURES[name] for name in names]
+    return "\n".join(figure.caption if len(found) == 1 else f"{figure.title}: {figure.caption}" for figure in found)
 
 
 class Contents:

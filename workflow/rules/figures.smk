@@ -42,7 +42,7 @@ rule plot:
         "../../envs/outlier-features.yaml"
     params:
         lineage=lambda wildcards: lineages.figure(CORPUS),
-        caption=lambda wildcards, output: catalogue.FIGURES[wildcards.figure].caption,
+        caption=lambda wildcards, output: contents.of_figures([wildcards.figure]),
     script:
         "../scripts/plot.py"
 
@@ -58,25 +58,26 @@ rule plot_model:
             collect("resources/published/{table}.csv", table=catalogue.PUBLISHED)
         ),
     output:
-        png=report(
-            "results/plots/{figure}/{model}.png",
-            caption="../report/caption.rst",
-            category=lambda wildcards: headings.of_figure(wildcards.figure),
-            labels=lambda wildcards: {
-                "figure": catalogue.FIGURES[wildcards.figure].title,
-                "model": wildcards.model,
-            },
-        ),
-        svg="results/plots/{figure}/{model}.svg",
+        [
+            report(
+                f"results/plots/{figure}/{{model}}.png",
+                caption="../report/caption.rst",
+                category=headings.of_figure(figure),
+                labels={
+                    "figure": catalogue.FIGURES[figure].title,
+                    "model": "{model}",
+                },
+            )
+            for figure in MODEL_FIGURES
+        ],
+        collect("results/plots/{figure}/{{model}}.svg", figure=MODEL_FIGURES),
     log:
-        "results/logs/plot_model/{figure}/{model}.log",
-    wildcard_constraints:
-        figure=layout.one_of(MODEL_FIGURES),
+        "results/logs/plot_model/{model}.log",
     conda:
         "../../envs/outlier-features.yaml"
     params:
         lineage=lambda wildcards: lineages.model_figure(CORPUS, wildcards.model),
-        caption=lambda wildcards, output: catalogue.FIGURES[wildcards.figure].caption,
+        caption=lambda wildcards, output: contents.of_figures(MODEL_FIGURES),
     script:
         "../scripts/plot_model.py"
 

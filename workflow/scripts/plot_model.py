@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from outlier_features.catalogue import names
 from outlier_features.config import Config
 from outlier_features.figures import draw_model, save
 from outlier_features.logs import logged
@@ -12,6 +13,7 @@ label = Config.check(snakemake.config).label(snakemake.wildcards.model)
 with logged(snakemake.log[0]):
     lineage = snakemake.params.lineage
     portrait = read_portrait(label, dict(snakemake.input.items()), snakemake.input.published, lineage)
-    figure = draw_model(snakemake.wildcards.figure, portrait)
-    for path in snakemake.output:
-        save(figure, Path(path), record(lineage))
+    for name in names("model"):
+        figure = draw_model(name, portrait)
+        for path in (path for path in map(Path, snakemake.output) if path.parent.name == name):
+            save(figure, path, record(lineage))
