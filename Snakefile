@@ -1,5 +1,6 @@
 """What gets built: the summary, what follows from it, and the figures of the experiment that config.yaml names."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -7,6 +8,9 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.19")
+
+# A plan is millions of small objects that stay: looking for cycles among them over and over takes a quarter of its time.
+gc.set_threshold(1_000_000, 50, 50)
 
 # The library is found by path and reaches the scripts too; it is never installed.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
@@ -42,6 +46,12 @@ scattergather:
 
 
 IS_SCATTERED = len(gather.capture("{scatteritem}")) > 1
+STATISTICS = local(
+    gather.capture("results/{{corpus}}/statistics/{{model}}.{scatteritem}.json")
+    if IS_SCATTERED
+    else ["results/{corpus}/statistics/{model}.json"]
+)
+"""The manifests that seal the statistics of a model: one, or one of each capture that shares its windows out."""
 
 
 wildcard_constraints:
@@ -80,17 +90,15 @@ rule all:
             figure=FIGURES,
             suffix=["png", "svg"],
         ),
+        # Of what one job makes together, one file stands for all: every further one costs a large plan time.
         collect(
-            "results/plots/{figure}/{model}.{suffix}",
-            figure=MODEL_FIGURES,
+            "results/plots/{figure}/{model}.png",
+            figure=MODEL_FIGURES[-1:],
             model=MODELS,
-            suffix=["png", "svg"],
+        ),
+        collect(
+            f"results/{CORPUS}/export/{{model}}/outlier_channels.json", model=MODELS
         ),
         collect(f"results/{CORPUS}/timings/{{model}}.svg", model=MODELS),
-        collect(
-            f"results/{CORPUS}/export/{{model}}/{{file}}",
-            model=MODELS,
-            file=layout.EXPORTS,
-        ),
         f"results/{CORPUS}/export/summary.tex",
         f"results/{CORPUS}/export/summary.md",

@@ -17,15 +17,7 @@ localrules:
 
 rule perplexity:
     input:
-        manifests=branch(
-            IS_SCATTERED,
-            then=local(
-                gather.capture(
-                    "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
-                )
-            ),
-            otherwise=local(["results/{corpus}/statistics/{model}.json"]),
-        ),
+        manifests=STATISTICS,
         tokens=local("results/{corpus}/tokens/{model}.arrow"),
     output:
         perplexity="results/{corpus}/perplexity/{model}.json",

@@ -13,15 +13,7 @@ localrules:
 
 rule export:
     input:
-        manifests=branch(
-            IS_SCATTERED,
-            then=local(
-                gather.capture(
-                    "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
-                )
-            ),
-            otherwise=local(["results/{corpus}/statistics/{model}.json"]),
-        ),
+        manifests=STATISTICS,
         outliers="results/{corpus}/outliers/{model}.parquet",
         layers="results/{corpus}/layers/{model}.parquet",
         perplexity="results/{corpus}/perplexity/{model}.json",

@@ -84,15 +84,7 @@ rule plot_model:
 
 rule plot_timings:
     input:
-        manifests=branch(
-            IS_SCATTERED,
-            then=local(
-                gather.capture(
-                    "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
-                )
-            ),
-            otherwise=local(["results/{corpus}/statistics/{model}.json"]),
-        ),
+        manifests=STATISTICS,
     output:
         svg=report(
             "results/{corpus}/timings/{model}.svg",

@@ -9,15 +9,7 @@ and bootstrap draw), convergence (one per definition and number of windows) and 
 
 rule reduce:
     input:
-        manifests=branch(
-            IS_SCATTERED,
-            then=local(
-                gather.capture(
-                    "results/{{corpus}}/statistics/{{model}}.{scatteritem}.json"
-                )
-            ),
-            otherwise=local(["results/{corpus}/statistics/{model}.json"]),
-        ),
+        manifests=STATISTICS,
     output:
         outliers="results/{corpus}/outliers/{model}.parquet",
         channels="results/{corpus}/channels/{model}.parquet",
