@@ -4,11 +4,12 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from outlier_features import layout, leases, planning, provenance, scatter
 from outlier_features.config import Config, Model
@@ -128,7 +129,7 @@ class Stages:
             perplexity = {name: layout.perplexity(corpus, name) for name in models}
             convergence = {name: layout.table("convergence", corpus, name) for name in models}
             infer(layout.summary(corpus, "parquet"), draws, perplexity, convergence, *outputs, lineage)
-        print(json.loads(outputs[1].read_text(encoding="utf-8"))["answer"])
+        _say(json.loads(outputs[1].read_text(encoding="utf-8")))
 
     def plot(self) -> None:
         """Draw every figure."""
@@ -319,7 +320,13 @@ def _infer_published() -> None:
     from outlier_features.reproduction import as_summary
 
     found = conclusions(as_summary(pd.read_csv(PUBLISHED / "arb8020_2025.csv")), {}, {}, {})
-    print("\n".join([found["answer"], *(f"- {sentence}" for sentence in found["sentences"])]))
+    _say(found)
+
+
+def _say(found: Mapping[str, Any]) -> None:
+    """Print the answer of an inference, and what can and cannot be concluded."""
+    for paragraph in (found["answer"], *(f"- {sentence}" for sentence in found["sentences"])):
+        print(textwrap.fill(paragraph, 120))
 
 
 def _plan(config: Config, options: argparse.Namespace) -> None:
