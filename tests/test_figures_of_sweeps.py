@@ -365,3 +365,14 @@ def test_the_same_tables_give_the_same_bytes(name, tmp_path):
     for folder in ("one", "other"):
         save(drawn(name, few(), PUBLISHED_TABLES, trends(True)), tmp_path / folder / "figure.svg", {})
     assert len({path.read_bytes() for path in tmp_path.glob("*/figure.svg")}) == 1
+
+
+@pytest.mark.parametrize("name", [pytest.param("moe_vs_dense", marks=pytest.mark.slow), "reach_lines"])
+def test_hundreds_of_models_fit_into_a_figure_that_says_what_it_leaves_out(name, tmp_path):
+    parts = [twelve(True).assign(total_params=lambda t, i=i: t["total_params"] * 1.001**i) for i in range(25)]
+    for i, part in enumerate(parts):
+        part["model"] = part["label"] = part["label"] + f" {i}"
+    figure = drawn(name, pd.concat(parts, ignore_index=True))
+    said = words(figure)
+    assert ("Of 300 models the 80 largest are shown." in said) or ("Of 300 points the first 48 are named." in said)
+    save(figure, tmp_path / "figure.png", {})

@@ -39,6 +39,8 @@ from outlier_features.published_points import Source
 PLACES = ["x", "x_low", "x_high", "y", "y_low", "y_high"]
 FLAGS = ["is_published", "is_empty"]
 COLUMNS = ["label", "kind", "hub", "family", *PLACES, *FLAGS]
+MOST_NAMES = 48
+"""Points of a panel that are named: places are weighed for each pair of names."""
 PHASE_SHIFT_LABEL = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
 
 
@@ -73,7 +75,9 @@ class Points:
             xs, ys = zip(*((panel.x, panel.y) for panel in self._panels if panel.definition == name), strict=True)
             missing += gaps(self._summary, self._rows(name), name, unique(xs), unique(ys))
         faults = [self._source.faults] if self.all["is_published"].any() else []
-        return unique([*missing, *self._series_notes, *faults])
+        most = max((int((~points["is_joined"]).sum()) for points in self.by_panel.values()), default=0)
+        unnamed = [f"Of {most} points the first {MOST_NAMES} are named."] if most > MOST_NAMES else []
+        return unique([*missing, *self._series_notes, *unnamed, *faults])
 
     def set_axes(self, axes: Axes, panel: Panel) -> None:
         """Give a panel its axes: as long as those of the other panels that have the same unit."""
@@ -105,7 +109,8 @@ class Points:
         points = self.place(panel)
         segments = draw_points(axes, points)
         floor, ground = axes.get_ylim()[0], self._ranges[panel.y.unit][0]
-        names = [_name(row, floor, ground) for _, row in points[~points["is_joined"]].iterrows()]
+        named = points[~points["is_joined"]].head(MOST_NAMES)
+        names = [_name(row, floor, ground) for _, row in named.iterrows()]
         if panel.x.unit == "parameters":
             segments.append(((PHASE_SHIFT, floor), (PHASE_SHIFT, axes.get_ylim()[1])))
         write_names(axes, names, list(zip(points["x"], points["y"], strict=True)), segments)

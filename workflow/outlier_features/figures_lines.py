@@ -25,6 +25,8 @@ MEASURES = {"layers": LAYERS, "positions": POSITIONS}
 """What the lines show, by how they look in SHARES."""
 ROW, LETTER, GAP = 0.42, 0.093, 0.35
 """Inches: height for each model, width for a letter of its name, and from one panel to the names of the next."""
+MOST_ROWS = 80
+"""Models that have a row."""
 LONGEST = 36
 """Letters of a name; longer ones are shortened."""
 NO_VALUE = -50 * SHELF
@@ -35,7 +37,12 @@ def reach_lines(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw a row per model, ordered by active and by total parameters, and a line for each measure."""
     panels = [Panel("arb8020", size, measure) for size in (ACTIVE, TOTAL) for measure in MEASURES.values()]
     points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
-    order = {size: _order(pd.concat([points.by_panel[p] for p in panels if p.x == size])) for size in (ACTIVE, TOTAL)}
+    everyone = {
+        size: _order(pd.concat([points.by_panel[p] for p in panels if p.x == size])) for size in (ACTIVE, TOTAL)
+    }
+    order = {size: _with_rows(models.tail(MOST_ROWS)) for size, models in everyone.items()}
+    count = max(map(len, everyone.values()))
+    too_many = [f"Of {count} models the {MOST_ROWS} largest are shown."] if count > MOST_ROWS else []
     height = max(2.0, ROW * max(map(len, order.values())))
     handles = _legend(points)
     names = {size: [_name(row) for _, row in models.iterrows()] for size, models in order.items()}
@@ -44,7 +51,7 @@ def reach_lines(entry: Figure, sweep: Sweep) -> Drawing:
     sheet = page(
         entry.title,
         [entry.caption, *points.criteria()],
-        points.notes(),
+        [*points.notes(), *too_many],
         width=13,
         body=height + 1.4 + 0.4 * bool(points.all["is_empty"].any()),
         legend_rows=-(-len(handles) // 3),
@@ -58,7 +65,7 @@ def reach_lines(entry: Figure, sweep: Sweep) -> Drawing:
         _set_rows(axes, models, names[size], points)
         for name, measure in MEASURES.items():
             own = points.by_panel[Panel("arb8020", size, measure)]
-            _draw_line(axes, own.assign(row=_key(own).map(models["row"])), SHARES[name])
+            _draw_line(axes, own.assign(row=_key(own).map(models["row"])).dropna(subset="row"), SHARES[name])
     sheet.legend(handles, 3)
     return sheet.figure
 
@@ -69,9 +76,12 @@ def _key(points: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _order(points: pd.DataFrame) -> pd.DataFrame:
-    """Return label, kind, size (x) and row of each model by its key, smallest first; the measured size comes first."""
+    """Return label, kind and size (x) of each model by its key, smallest first; the measured size comes first."""
     models = points.assign(key=_key(points)).sort_values("is_published", kind="stable").drop_duplicates("key")
-    models = models.sort_values(["x", "label"]).set_index("key")
+    return models.sort_values(["x", "label"]).set_index("key")
+
+
+def _with_rows(models: pd.DataFrame) -> pd.DataFrame:
     return models.assign(row=np.arange(len(models)))
 
 
