@@ -148,7 +148,8 @@ def test_models_without_outlier_features_are_left_out_and_named() -> None:
     found = conclusions(summary, {}, {}, {})
     assert trend(found)["models"] == 9
     assert "3 without a value left out" in trend(found)["note"]
-    assert any("3 without a value left out" in sentence for sentence in found["sentences"])
+    (said,) = [sentence for sentence in found["sentences"] if "3 without a value left out" in sentence]
+    assert said.startswith("Total parameters, active parameters, perplexity: ")
     assert trend(found, measure="distinct_pct")["models"] == 12
 
 

@@ -143,13 +143,18 @@ def _group_in_words(own: Sequence[Row], group: str) -> str:
 
 def _limits(own: Sequence[Row], needed: Sequence[Row], headline: Row) -> list[str]:
     """Say what stands on few windows, on left-out models and on one sample of models."""
-    noted = {AXES[row["axis"]]: row["note"] for row in own if row["group"] == "all" and row.get("note")}
-    said = [f"{axis[0].upper()}{axis[1:]}: {note}." for axis, note in noted.items()]
+    noted: dict[str, list[str]] = {}
+    for row in own:
+        if row["group"] == "all" and row.get("note"):
+            noted.setdefault(row["note"], []).append(AXES[row["axis"]])
+    said = [
+        f"{axes[0].capitalize()}{''.join(f', {axis}' for axis in axes[1:])}: {note}." for note, axes in noted.items()
+    ]
     windows = [row for row in needed if row["definition"] == headline["definition"] and row["windows"] is not None]
     if windows:
         most = max(windows, key=lambda row: row["windows"] / row["of"])
         said.append(
-            f"The set of outlier channels is that of all {most['of']} windows (Jaccard similarity over 0.95) from "
+            f"The set of outlier channels is that of all {most['of']} windows (Jaccard similarity 0.95 or more) from "
             f"{most['windows']} windows on at the latest ({most['model']})."
         )
     return [
