@@ -5,13 +5,12 @@ It needs root on Debian where Chromium is missing and has to be installed.
 
 import base64
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import debian
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
@@ -99,12 +98,5 @@ def running(folder: Path) -> Iterator[Browser]:
 def _install() -> None:
     if all(map(shutil.which, PROGRAMS)):
         return
-    if os.geteuid() or shutil.which("apt-get") is None:
-        raise Unavailable(f"needs {' and '.join(PROGRAMS)}, which are installed here by root and apt-get only")
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "--no-install-recommends", *PACKAGES]
-    for command in (install, ["apt-get", "update"], install):  # the lists may be there, or be old
-        ended = subprocess.run(command, env=quiet, capture_output=True, text=True)
-        if command is install and ended.returncode == 0:
-            return
-    raise Unavailable(f"chromium cannot be installed here: {ended.stderr.strip().splitlines()[-1:]}")
+    if reason := debian.install(*PACKAGES):
+        raise Unavailable(f"needs {' and '.join(PROGRAMS)}, and {reason}")

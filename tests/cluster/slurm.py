@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import debian
+
 ETC = Path("/etc/slurm")
 NODES = ("node1", "node2")
 PR_SET_PDEATHSIG = 1
@@ -165,15 +167,8 @@ def _install() -> None:
     path = f"{os.environ['PATH']}:/usr/sbin"
     if all(shutil.which(program, path=path) for program in PROGRAMS):
         return
-    if shutil.which("apt-get") is None:
-        raise Unavailable("there is no Slurm here, and no apt-get to install Debian's slurm-wlm with")
-    quiet = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "--no-install-recommends", "slurm-wlm", "munge"]
-    for command in (install, ["apt-get", "update"], install):  # the lists may be there, or be old
-        ended = subprocess.run(command, env=quiet, capture_output=True, text=True)
-        if command is install and ended.returncode == 0:
-            return
-    raise Unavailable(f"slurm-wlm cannot be installed here: {ended.stderr.strip().splitlines()[-1:]}")
+    if reason := debian.install("slurm-wlm", "munge"):
+        raise Unavailable(f"there is no Slurm here, and {reason}")
 
 
 def _configure(folder: Path) -> None:
