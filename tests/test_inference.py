@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from outlier_features import answer, inference
 from outlier_features.bootstrap import resampling_counts
+from outlier_features.errors import StaleFile
 from outlier_features.inference import TRENDS, conclusions
 from outlier_features.reproduction import as_summary
 from outlier_features.tables import read_table, write_table
@@ -229,6 +230,9 @@ def test_files_are_read_and_written(tmp_path: Path) -> None:
     table, origin = read_table(outputs[0], "inference", "b")
     assert list(table.columns) == list(TRENDS)
     assert origin["lineage"]["inference"] == "b"
+    for name in ("reduction Mixtral-8x7B", "perplexity Mixtral-8x7B"):
+        with pytest.raises(StaleFile, match="Mixtral-8x7B"):
+            inference.infer(tmp_path / "summary.parquet", *paths.values(), *outputs, {"inference": "b", name: "other"})
     written = json.loads(outputs[1].read_text())
     assert "jumps by" in written["answer"]
     assert len(written["trends"]) == len(table)

@@ -8,9 +8,10 @@ from collections import Counter
 
 import pandas as pd
 import pytest
+from outlier_features.counts import human
 from outlier_features.errors import ConfigError
 from outlier_features.selection import Selection
-from outlier_features.terminal import WIDTH, human, show
+from outlier_features.terminal import WIDTH, show
 
 SHARES = ("mean_layer_pct", "mean_position_pct", "perplexity")
 
@@ -163,6 +164,10 @@ def test_a_selection_that_leaves_no_row_says_which():
 )
 def test_parameters_are_written_as_people_say_them(count, words):
     assert human(count) == words
+
+
+def test_what_is_rounded_up_to_a_unit_is_written_in_it_whatever_the_digits():
+    assert (human(999_600_000, digits=3), human(999_600_000)) == ("1B", "999.6M")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from outlier_features import trends
+from outlier_features.counts import human
 
 AXES = {
     "total_params": "total parameters",
@@ -181,10 +182,7 @@ def quantity(axis: str, value: float) -> str:
     """Return a value of an axis as people say it: 6.7B, 0.31, 13.4."""
     if not axis.endswith("_params"):
         return f"{value:.3g}"
-    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if value >= unit:
-            return f"{value / unit:.3g}{suffix}"
-    return f"{value:.3g}"
+    return human(value, digits=3)
 
 
 def _p(value: float) -> str:

@@ -9,6 +9,7 @@ from matplotlib.axis import Axis as Ruler
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from outlier_features.counts import human
 from outlier_features.figure_scales import Scale, below, round_numbers
 from outlier_features.figure_style import FAINT, GREY, NAME, SHADE
 
@@ -95,10 +96,7 @@ MAGNITUDE = Axis(
 
 def parameters(count: float) -> str:
     """Return a number of parameters as people say it: 600M, 30.5B."""
-    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= unit:
-            return f"{count / unit:.3g}{suffix}"
-    return f"{count:g}"
+    return human(count, digits=3)
 
 
 SHELF = 0.2

@@ -7,7 +7,6 @@ comes from. The same inputs give the same bytes. Every word that comes from a co
 import base64
 import gzip
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,10 @@ from PIL import Image
 
 from outlier_features import atomic, catalogue, contents, layout, provenance
 from outlier_features.config import Config, Corpus, Definition
+from outlier_features.counts import human
 from outlier_features.errors import DamagedFile
 from outlier_features.lineage import Lineage
-from outlier_features.tables import read_table
-from outlier_features.terminal import human
+from outlier_features.tables import read_json, read_table
 
 TEMPLATES = Path(__file__).parents[1] / "report" / "first_page"
 """The page without its words: markup, style, behaviour and the library of tables. Part of the lineage by content."""
@@ -62,29 +61,12 @@ def read_findings(
 ) -> Findings:
     """Read what the page tells. Raises DamagedFile, and StaleFile for what was made of something else."""
     table, _ = read_table(summary, "summary", lineage["summary"])
-    answer = _read_json(inference)
-    provenance.require(answer.get("provenance", {}), "inference", lineage["inference"], inference)
+    answer = read_json(inference, "inference", lineage["inference"])
     corpus, models = config.chosen.corpus, config.chosen.models
     files = zip(models, perplexity, strict=True)
-    origins = {model: _read_origin(path, lineage[f"perplexity {model}"]) for model, path in files}
+    found = {model: read_json(path, "perplexity", lineage[f"perplexity {model}"]) for model, path in files}
+    origins = {model: each["provenance"].get("statistics", {}) for model, each in found.items()}  # how it was measured
     return Findings(config.experiment, corpus, config.corpora[corpus], config.definitions, table, answer, origins)
-
-
-def _read_origin(path: Path, expected: str) -> provenance.Provenance:
-    """Return how a model was measured, which its perplexity file says as well."""
-    origin = _read_json(path).get("provenance", {})
-    provenance.require(origin, "perplexity", expected, path)
-    return origin.get("statistics", {})
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DamagedFile(f"{path}: not a readable JSON file; delete it and run snakemake again.") from error
-    if not isinstance(found, dict):
-        raise DamagedFile(f"{path}: holds no object; delete it and run snakemake again.")
-    return found
 
 
 def write_first_page(path: Path, findings: Findings, figure: Path, origin: provenance.Provenance) -> None:

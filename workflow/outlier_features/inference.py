@@ -8,7 +8,6 @@ summary, models are taken as a sample.
 
 # Shapes: N model, B row of values: the estimates, then each bootstrap draw of the sequences.
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,9 @@ import pandas as pd
 
 from outlier_features import answer, atomic, provenance, trends
 from outlier_features.bootstrap import resampling_counts
-from outlier_features.errors import DamagedFile
 from outlier_features.lineage import Lineage
 from outlier_features.perplexity import resampled
-from outlier_features.tables import read_table, write_table
+from outlier_features.tables import read_json, read_table, write_table
 from outlier_features.trends import Floats
 
 MEASURES = {"mean_layer_pct": "mean_layer_pct", "mean_position_pct": "mean_position_pct", "distinct_pct": None}
@@ -106,9 +104,12 @@ def infer(
 ) -> None:
     """Write what follows from a summary and the draws of its models: all trends, and the answer in words."""
     rows, _ = read_table(summary, "summary", lineage.get("summary"))
-    drawn = {name: read_table(path)[0] for name, path in draws.items()}
-    quality = {name: _perplexity_draws(path) for name, path in perplexity.items()}
-    found = conclusions(rows, drawn, quality, {name: read_table(path)[0] for name, path in convergence.items()})
+    drawn, converged = (
+        {name: read_table(path, "reduction", lineage.get(f"reduction {name}"))[0] for name, path in paths.items()}
+        for paths in (draws, convergence)
+    )
+    quality = {name: _perplexity_draws(path, lineage.get(f"perplexity {name}")) for name, path in perplexity.items()}
+    found = conclusions(rows, drawn, quality, converged)
     origin = provenance.record(lineage)
     write_table(parquet, pd.DataFrame(found["trends"], columns=list(TRENDS)).astype(TRENDS), origin)
     atomic.write_json(text, {**found, "provenance": origin})
@@ -303,12 +304,9 @@ def _windows_needed(model: str, table: pd.DataFrame) -> Iterator[dict[str, Any]]
         yield row | {"windows": needed if known else None}
 
 
-def _perplexity_draws(path: Path) -> dict[str, Floats]:
+def _perplexity_draws(path: Path, expected: str | None) -> dict[str, Floats]:
     """Return perplexity and bits per byte in each bootstrap draw of the sequences."""
-    try:
-        each = json.loads(path.read_text(encoding="utf-8"))["per_sequence"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DamagedFile(f"{path}: not a readable perplexity file; delete it and run snakemake again.") from error
+    each = read_json(path, "perplexity", expected)["per_sequence"]
     return resampled(each, resampling_counts(len(each["loss"])))
 
 

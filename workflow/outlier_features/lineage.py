@@ -117,7 +117,11 @@ class Lineages:
     @_once
     def inference(self, corpus: str) -> Lineage:
         """Return the lineage of what follows from the summary, and from the draws of its models."""
-        return _lineage("inference", "infer", {}, summary=self.summary(corpus))
+        upstream = {"summary": self.summary(corpus)}
+        for model in self._config.chosen.models:
+            upstream[f"reduction {model}"] = self.reduction(corpus, model)
+            upstream[f"perplexity {model}"] = self.perplexity(corpus, model)
+        return _lineage("inference", "infer", {}, **upstream)
 
     @_once
     def export(self, corpus: str, model: str) -> Lineage:

@@ -16,9 +16,9 @@ from pyarrow import dataset
 
 from outlier_features import atomic, provenance
 from outlier_features.config import Model
-from outlier_features.errors import DamagedFile, OutlierFeaturesError
+from outlier_features.errors import DamagedFile
 from outlier_features.lineage import Lineage
-from outlier_features.tables import write_table
+from outlier_features.tables import read_json, write_table
 
 FACTS = (
     "kind",
@@ -86,7 +86,7 @@ def _rows(entry: Entry, corpus: str, lineage: Lineage) -> list[dict[str, Any]]:
     expected = lineage.get(f"reduction {entry.model}")
     _, origin = _read(entry.outliers, expected, columns=[])
     layers, _ = _read(entry.layers, expected, columns=list(LAYER_COLUMNS), rows=RESIDUAL)
-    quality = _read_perplexity(entry.perplexity, lineage.get(f"perplexity {entry.model}"))
+    quality = read_json(entry.perplexity, "perplexity", lineage.get(f"perplexity {entry.model}"))
     facts = origin["facts"]
     common: dict[str, Any] = {name: getattr(entry, name) for name in ("model", "label", "hub", "series", "step")}
     common |= {name: facts[name] for name in FACTS}
@@ -129,15 +129,3 @@ def _layer_columns(residual: pd.DataFrame) -> dict[str, Any]:
         "massive_count": massive,
         "massive_max_abs": residual["max_abs"].max() if massive else None,
     }
-
-
-def _read_perplexity(path: Path, expected: str | None) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if expected is not None:
-            provenance.require(found["provenance"], "perplexity", expected, path)
-        return found
-    except OutlierFeaturesError:
-        raise
-    except (OSError, ValueError, KeyError) as error:
-        raise DamagedFile(f"{path}: not a readable perplexity file; delete it and run snakemake again.") from error

@@ -1,6 +1,8 @@
-"""Tables: parquet files with their provenance."""
+"""Tables: parquet files with their provenance, and JSON files with theirs."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -30,3 +32,16 @@ def read_table(
     if artefact is not None and expected is not None:
         provenance.require(origin, artefact, expected, path)
     return arrow.to_pandas(), origin
+
+
+def read_json(path: Path, artefact: str, expected: str | None) -> dict[str, Any]:
+    """Read a JSON file that carries its provenance; refuse one whose lineage as `artefact` is not `expected`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedFile(f"{path}: not a readable JSON file; delete it and run snakemake again.") from error
+    if not isinstance(found, dict):
+        raise DamagedFile(f"{path}: holds no object; delete it and run snakemake again.")
+    if expected is not None:
+        provenance.require(found.get("provenance", {}), artefact, expected, path)
+    return found

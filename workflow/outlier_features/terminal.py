@@ -17,6 +17,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from outlier_features.counts import human
 from outlier_features.errors import ConfigError
 from outlier_features.selection import Selection
 
@@ -80,14 +81,6 @@ def frame(title: str | None = None) -> Table:
     """Return a table without columns yet."""
     words = None if title is None else Text(title, style="bold")
     return Table(title=words, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left")
-
-
-def human(count: float) -> str:
-    """Return a number of parameters as people say it: 134.5M, 30.5B."""
-    for unit, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if count >= 0.99995 * unit:  # what is rounded up to a unit is written in it
-            return f"{count / unit:.4g}{suffix}"
-    return number(count)
 
 
 def number(value: float, places: int = 0) -> str:

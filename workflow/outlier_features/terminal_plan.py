@@ -8,9 +8,10 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from outlier_features.counts import human
 from outlier_features.durations import spoken
 from outlier_features.planning import Plan
-from outlier_features.terminal import console, frame, human
+from outlier_features.terminal import console, frame
 
 CONVENTIONS = {
     "with_embedding_and_head": ("active_params", "embedding and head counted"),
