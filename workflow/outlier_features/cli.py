@@ -138,6 +138,20 @@ class Stages:
             self._plot_model(model)
             self._plot_timings(model)
 
+    def export(self) -> None:
+        """Write what people who quantise and people who write papers take along."""
+        from outlier_features.exports import export, export_summary
+
+        config, corpus = self._config, self._corpus
+        for name in config.chosen.models:
+            lineage, folder = self._lineages.export(corpus, name), layout.export(corpus, name)
+            if self._is_due("export", lineage, folder / "outlier_channels.json"):
+                export(self._entry(name), self._manifests(name), config.definitions, corpus, folder, lineage)
+        outputs = layout.export_summary(corpus, "tex"), layout.export_summary(corpus, "md")
+        summary = layout.summary(corpus, "parquet")
+        export_summary(summary, *outputs, config.definitions, corpus, self._lineages.export_summary(corpus))
+        print(f"made: {outputs[1]}")
+
     def page(self) -> None:
         """Write the first page of the report; the report around it is made by `snakemake --report`."""
         from outlier_features import contents
@@ -203,20 +217,6 @@ class Stages:
 
     def _tables(self, model: str, names: Iterable[str]) -> dict[str, Path]:
         return {name: layout.table(name, self._corpus, model) for name in names}
-
-    def export(self) -> None:
-        """Write what people who quantise and people who write papers take along."""
-        from outlier_features.exports import export, export_summary
-
-        config, corpus = self._config, self._corpus
-        for name in config.chosen.models:
-            lineage, folder = self._lineages.export(corpus, name), layout.export(corpus, name)
-            if self._is_due("export", lineage, folder / "outlier_channels.json"):
-                export(self._entry(name), self._manifests(name), config.definitions, corpus, folder, lineage)
-        outputs = layout.export_summary(corpus, "tex"), layout.export_summary(corpus, "md")
-        summary = layout.summary(corpus, "parquet")
-        export_summary(summary, *outputs, config.definitions, corpus, self._lineages.export_summary(corpus))
-        print(f"made: {outputs[1]}")
 
     def _take_device(self) -> None:
         if not self._has_device:
