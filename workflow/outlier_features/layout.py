@@ -7,6 +7,7 @@ from pathlib import Path
 from outlier_features import scatter
 
 RESULTS = Path("results")
+PUBLISHED = Path("resources/published")
 
 
 def checkpoint(model: str) -> Path:
@@ -91,6 +92,16 @@ def first_page() -> Path:
 def timings(corpus: str, model: str) -> Path:
     """Return the figure of where the capture of a model spent its time."""
     return RESULTS / corpus / "timings" / f"{model}.svg"
+
+
+def published(name: str) -> Path:
+    """Return a published table."""
+    return PUBLISHED / f"{name}.csv"
+
+
+def digests() -> Path:
+    """Return the folder that remembers what local texts and checkpoints hold."""
+    return RESULTS / ".digests"
 
 
 EXPORTS = (
