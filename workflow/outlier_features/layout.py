@@ -104,6 +104,39 @@ def digests() -> Path:
     return RESULTS / ".digests"
 
 
+def lineages_seen() -> Path:
+    """Return the file that remembers which lineages results carry."""
+    return RESULTS / ".digests" / "lineages.json"
+
+
+def mark() -> Path:
+    """Return what Snakemake is told to take for a newer input of each result whose lineage has moved."""
+    return RESULTS / ".lineage-has-moved"
+
+
+def of_model(corpus: str, model: str) -> dict[str, list[Path]]:
+    """Return the files of each artefact that is made from the statistics of a model, by artefact."""
+    return {
+        "reduction": [table(name, corpus, model) for name in TABLES],
+        "perplexity": [perplexity(corpus, model)],
+        "timings": [timings(corpus, model)],
+        "export": [export(corpus, model, name) for name in EXPORTS],
+    }
+
+
+def of_experiment(corpus: str) -> dict[str, list[Path]]:
+    """Return the files of each artefact that is made from all models of an experiment, by artefact."""
+    return {
+        "summary": [summary(corpus, suffix) for suffix in ("parquet", "csv", "json")],
+        "inference": [inference(corpus, suffix) for suffix in ("parquet", "json")],
+        "reproduction": [reproduction(corpus, suffix) for suffix in ("csv", "md")],
+        "export_summary": [export_summary(corpus, suffix) for suffix in ("tex", "md")],
+    }
+
+
+TABLES = ("outliers", "channels", "layers", "draws", "convergence", "positions")
+"""The tables of a model."""
+
 EXPORTS = (
     "outlier_channels.json",
     "act_scales.safetensors",

@@ -175,9 +175,7 @@ class Lineages:
         label = self._config.label(model)
         return _lineage("timings", "plot_timings", {"label": label}, statistics=self.statistics(corpus, model))
 
-    def _text(
-        self, name: str, part: Literal["files", "training"], made: Path
-    ) -> tuple[dict[str, Any], str | None]:
+    def _text(self, name: str, part: Literal["files", "training"], made: Path) -> tuple[dict[str, Any], str | None]:
         """Return the part of a corpus entry that says which text is read, without how it is cut, and what that holds.
 
         None for a text of the hub. `made` is what was made from it.
@@ -215,7 +213,7 @@ def sources(script: Path) -> list[Path]:
     return sorted(found)
 
 
-def _lineage(artefact: str, stage: str, settings: Any, content: str | None = None, **upstream: Lineage) -> Lineage:
+def _lineage(artefact: str, stage: str, settings: Any, content: str | None = None, /, **upstream: Lineage) -> Lineage:
     """Return the lineage of `artefact`, made by the script `stage` from `upstream` and from files of that `content`."""
     own = {} if content is None else {"content": content}
     parents = {name: parent[name.partition(" ")[0]] for name, parent in upstream.items()}

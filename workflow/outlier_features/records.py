@@ -1,38 +1,51 @@
-"""Records: the lineage that a result carries, read quickly and in whatever kind of file it is.
+"""Records: the lineage that a result carries, found quickly in whatever kind of file it is.
 
-JSON, Arrow and parquet files, safetensors, figures, pages and texts all hold their lineage as names and digests in plain
-bytes; the two Arrow formats and safetensors keep them in one part of the file, and only that is read.
+JSON, Arrow and parquet files, safetensors, figures, pages and texts all hold their lineage as names and digests in
+plain bytes; the two Arrow formats and safetensors keep them in one part of the file, and only that is read.
 """
 
+import json
 import re
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
 WITHOUT = {".csv"}
 """Suffixes of files that can carry none; each is written together with one that does."""
 
-QUOTE = rb'(?:\\?"|&quot;|&#34;)?'
+_FOOTERS = {".parquet": b"PAR1", ".arrow": b"ARROW1"}
+"""How these files end, after the size of their last part."""
+
+_QUOTE = rb'(?:\\?"|&quot;|&#34;)?'
 
 
-def recorded(path: Path, artefact: str) -> str | None:
-    """Return the digest that a file carries as the lineage of `artefact`, None where it carries none."""
-    pattern = rb"\b" + re.escape(artefact).encode() + QUOTE + rb":?\s*" + QUOTE + rb"([0-9a-f]{16})\b"
+def recorded(path: str | Path, artefact: str) -> str | None:
+    """Return the digest that a file carries as the lineage of `artefact`, None where it carries none or is cut."""
     try:
-        with path.open("rb") as file:
-            found = re.search(pattern, _telling(file, path.suffix))
-    except OSError:
+        found = _pattern(artefact).search(_telling(Path(path)))
+    except (OSError, ValueError):
         return None
     return found.group(1).decode() if found else None
 
 
-def _telling(file: BinaryIO, suffix: str) -> bytes:
-    """Return the bytes of a file among which its lineage stands."""
-    if suffix in (".parquet", ".arrow"):
-        mark = {".parquet": 4, ".arrow": 6}[suffix]  # PAR1 and ARROW1, after the size of the footer
-        end = file.seek(0, 2)
-        file.seek(max(0, end - mark - 4))
-        size = int.from_bytes(file.read(4), "little")
-        file.seek(max(0, end - mark - 4 - size))
-    elif suffix == ".safetensors":
-        return file.read(int.from_bytes(file.read(8), "little"))
-    return file.read()
+@cache
+def _pattern(artefact: str) -> re.Pattern[bytes]:
+    return re.compile(rb"\b" + artefact.encode() + _QUOTE + rb":?\s*" + _QUOTE + rb"([0-9a-f]{16})\b")
+
+
+def _telling(path: Path) -> bytes:
+    """Return the bytes of a file among which its lineage stands. Raises ValueError where the file is cut."""
+    with path.open("rb") as file:
+        if path.suffix in _FOOTERS:
+            mark = _FOOTERS[path.suffix]
+            end = file.seek(-4 - len(mark), 2) if path.stat().st_size > 4 + len(mark) else 0
+            size, ending = int.from_bytes(file.read(4), "little"), file.read()
+            if ending != mark or size > end:
+                raise ValueError(f"{path} does not end as a whole file does")
+            file.seek(end - size)
+            return file.read(size)
+        if path.suffix == ".safetensors":
+            return file.read(int.from_bytes(file.read(8), "little"))
+        content = file.read()
+    if path.suffix == ".json":
+        json.loads(content)
+    return content
