@@ -196,7 +196,7 @@ def test_a_damaged_shard_is_made_anew_as_the_error_says(
     order = checkpoints["dense"], tokens, tmp_path / "out.json"
     assert captures.run(*order).status == 0
     damage(tmp_path / "out/block-001.arrow")
-    remedy = f"delete {tmp_path}/out.json and {tmp_path}/out and capture again"
+    remedy = f"delete {tmp_path}/out.json and {tmp_path}/out, then run snakemake again"
     with pytest.raises(DamagedFile, match=rf"out/block-001\.arrow: the shard is .*{remedy}\."):
         Statistics([tmp_path / "out.json"]).block(1)
     (tmp_path / "out.json").unlink()

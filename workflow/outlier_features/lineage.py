@@ -38,6 +38,7 @@ WITHOUT_EFFECT = {
     "logs",
     "patience",
     "planning",
+    "remedies",
     "timings",
 }
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
