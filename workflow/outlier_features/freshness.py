@@ -64,7 +64,7 @@ class Freshness:
         newest = {("published", ""): max((state(path)[1] for path in layout.PUBLISHED.glob("*.csv")), default=0)}
         arrived: list[Path] = []
         is_in_order = True
-        for result in self._results(corpus):
+        for result in self.results(corpus):
             states = {path: found for path in result.paths if (found := _state(path))}
             unseen = [path for path, found in states.items() if self._memory.get(str(path), found) is None]
             if not all(self._carries(result, path, found) for path, found in states.items()):
@@ -91,7 +91,7 @@ class Freshness:
             self._memory.put(str(path), found, carried)
         return carried == result.lineage[result.artefact]
 
-    def _results(self, corpus: str) -> Iterator[Result]:
+    def results(self, corpus: str) -> Iterator[Result]:
         """Yield the results of the chosen models on a corpus, each after those it is made from."""
         models, lineages = self._config.chosen.models, self._lineages
         for model in models:
