@@ -12,6 +12,7 @@ from pathlib import Path
 
 from outlier_features import catalogue, layout
 from outlier_features.config import Config
+from outlier_features.contents import HEADLINE
 from outlier_features.file_states import Memory, State, state
 from outlier_features.lineage import Lineage, Lineages
 from outlier_features.records import WITHOUT, recorded
@@ -30,7 +31,7 @@ class Result:
 
     artefact: str
     model: str
-    """Empty where it is of all models."""
+    """Empty where it is of all models; of a figure its name, but for the one that the first page shows."""
     name: str
     """Model, part as `model.2-of-4`, or figure; empty where there is one of a corpus."""
     lineage: Lineage
@@ -102,7 +103,8 @@ class Freshness:
             return
         for figure in catalogue.names("experiment", "series"):
             paths = [layout.figure(figure, suffix) for suffix in ("png", "svg")]
-            yield Result("figure", "", figure, lineages.figure(corpus), paths)
+            model = "" if figure == HEADLINE else figure
+            yield Result("figure", model, figure, lineages.figure(corpus), paths)
         yield Result("first_page", "", "", lineages.first_page(corpus), [layout.first_page()])
         for model in models:
             paths = [layout.figure(name, end, model) for name in catalogue.names("model") for end in ("png", "svg")]
@@ -113,7 +115,8 @@ class Freshness:
         yield Result("checkpoint", model, model, lineages.checkpoint(model), [layout.source(model)])
         yield Result("tokens", model, model, lineages.tokens(corpus, model), [layout.tokens(corpus, model)])
         for path in layout.manifests(corpus, model, self._parts):
-            yield Result("statistics", model, path.stem, lineages.statistics(corpus, model), [path])
+            paths = [path, layout.benchmark(corpus, path.stem)]
+            yield Result("statistics", model, path.stem, lineages.statistics(corpus, model), paths)
         for artefact, paths in layout.of_model(corpus, model).items():
             yield Result(artefact, model, model, getattr(lineages, artefact)(corpus, model), paths)
 

@@ -25,6 +25,11 @@ def seal(model: str, *, stays: bool) -> Path:
     return source(model) if stays else checkpoint(model)
 
 
+def benchmark(corpus: str, name: str) -> Path:
+    """Return what Snakemake measures of a capture, whose time it compares too; `name` is that of the manifest."""
+    return RESULTS / "logs" / "capture" / corpus / f"{name}.benchmark.tsv"
+
+
 def tokens(corpus: str, model: str) -> Path:
     """Return the file of packed windows of token ids."""
     return RESULTS / corpus / "tokens" / f"{model}.arrow"

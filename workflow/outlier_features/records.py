@@ -9,7 +9,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-WITHOUT = {".csv"}
+WITHOUT = {".csv", ".tsv"}
 """Suffixes of files that can carry none; each is written together with one that does."""
 
 _FOOTERS = {".parquet": b"PAR1", ".arrow": b"ARROW1"}
