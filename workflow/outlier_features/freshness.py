@@ -1,7 +1,7 @@
 """Freshness: whether results are what the present code, settings and inputs would make, by the lineage they carry.
 
 Snakemake knows what results were made from only where it made them, in its own folder; results that were copied here,
-or that another machine has replaced, tell it themselves. docs/decisions/0015 says how.
+or that another machine has replaced, tell it themselves. docs/decisions/0014 says how.
 """
 
 import os

@@ -49,8 +49,8 @@ def manifests(corpus: str, model: str, parts: int) -> list[Path]:
 
 
 def table(name: str, corpus: str, model: str) -> Path:
-    """Return a table of a model: `name` is one of `reduction.TABLES`."""
-    return RESULTS / corpus / name / f"{model}.parquet"
+    """Return a table of a model: `name` is one of TABLES."""
+    return RESULTS.joinpath(corpus, name, f"{model}.parquet")
 
 
 def perplexity(corpus: str, model: str) -> Path:
@@ -75,7 +75,7 @@ def reproduction(corpus: str, suffix: str) -> Path:
 
 def export(corpus: str, model: str, name: str = "") -> Path:
     """Return a file of a model's export, one of EXPORTS, or the folder that holds them."""
-    return RESULTS / corpus / "export" / model / name
+    return RESULTS.joinpath(corpus, "export", model, name)
 
 
 def export_summary(corpus: str, suffix: str) -> Path:
@@ -85,8 +85,7 @@ def export_summary(corpus: str, suffix: str) -> Path:
 
 def figure(name: str, suffix: str, model: str | None = None) -> Path:
     """Return a figure, of one model where one is named."""
-    folder = RESULTS / "plots"
-    return folder / f"{name}.{suffix}" if model is None else folder / name / f"{model}.{suffix}"
+    return RESULTS.joinpath("plots", f"{name}.{suffix}" if model is None else f"{name}/{model}.{suffix}")
 
 
 def first_page() -> Path:

@@ -1,8 +1,9 @@
 """Remedies: what helps against a file that is missing, damaged, or made from something else."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from outlier_features import atomic
 from outlier_features.errors import DamagedFile
@@ -34,28 +35,32 @@ def unusable(path: Path, kind: str, error: Exception, remedy: str | None = None)
     return DamagedFile(f"{path}: not a readable {kind}; {remedy or f'delete it, then {again(path)}'}.")
 
 
-def of_checkpoint(directory: Path, names: Iterable[str]) -> str:
-    """Return what helps where files of a sealed checkpoint cannot be used.
-
-    Those that are as they were when it was sealed would come again the same.
-    """
+def of_checkpoint(directory: Path) -> str:
+    """Return what helps where a sealed checkpoint cannot be used: as it was fetched, it would come again the same."""
+    seal = directory / "source.json"
     try:
-        sealed = json.loads((directory / "source.json").read_text(encoding="utf-8"))
+        sealed = json.loads(seal.read_text(encoding="utf-8"))
         origin, files = dict(sealed["provenance"]["source"]), dict(sealed["files"])
-        altered = [name for name in names if _differs(directory / name, files.get(name, {}).get("sha256"))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        origin, altered = {}, ["source.json"]
+        altered = [name for name in files if _is_altered(directory / name, files[name]["sha256"], seal)]
+    except (OSError, ValueError, KeyError, TypeError):
+        origin, altered = {}, [seal.name]
     if altered:
         return f"{altered[0]} is not as it was fetched: delete {directory}, then {again(Path('checkpoints'))}"
-    return f"it is so at its source, and fetching it again changes nothing: {mended(origin)}"
+    return f"it is so where it comes from, and fetching it again brings the same: {mended(origin)}"
 
 
-def mended(origin: dict[str, str | None]) -> str:
+def mended(origin: Mapping[str, Any]) -> str:
     """Return what helps where a model is not usable as its source has it."""
     if "path" in origin:
         return f"mend {origin['path']}, or name another directory"
-    return "name another package" if "package" in origin else "name another revision"
+    for kind, remedy in (("hub", "revision"), ("package", "package")):
+        if kind in origin:
+            return f"name another {remedy}"
+    return "change its entry in config.yaml"
 
 
-def _differs(path: Path, digest: str | None) -> bool:
-    return digest is None or not path.is_file() or atomic.digest(path) != digest
+def _is_altered(path: Path, digest: str, seal: Path) -> bool:
+    """Return whether a file is not the one that was sealed; one that nobody has written to since is not read."""
+    if not path.is_file():
+        return True
+    return path.stat().st_ctime_ns > seal.stat().st_ctime_ns and atomic.digest(path) != digest
