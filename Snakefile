@@ -17,7 +17,9 @@ sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
 from outlier_features import contents, layout, profiles
 from outlier_features.config import Config
+from outlier_features.digests import Digests
 from outlier_features.errors import ConfigError
+from outlier_features.freshness import Freshness
 from outlier_features.lineage import Lineages
 from outlier_features.requests import Requests
 
@@ -34,7 +36,8 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
-lineages, requests = Lineages(settings), Requests(settings)
+lineages = Lineages(settings, Digests(layout.digests(), dry=workflow.dryrun))
+requests = Requests(settings)
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
 HAS_SERIES = any(settings.models[model].series for model in MODELS)
@@ -52,6 +55,30 @@ STATISTICS = local(
     else ["results/{corpus}/statistics/{model}.json"]
 )
 """The manifests that seal the statistics of a model: one, or one of each capture that shares its windows out."""
+
+
+# Results on a disk say themselves what they were made from; of those in an object store only Snakemake's own records know.
+IS_ON_DISK = workflow.storage_settings.default_storage_provider is None
+freshness = Freshness(settings, lineages, len(gather.capture("{scatteritem}")))
+
+
+def moved(artefact, wildcards):
+    """Return as an input of a job the mark that is newer than its outputs; it counts where they carry another lineage."""
+    if not IS_ON_DISK:
+        return []
+    names = [wildcards.get(key) for key in ("model", "scatteritem", "figure")]
+    result = artefact, wildcards.get("corpus", CORPUS), ".".join(filter(None, names))
+    mark = str(layout.mark())
+    return (
+        mark
+        if workflow.is_main_process and freshness.has_moved(*result)
+        else ancient(mark)
+    )
+
+
+def carried(lineage):
+    """Return a param that results carry, and that Snakemake need not compare: as it does with one told of the output."""
+    return (lambda wildcards, output: lineage(wildcards)) if IS_ON_DISK else lineage
 
 
 wildcard_constraints:

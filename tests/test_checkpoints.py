@@ -151,7 +151,7 @@ def test_a_checkpoint_whose_seal_is_missing_or_damaged_is_refused_by_name(
     (checkpoint / "source.json").unlink()
     if content is not None:
         (checkpoint / "source.json").write_bytes(content)
-    with pytest.raises(DamagedFile, match=f"{re.escape(str(checkpoint))}: .*source.json.*fetch the model again"):
+    with pytest.raises(DamagedFile, match=f"{re.escape(str(checkpoint))}: .*source.json.*run snakemake"):
         read_source(checkpoint)
 
 

@@ -148,7 +148,7 @@ def test_windows_captured_part_by_part_give_the_same_tables(scattered: Path, cap
     shutil.rmtree(scattered / "results/words/statistics")
     cli.main(["capture", "--part", "2"])
     assert [path.name for path in scattered.glob("results/words/statistics/*.json")] == ["moe.2-of-3.json"]
-    with pytest.raises(DamagedFile, match=r"moe\.1-of-3\.json: missing; the capture is not complete"):
+    with pytest.raises(DamagedFile, match=r"moe\.1-of-3\.json: missing; run snakemake, or the stage capture"):
         cli.main(["reduce", "--force"])
     capsys.readouterr()
     cli.main(["capture"])

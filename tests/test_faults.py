@@ -196,13 +196,16 @@ def test_a_damaged_shard_is_made_anew_as_the_error_says(
     order = checkpoints["dense"], tokens, tmp_path / "out.json"
     assert captures.run(*order).status == 0
     damage(tmp_path / "out/block-001.arrow")
-    remedy = f"delete {tmp_path}/out.json and {tmp_path}/out and capture again"
+    remedy = f"delete {tmp_path}/out.json and {tmp_path}/out, then run snakemake again"
     with pytest.raises(DamagedFile, match=rf"out/block-001\.arrow: the shard is .*{remedy}\."):
         Statistics([tmp_path / "out.json"]).block(1)
     (tmp_path / "out.json").unlink()
     shutil.rmtree(tmp_path / "out")
     assert captures.run(*order).status == 0
     assert digests(tmp_path / "out.json") == sealed
+
+
+AGAIN = "run snakemake, or the stage fetch (train, for a model with a recipe)"
 
 
 def overwrite(path: Path, at: int, content: bytes) -> None:
@@ -223,7 +226,8 @@ def test_a_weight_file_with_another_header_of_the_same_size_is_one_line(
     file = sorted(checkpoint.glob("*.safetensors"))[-1]
     overwrite(file, at, content)
     told = captures.run(checkpoint, tokens, tmp_path / "out.json").error
-    assert told == f"{file}: has no readable header; delete its folder and fetch the model again."
+    remedy = f"{file.name} is not as it was fetched: delete {checkpoint}, then {AGAIN}."
+    assert told == f"{file}: has no readable header; {remedy}"
     assert not (tmp_path / "out.json").exists()
 
 
@@ -232,7 +236,7 @@ def test_a_first_weight_file_without_a_header_is_one_line(
 ) -> None:
     checkpoint = shutil.copytree(checkpoints["dense"], tmp_path / "dense")
     overwrite(min(checkpoint.glob("*.safetensors")), 8, b"garbage")
-    assert captures.run(checkpoint, tokens, tmp_path / "out.json").error.endswith("fetch the model again.")
+    assert captures.run(checkpoint, tokens, tmp_path / "out.json").error.endswith(f"then {AGAIN}.")
 
 
 def test_a_weight_file_that_is_cut_after_the_fetch_is_one_line(
@@ -243,7 +247,7 @@ def test_a_weight_file_that_is_cut_after_the_fetch_is_one_line(
     size = file.stat().st_size
     os.truncate(file, size - 1)
     told = captures.run(checkpoint, tokens, tmp_path / "out.json").error
-    remedy = f"delete {checkpoint} and fetch the model again."
+    remedy = f"delete {checkpoint}, then run snakemake again."
     assert told == f"{file}: has {size - 1} bytes where {size} were written; {remedy}"
 
 

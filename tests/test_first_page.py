@@ -388,7 +388,7 @@ def test_results_of_something_else_are_refused(files):
 def test_a_damaged_file_is_named(files, content):
     config, paths = files
     paths[1].write_text(content)
-    with pytest.raises(DamagedFile, match=r"inference\.json: .*; delete it and run snakemake again"):
+    with pytest.raises(DamagedFile, match=r"inference\.json: .*; delete it, then run snakemake"):
         read_findings(config, *paths, LINEAGE)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from outlier_features import file_states, lineage
 from outlier_features.config import Config
 from outlier_features.lineage import Lineages, sources
 
@@ -198,6 +199,136 @@ def test_how_many_jobs_share_the_windows_out_changes_nothing() -> None:
 
 def test_defaults_written_out_change_nothing() -> None:
     assert moved_by(lambda values: values.update(Config.check(values).model_dump(mode="json"))) == {}
+
+
+# --- the content of local files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a text, a checkpoint, an installed package and a published table, which the process is in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(file_states, "RACY_SECONDS", 0.0)  # so that files as new as these are remembered
+    for name, content in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        settle(path)
+    return tmp_path
+
+
+FILES = {
+    "text/a.txt": b"measured on",
+    "text/b.txt": b"trained on",
+    "weights/config.json": b"{}",
+    "weights/model.safetensors": b"0123456789",
+    "weights/README.md": b"about it",
+    "shipped_text/__init__.py": b"",
+    "shipped_text/speech.txt": b"spoken",
+    "shipped_text/model.gguf": b"quantised",
+    "shipped_text-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: shipped-text\nVersion: 1.0\n",
+    "resources/published/massive_activations.csv": b"model,value\n",
+}
+
+
+def settle(path: Path) -> None:
+    """Give a file the same modification time as always; its change time is that of now."""
+    os.utime(path, (1e9, 1e9))
+
+
+def local_values() -> dict[str, Any]:
+    """Return a configuration whose models and texts are all local files."""
+    values = shipped()
+    values["models"] = {
+        "trained": {"train": shipped()["models"]["tiny-moe"]["train"] | {"corpus": "text"}},
+        "given": {"path": "weights"},
+        "packed": {"package": "shipped-text==1.0", "file": "model.gguf"},
+    }
+    cut = {"sequences": 2, "length": 8}
+    values["corpora"] = {
+        "text": {"path": "text", "files": ["a.txt"], "training": ["b.txt"], **cut},
+        "speech": {"package": "shipped-text==1.0", "files": ["*.txt"], **cut},
+    }
+    values["experiments"] = {
+        "demo": {"models": list(values["models"]), "corpus": "text"},
+        "spoken": {"models": ["given"], "corpus": "speech"},
+    }
+    return values
+
+
+ALL = {"trained", "given", "packed"}
+WRITTEN: dict[str, tuple[str, dict[str, set[str]]]] = {
+    "the text measured on": ("text/a.txt", of(ALL, AFTER_TOKENS)),
+    "the text trained on": ("text/b.txt", of({"trained"}, EVERYTHING)),
+    "the weights of a checkpoint": ("weights/model.safetensors", of({"given"}, EVERYTHING)),
+    "the configuration of a checkpoint": ("weights/config.json", of({"given"}, EVERYTHING)),
+    "words about a checkpoint": ("weights/README.md", {}),
+    "the model of a package": ("shipped_text/model.gguf", of({"packed"}, EVERYTHING)),
+    "a text of another experiment": ("shipped_text/speech.txt", {}),
+    "a published table": (
+        "resources/published/massive_activations.csv",
+        of(ALL, {"figure", "model_figure", "first_page"}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), WRITTEN.values(), ids=WRITTEN)
+def test_one_byte_of_a_local_file_moves_what_is_made_from_it(
+    place: Path, name: str, expected: dict[str, set[str]]
+) -> None:
+    before = artefacts(Config.check(local_values()))
+    content = bytearray((place / name).read_bytes())
+    content[0] ^= 1
+    (place / name).write_bytes(content)
+    settle(place / name)  # of the same size and with the same time
+    lineage._published.cache_clear()  # which a process reads once
+    assert moved(before, artefacts(Config.check(local_values()))) == expected
+
+
+def test_the_text_of_a_package_that_is_edited_moves_its_windows(place: Path) -> None:
+    values = local_values() | {"experiment": "spoken"}
+    before = artefacts(Config.check(values))
+    (place / "shipped_text/speech.txt").write_bytes(b"spoken twice")
+    assert moved(before, artefacts(Config.check(values))) == of({"given"}, AFTER_TOKENS)
+
+
+def test_a_file_more_or_less_moves_what_is_made_from_them(place: Path) -> None:
+    values = local_values()
+    values["corpora"]["text"]["files"] = ["a*.txt"]
+    before = artefacts(Config.check(values))
+    (place / "text/a2.txt").write_bytes(b"more")
+    assert moved(before, artefacts(Config.check(values))) == of(ALL, AFTER_TOKENS)
+
+
+def test_touched_copied_and_moved_files_move_nothing(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    before = artefacts(Config.check(local_values()))
+    for name in FILES:
+        (place / name).touch()
+    assert artefacts(Config.check(local_values())) == before
+    copy = tmp_path_factory.mktemp("copy") / "place"
+    shutil.copytree(place, copy, copy_function=shutil.copy)
+    os.chdir(copy)
+    assert artefacts(Config.check(local_values())) == before
+
+
+def test_only_what_the_chosen_experiment_is_made_from_is_read(place: Path) -> None:
+    (place / "text/a.txt").unlink()
+    os.mkfifo(place / "text/a.txt")  # reading it would wait for ever
+    artefacts(Config.check(local_values() | {"experiment": "spoken"}))
+    assert len(list((place / "results/.digests").iterdir())) == 2
+
+
+def test_an_original_that_is_gone_counts_as_what_its_checkpoint_says_that_it_was(place: Path) -> None:
+    lineages = Lineages(Config.check(local_values()))
+    before = lineages.checkpoint("given")
+    source = place / "results/checkpoints/given/source.json"
+    source.parent.mkdir(parents=True)
+    source.write_text(json.dumps({"provenance": {"lineage": before}}))
+    shutil.rmtree(place / "weights")
+    assert Lineages(Config.check(local_values())).checkpoint("given") == before
+    source.unlink()
+    assert Lineages(Config.check(local_values())).checkpoint("given") != before
 
 
 # --- the code ------------------------------------------------------------------------------------------------------

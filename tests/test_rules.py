@@ -115,9 +115,15 @@ def test_every_script_belongs_to_a_rule() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_the_only_param_of_a_rule_that_counts_is_its_lineage(rule: str) -> None:
-    lineage = r"lineage=lambda wildcards: lineages\.\w+\([^()]*\)"
+    lineage = r"lineage=carried\(\s*lambda wildcards: lineages\.\w+\([^()]*\)\s*\)"
     uncounted = r"caption=lambda wildcards, output: [^,]+"  # Snakemake compares no param that is told of the output
     assert re.fullmatch(rf"\s*{lineage},\s*({uncounted},\s*)?", directive(rule, "params"))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_runs_again_where_its_results_carry_another_lineage_than_its_own(rule: str) -> None:
+    (made,) = re.findall(r"lineages\.(\w+)\(", directive(rule, "params"))
+    assert re.findall(r"moved=lambda wildcards: (.*),", directive(rule, "input")) == [f'moved("{made}", wildcards)']
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -142,8 +148,9 @@ def test_a_rule_runs_in_the_pinned_environment(rule: str) -> None:
 @pytest.mark.parametrize("path", [*RULE_FILES, REPOSITORY / "Snakefile"], ids=lambda path: path.name)
 @pytest.mark.parametrize("function", ["ancient", "directory"])
 def test_no_input_is_exempt_from_being_compared(path: Path, function: str) -> None:
-    # an ancient input is never compared, a directory only by its file time (one that does not stay has none)
-    text = path.read_text(encoding="utf-8").replace("temp(directory(", "")
+    # an ancient input is never compared, a directory only by its file time (one that does not stay has none); the mark
+    # of a result whose lineage has not moved is no input of it
+    text = re.sub(r"temp\(directory\(|ancient\(mark\)", "", path.read_text(encoding="utf-8"))
     assert not re.search(rf"\b{function}\(", text)
 
 

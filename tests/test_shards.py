@@ -85,7 +85,9 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
 def test_a_damaged_shard_is_refused_by_name(damage, copy: Path) -> None:
     damage(copy.with_suffix("") / block_name(1))
-    with pytest.raises(DamagedFile, match=r"block-001\.arrow: the shard is (cut or altered|missing).*capture again"):
+    with pytest.raises(
+        DamagedFile, match=r"block-001\.arrow: the shard is (cut or altered|missing).*delete .*run snakemake"
+    ):
         outliers.gather(Statistics([copy]), CRITERIA)
 
 

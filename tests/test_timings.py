@@ -118,7 +118,7 @@ def test_a_missing_file_is_named_with_what_to_do(tmp_path):
     with pytest.raises(DamagedFile) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}: the timings of the capture are missing")
-    assert f"delete {tmp_path / 'qwen3-0.6b.2-of-4.json'} to capture again" in str(caught.value)
+    assert f"delete {tmp_path / 'qwen3-0.6b.2-of-4.json'}, then run snakemake" in str(caught.value)
 
 
 def test_a_damaged_file_is_refused(tmp_path):

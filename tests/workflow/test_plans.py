@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from outlier_features import catalogue
+from outlier_features.records import recorded
 from projects import PARTS, model, words_project, write_config
 
 pytestmark = pytest.mark.slow
@@ -162,6 +164,98 @@ def test_a_new_text_plans_every_window(project: Path) -> None:
     write_config(project, lambda config: config["corpora"]["words"].update(sequences=4))
     jobs = ("tokenize", "capture", "reduce", "perplexity", *LAST)
     assert plan(project) == dict.fromkeys(jobs, 2) | AGGREGATES
+
+
+def test_an_edited_text_plans_its_windows_and_what_follows(project: Path) -> None:
+    text = project / "text/a.txt"
+    text.write_text(text.read_text().replace("outlier", "another"))
+    jobs = ("tokenize", "capture", "reduce", "perplexity", *LAST)
+    assert plan(project) == dict.fromkeys(jobs, 2) | AGGREGATES
+
+
+def test_an_edited_text_of_the_same_size_and_time_is_found(project: Path) -> None:
+    text = project / "text/b.txt"  # which both models were trained on
+    times = text.stat()
+    text.write_text(text.read_text().swapcase())
+    os.utime(text, ns=(times.st_atime_ns, times.st_mtime_ns))
+    jobs = ("train", "tokenize", "capture", "reduce", "perplexity", *LAST)
+    assert plan(project) == dict.fromkeys(jobs, 2) | AGGREGATES
+
+
+def test_an_edited_published_table_plans_what_shows_it(project: Path) -> None:
+    table = project / "resources/published/massive_activations.csv"
+    table.write_text(table.read_text() + "\n")
+    assert plan(project) == {"plot": FIGURES, "plot_model": 2, "first_page": 1}
+
+
+def copied(finished: Path, target: Path) -> Path:
+    """Copy a project and its results as a clone does, results first and with new times, and without .snakemake."""
+    paths = sorted((path for path in (finished / "results").rglob("*") if path.is_file()), reverse=True)
+    for path in paths:  # checkpoints, which everything is made from, come last
+        if not {"logs", ".digests"} & set(path.parts):
+            (target / path.relative_to(finished)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target / path.relative_to(finished))
+    for part in (*PARTS, "text"):
+        source = finished / part
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target / part)
+    write_config(target)
+    return target
+
+
+def test_results_without_the_records_of_snakemake_plan_nothing_whatever_their_times(
+    finished: Path, tmp_path: Path
+) -> None:
+    assert plan(copied(finished, tmp_path)) == {}
+    assert plan(tmp_path, "results/plots/moe_vs_dense.png") == {}
+
+
+def test_results_without_the_records_of_snakemake_are_planned_as_with_them(finished: Path, tmp_path: Path) -> None:
+    copied(finished, tmp_path)
+    write_config(tmp_path, lambda config: config["models"]["moe"]["train"].update(seed=9))
+    own = dict.fromkeys(("train", "tokenize", "capture", "reduce", "perplexity", *LAST), 1)
+    assert plan(tmp_path) == own | AGGREGATES
+    write_config(tmp_path, lambda config: config["definitions"]["llm_int8"].update(threshold=5.0))
+    assert plan(tmp_path) == {"reduce": 2, "plot_model": 2, "export": 2} | AGGREGATES
+    assert plan(tmp_path, "results/words/layers/moe.parquet") == {"reduce": 1}
+
+
+def test_the_command_line_says_of_copied_results_what_snakemake_says(finished: Path, tmp_path: Path) -> None:
+    copied(finished, tmp_path)
+    command = [sys.executable, "-m", "outlier_features"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "workflow")}
+
+    def said(stage: str, *models: str) -> list[str]:
+        run = [*command, stage, *models]
+        ended = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return ended.stdout.splitlines()
+
+    tables = [f"{kind}/{model}.{end}" for model in ("dense", "moe") for kind, end in REDUCED]
+    assert said("reduce") == [f"up to date: results/words/{table}" for table in tables]
+    write_config(tmp_path, lambda config: config["definitions"]["llm_int8"].update(threshold=5.0))
+    assert said("reduce", "moe")[0] == "making: results/words/outliers/moe.parquet"
+    assert plan(tmp_path) == {"reduce": 1, "plot_model": 2, "export": 2} | AGGREGATES
+
+
+REDUCED = (("outliers", "parquet"), ("perplexity", "json"))
+"""The first file of each artefact that the stage reduce makes."""
+
+
+def test_results_of_another_run_copied_over_these_are_planned_again(project: Path, tmp_path: Path) -> None:
+    table = project / "results/words/layers/moe.parquet"
+    other, lineage = pq.read_table(table), str(recorded(table, "reduction")).encode()
+    carried = {key: value.replace(lineage, b"0123456789abcdef") for key, value in other.schema.metadata.items()}
+    pq.write_table(other.replace_schema_metadata(carried), table)
+    os.utime(table, (1e9, 1e9))  # an old run, as far as its time tells
+    assert plan(project) == {"reduce": 1} | dict.fromkeys(("plot_model", "export"), 1) | AGGREGATES
+
+
+def test_what_is_planned_again_is_made_once(finished: Path, tmp_path: Path) -> None:
+    copied(finished, tmp_path)
+    write_config(tmp_path, lambda config: config["models"]["moe"].update(label="A mixture"))
+    target = "results/words/export/moe/outlier_channels.json"
+    assert plan(tmp_path, target) == {"export": 1}
+    assert snakemake(tmp_path, target).returncode == 0
+    assert plan(tmp_path, target) == {}
 
 
 def test_a_lost_shard_is_found_by_the_next_reader(project: Path) -> None:

@@ -124,7 +124,7 @@ def dequantization(config: PreTrainedConfig, where: object) -> Any | None:
     if lacking:
         raise SourceError(
             f"{where}: quantization_config of config.json lacks {', '.join(lacking)}, without which {method} cannot "
-            "be dequantised; fetch the model again."
+            "be dequantised; name a revision that has them."
         )
     return kind(dequantize=True, **{name: fields[name] for name in needed})
 

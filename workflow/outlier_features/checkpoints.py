@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from outlier_features import atomic, provenance
+from outlier_features import atomic, provenance, remedies
 from outlier_features.errors import DamagedFile, SourceError
 from outlier_features.lineage import Lineage
 from outlier_features.planning import Footprint
@@ -24,14 +24,14 @@ def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
         raise SourceError(f"{_named(origin)}: has neither safetensors nor pytorch_model.bin; name a revision that has.")
     named = {name for index in directory.glob("*.safetensors.index.json") for name in indexed(index)}
     for name in sorted(named - {path.name for path in weights}):
-        raise SourceError(f"{_named(origin)}: {name}, which its index names, is missing; fetch the model again.")
+        raise SourceError(f"{_named(origin)}: {name}, which its index names, is missing; {remedies.mended(origin)}.")
     for path in weights:
         try:
             with safe_open(path, framework="np"):
                 pass
         except SafetensorError as error:
             raise SourceError(
-                f"{path.name} of {_named(origin)}: not a whole safetensors file ({error}); fetch it again."
+                f"{path.name} of {_named(origin)}: not a whole safetensors file ({error}); {remedies.mended(origin)}."
             ) from error
     files = {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": atomic.digest(path)}
@@ -71,7 +71,7 @@ def read_source(directory: Path, expected: str | None = None) -> dict[str, Any]:
         record, files = content["provenance"], content["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedFile(
-            f"{directory}: no whole checkpoint (source.json is missing); fetch the model again."
+            f"{directory}: no whole checkpoint (source.json is missing or cut); {remedies.again(path)}."
         ) from error
     if expected is not None:
         provenance.require(record, "checkpoint", expected, path)
@@ -81,7 +81,7 @@ def read_source(directory: Path, expected: str | None = None) -> dict[str, Any]:
         if size != entry["bytes"]:
             raise DamagedFile(
                 f"{found}: has {size if size is not None else 'no'} bytes where {entry['bytes']} were written; "
-                f"delete {directory} and fetch the model again."
+                f"delete {directory}, then {remedies.again(path)}."
             )
     return record["source"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from outlier_features import layout, leases, planning, provenance, scatter
 from outlier_features.config import Config, Model
 from outlier_features.errors import ConfigError
-from outlier_features.inventory import is_fresh
+from outlier_features.freshness import is_fresh
 from outlier_features.lineage import Lineage, Lineages
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Stages:
 
         lineage = self._lineages.summary(self._corpus)
         outputs = [layout.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
-        if self._is_due("summary", lineage, outputs[0], outputs[2]):
+        if self._is_due("summary", lineage, *outputs):
             entries = [self._entry(name) for name in self._config.chosen.models]
             write_summary(*summarize(entries, self._corpus, lineage), *outputs)
 
@@ -145,7 +145,7 @@ class Stages:
         config, corpus = self._config, self._corpus
         for name in config.chosen.models:
             lineage, folder = self._lineages.export(corpus, name), layout.export(corpus, name)
-            if self._is_due("export", lineage, folder / "outlier_channels.json"):
+            if self._is_due("export", lineage, *(folder / each for each in layout.EXPORTS)):
                 export(self._entry(name), self._manifests(name), config.definitions, corpus, folder, lineage)
         outputs = layout.export_summary(corpus, "tex"), layout.export_summary(corpus, "md")
         summary = layout.summary(corpus, "parquet")

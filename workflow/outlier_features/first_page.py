@@ -17,10 +17,9 @@ import jinja2
 import pandas as pd
 from PIL import Image
 
-from outlier_features import atomic, catalogue, contents, layout, provenance
+from outlier_features import atomic, catalogue, contents, layout, provenance, remedies
 from outlier_features.config import Config, Corpus, Definition
 from outlier_features.counts import human
-from outlier_features.errors import DamagedFile
 from outlier_features.lineage import Lineage
 from outlier_features.tables import read_json, read_table
 
@@ -82,7 +81,7 @@ def _smaller(figure: Path) -> bytes:
         with Image.open(figure) as image:
             fewer = image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
     except OSError as error:
-        raise DamagedFile(f"{figure}: not a readable PNG; delete it and run snakemake again.") from error
+        raise remedies.unusable(figure, "PNG", error) from error
     written = io.BytesIO()
     fewer.save(written, "PNG", optimize=True)
     return written.getvalue()

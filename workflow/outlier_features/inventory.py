@@ -1,37 +1,17 @@
 """Inventory: what of an experiment is there already, and how large its models are, known or fetched or neither."""
 
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from outlier_features import checkpoints, layout, packages, provenance
+from outlier_features import checkpoints, layout, packages
 from outlier_features.config import Config, Model
+from outlier_features.digests import Digests
 from outlier_features.errors import SourceError
+from outlier_features.freshness import is_fresh
 from outlier_features.lineage import Lineage, Lineages
 from outlier_features.planning import Footprint, Pass, Plan, estimate
-
-
-def recorded(path: Path) -> provenance.Provenance:
-    """Return the provenance of a result of any kind, empty where there is none to be read."""
-    try:
-        if path.suffix == ".json":
-            return json.loads(path.read_text(encoding="utf-8"))["provenance"]
-        if path.suffix == ".parquet":
-            return provenance.decode(pq.read_schema(path).metadata)
-        with pa.memory_map(str(path)) as source:
-            return provenance.decode(pa.ipc.open_file(source).schema.metadata)
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        return {}
-
-
-def is_fresh(artefact: str, lineage: Lineage, *paths: Path) -> bool:
-    """Return whether results are what the present code and configuration would make."""
-    return all(recorded(path).get("lineage", {}).get(artefact) == lineage[artefact] for path in paths)
 
 
 def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
@@ -40,7 +20,7 @@ def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
     Sizes come from the checkpoint where it is there, else from its configuration alone: the file
     `{hub name}/config.json` below `configurations` where that is given, else the hub or its cache. Raises SourceError.
     """
-    lineages, corpus = Lineages(config), config.chosen.corpus
+    lineages, corpus = Lineages(config, Digests(layout.digests(), dry=True)), config.chosen.corpus
     return [
         _plan(name, config, configurations, _cached(lineages, corpus, name, config.capture.scatter))
         for name in config.chosen.models

@@ -7,6 +7,7 @@ from pathlib import Path
 from outlier_features import scatter
 
 RESULTS = Path("results")
+PUBLISHED = Path("resources/published")
 
 
 def checkpoint(model: str) -> Path:
@@ -22,6 +23,11 @@ def source(model: str) -> Path:
 def seal(model: str, *, stays: bool) -> Path:
     """Return what stands for a checkpoint in the workflow: its seal, or its directory where the weights do not stay."""
     return source(model) if stays else checkpoint(model)
+
+
+def benchmark(corpus: str, name: str) -> Path:
+    """Return what Snakemake measures of a capture, whose time it compares too; `name` is that of the manifest."""
+    return RESULTS / "logs" / "capture" / corpus / f"{name}.benchmark.tsv"
 
 
 def tokens(corpus: str, model: str) -> Path:
@@ -43,8 +49,8 @@ def manifests(corpus: str, model: str, parts: int) -> list[Path]:
 
 
 def table(name: str, corpus: str, model: str) -> Path:
-    """Return a table of a model: `name` is one of `reduction.TABLES`."""
-    return RESULTS / corpus / name / f"{model}.parquet"
+    """Return a table of a model: `name` is one of TABLES."""
+    return RESULTS.joinpath(corpus, name, f"{model}.parquet")
 
 
 def perplexity(corpus: str, model: str) -> Path:
@@ -69,7 +75,7 @@ def reproduction(corpus: str, suffix: str) -> Path:
 
 def export(corpus: str, model: str, name: str = "") -> Path:
     """Return a file of a model's export, one of EXPORTS, or the folder that holds them."""
-    return RESULTS / corpus / "export" / model / name
+    return RESULTS.joinpath(corpus, "export", model, name)
 
 
 def export_summary(corpus: str, suffix: str) -> Path:
@@ -79,8 +85,7 @@ def export_summary(corpus: str, suffix: str) -> Path:
 
 def figure(name: str, suffix: str, model: str | None = None) -> Path:
     """Return a figure, of one model where one is named."""
-    folder = RESULTS / "plots"
-    return folder / f"{name}.{suffix}" if model is None else folder / name / f"{model}.{suffix}"
+    return RESULTS.joinpath("plots", f"{name}.{suffix}" if model is None else f"{name}/{model}.{suffix}")
 
 
 def first_page() -> Path:
@@ -92,6 +97,49 @@ def timings(corpus: str, model: str) -> Path:
     """Return the figure of where the capture of a model spent its time."""
     return RESULTS / corpus / "timings" / f"{model}.svg"
 
+
+def published(name: str) -> Path:
+    """Return a published table."""
+    return PUBLISHED / f"{name}.csv"
+
+
+def digests() -> Path:
+    """Return the folder that remembers what local texts and checkpoints hold."""
+    return RESULTS / ".digests"
+
+
+def lineages_seen() -> Path:
+    """Return the file that remembers which lineages results carry."""
+    return RESULTS / ".digests" / "lineages.json"
+
+
+def mark() -> Path:
+    """Return what Snakemake is told to take for a newer input of each result whose lineage has moved."""
+    return RESULTS / ".lineage-has-moved"
+
+
+def of_model(corpus: str, model: str) -> dict[str, list[Path]]:
+    """Return the files of each artefact that is made from the statistics of a model, by artefact."""
+    return {
+        "reduction": [table(name, corpus, model) for name in TABLES],
+        "perplexity": [perplexity(corpus, model)],
+        "timings": [timings(corpus, model)],
+        "export": [export(corpus, model, name) for name in EXPORTS],
+    }
+
+
+def of_experiment(corpus: str) -> dict[str, list[Path]]:
+    """Return the files of each artefact that is made from all models of an experiment, by artefact."""
+    return {
+        "summary": [summary(corpus, suffix) for suffix in ("parquet", "csv", "json")],
+        "inference": [inference(corpus, suffix) for suffix in ("parquet", "json")],
+        "reproduction": [reproduction(corpus, suffix) for suffix in ("csv", "md")],
+        "export_summary": [export_summary(corpus, suffix) for suffix in ("tex", "md")],
+    }
+
+
+TABLES = ("outliers", "channels", "layers", "draws", "convergence", "positions")
+"""The tables of a model."""
 
 EXPORTS = (
     "outlier_channels.json",

@@ -2,7 +2,8 @@
 
 The lineage of an artefact covers the script that makes it, every module of this library which that script reaches
 through imports (as syntax trees, so comments, docstrings and formatting change nothing), its own slice of the
-configuration in canonical form, and the lineages of what it is made from. File times play no part.
+configuration in canonical form, the content of the local files it reads, and the lineages of what it is made from. File
+times play no part.
 """
 
 import ast
@@ -11,9 +12,14 @@ import json
 from collections.abc import Callable, Iterator
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from outlier_features.config import Config
+from outlier_features import layout, local_files, packages
+from outlier_features.catalogue import PUBLISHED
+from outlier_features.config import Config, Model
+from outlier_features.digests import Digests, of_file
+from outlier_features.errors import SourceError
+from outlier_features.records import recorded
 
 PACKAGE = Path(__file__).parent
 SCRIPTS = PACKAGE.parent / "scripts"
@@ -21,6 +27,7 @@ PAGE = PACKAGE.parent / "report" / "first_page"
 
 WITHOUT_EFFECT = {
     "config",
+    "digests",
     "disk",
     "errors",
     "footprint",
@@ -31,6 +38,7 @@ WITHOUT_EFFECT = {
     "logs",
     "patience",
     "planning",
+    "remedies",
     "timings",
 }
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
@@ -57,26 +65,33 @@ def _once(method: Callable[..., Lineage]) -> Callable[..., Lineage]:
 
 
 class Lineages:
-    """The lineage of every artefact of one configuration."""
+    """The lineage of every artefact of one configuration.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    The content of a local text, checkpoint or package is part of it under the name `content`. Where that is no longer
+    there, it counts as what the result made from it says that it was.
+    """
+
+    def __init__(self, config: Config, digests: Digests | None = None) -> None:
+        self._config, self._digests = config, digests or Digests(layout.digests())
         self._found: dict[tuple[str, ...], Lineage] = {}
+        self._texts: dict[tuple[str, str], str] = {}
 
     @_once
     def checkpoint(self, model: str) -> Lineage:
         """Return the lineage of a model's directory, fetched or trained."""
         entry = self._config.model(model)
         if entry.train is None:
-            return _lineage("checkpoint", "fetch", entry.canonical(without=WITHOUT_EFFECT_ON_WEIGHTS))
-        text = self._text(entry.train.corpus, "training")
-        return _lineage("checkpoint", "train", {"recipe": entry.train.canonical(), "text": text})
+            content = None if entry.hub else _content(lambda: self._weights(entry), layout.source(model))
+            return _lineage("checkpoint", "fetch", entry.canonical(without=WITHOUT_EFFECT_ON_WEIGHTS), content)
+        text, content = self._text(entry.train.corpus, "training", layout.source(model))
+        return _lineage("checkpoint", "train", {"recipe": entry.train.canonical(), "text": text}, content)
 
     @_once
     def tokens(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the packed windows of token ids."""
         cut = self._config.corpora[corpus].canonical(without={"training"})
-        return _lineage("tokens", "tokenize", cut, checkpoint=self.checkpoint(model))
+        _, content = self._text(corpus, "files", layout.tokens(corpus, model))
+        return _lineage("tokens", "tokenize", cut, content, checkpoint=self.checkpoint(model))
 
     @_once
     def statistics(self, corpus: str, model: str) -> Lineage:
@@ -136,35 +151,55 @@ class Lineages:
         return _lineage("export_summary", "export_summary", {}, summary=self.summary(corpus))
 
     def reproduction(self, corpus: str) -> Lineage:
-        """Return the lineage of the comparison with the published table, which itself is no part of it."""
-        return _lineage("reproduction", "reproduce", {}, summary=self.summary(corpus))
+        """Return the lineage of the comparison with the published table."""
+        settings = {"published": _published(PUBLISHED[:1])}
+        return _lineage("reproduction", "reproduce", settings, summary=self.summary(corpus))
 
     def figure(self, corpus: str) -> Lineage:
-        """Return the lineage of the figures drawn from the summary."""
+        """Return the lineage of the figures drawn from the summary and the published tables."""
         upstream = {"summary": self.summary(corpus), "inference": self.inference(corpus)}
-        return _lineage("figure", "plot", {}, **upstream)
+        return _lineage("figure", "plot", {"published": _published(PUBLISHED)}, **upstream)
 
     def model_figure(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the figures of one model."""
-        label = self._config.label(model)
-        return _lineage("model_figure", "plot_model", {"label": label}, reduction=self.reduction(corpus, model))
+        settings = {"label": self._config.label(model), "published": _published(PUBLISHED)}
+        return _lineage("model_figure", "plot_model", settings, reduction=self.reduction(corpus, model))
 
     def first_page(self, corpus: str) -> Lineage:
         """Return the lineage of the first page of the report, with its markup and style, which no import leads to."""
         upstream = {"summary": self.summary(corpus), "inference": self.inference(corpus), "figure": self.figure(corpus)}
         upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in self._config.chosen.models}
-        return _lineage("first_page", "first_page", {"page": _content(PAGE)}, **upstream)
+        return _lineage("first_page", "first_page", {"page": _folder(PAGE)}, **upstream)
 
     def timings(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the figure of timings, which themselves are no result and no part of it."""
         label = self._config.label(model)
         return _lineage("timings", "plot_timings", {"label": label}, statistics=self.statistics(corpus, model))
 
-    def _text(self, corpus: str, part: str) -> dict[str, Any]:
-        """Return the part of a corpus entry that says which text is read, without how it is cut."""
+    def _text(self, name: str, part: Literal["files", "training"], made: Path) -> tuple[dict[str, Any], str | None]:
+        """Return the part of a corpus entry that says which text is read, without how it is cut, and what that holds.
+
+        None for a text of the hub. `made` is what was made from it.
+        """
         cutting = {"sequences", "length", "stride", "bos", "windows"}
         other = {"training": "files", "files": "training"}[part]
-        return self._config.corpora[corpus].canonical(without=cutting | {other})
+        corpus = self._config.corpora[name]
+        settings = corpus.canonical(without=cutting | {other})
+        if corpus.hub:
+            return settings, None
+        if (name, part) not in self._texts:
+            self._texts[name, part] = _content(lambda: self._held(*local_files.of_text(corpus, part)))
+        return settings, self._texts[name, part] or recorded(made, "content") or ""
+
+    def _weights(self, entry: Model) -> str:
+        """Return the digest of what a model of a local directory or of a package is made from."""
+        if entry.package is not None:
+            return self._held(packages.directory(entry.package), [str(entry.file)])
+        directory = Path(str(entry.path))
+        return self._held(directory, local_files.of_checkpoint(directory))
+
+    def _held(self, root: Path, names: list[str]) -> str:
+        return self._digests.of(root, names) if names else ""
 
 
 def sources(script: Path) -> list[Path]:
@@ -179,12 +214,13 @@ def sources(script: Path) -> list[Path]:
     return sorted(found)
 
 
-def _lineage(artefact: str, stage: str, settings: Any, **upstream: Lineage) -> Lineage:
-    """Return the lineage of `artefact`, made by the script `stage` from `upstream`."""
+def _lineage(artefact: str, stage: str, settings: Any, content: str | None = None, /, **upstream: Lineage) -> Lineage:
+    """Return the lineage of `artefact`, made by the script `stage` from `upstream` and from files of that `content`."""
+    own = {} if content is None else {"content": content}
     parents = {name: parent[name.partition(" ")[0]] for name, parent in upstream.items()}
-    content = {"code": _code(stage), "settings": settings, "upstream": parents}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return {artefact: digest[:16], **parents}
+    made_from = {"code": _code(stage), "settings": settings, "upstream": parents, **own}
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    return {artefact: digest[:16], **own, **parents}
 
 
 @cache
@@ -195,14 +231,27 @@ def _code(stage: str) -> str:
     return digest.hexdigest()
 
 
+def _content(read: Callable[[], str], made: Path | None = None) -> str:
+    """Return what `read` finds; where that is not to be read, what the result `made` says it was made from."""
+    try:
+        found = read()
+    except (SourceError, OSError):
+        found = ""
+    return found or (recorded(made, "content") if made else None) or ""
+
+
 @cache
-def _content(folder: Path) -> str:
+def _published(names: tuple[str, ...]) -> list[str]:
+    """Return the digests of published tables."""
+    return [of_file(layout.published(name)) for name in names]
+
+
+@cache
+def _folder(folder: Path) -> str:
     """Return a digest of the files in a folder, with their names."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(
-            f"{path.relative_to(folder).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
-        )
+        digest.update(f"{path.relative_to(folder).as_posix()} {of_file(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -18,5 +18,5 @@ def directory(requirement: str) -> Path:
         raise SourceError(f"package {name} is installed as {found}, but config.yaml asks for {version}; {remedy}")
     module = util.find_spec(name.replace("-", "_"))
     if module is None or module.origin is None:
-        raise SourceError(f"package {name} has no directory of files; {remedy}")
+        raise SourceError(f"package {name} has no directory of its name with files; name a package that has one.")
     return Path(module.origin).parent

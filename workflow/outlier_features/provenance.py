@@ -4,11 +4,13 @@ import json
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import outlier_features
 from outlier_features.errors import StaleFile
 from outlier_features.lineage import Lineage
+from outlier_features.remedies import again
 
 KEY = b"outlier_features"
 """Under this key Arrow and parquet files keep their provenance as JSON."""
@@ -31,13 +33,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def require(found: Mapping[str, Any], artefact: str, expected: str, path: object) -> None:
-    """Refuse a file whose lineage as `artefact` is not the expected one. Raises StaleFile."""
+def require(found: Mapping[str, Any], artefact: str, expected: str, path: Path, remedy: str | None = None) -> None:
+    """Refuse a file whose lineage as `artefact` is not the expected one. Raises StaleFile with a `remedy`."""
     lineage = found.get("lineage", {}).get(artefact)
     if lineage != expected:
         raise StaleFile(
             f"{path}: made from other code, settings or inputs (lineage {lineage}) than the present ones "
-            f"({expected}); run snakemake, or the stage that writes it, to make it again."
+            f"({expected}); {remedy or again(path)}."
         )
 
 

@@ -8,13 +8,11 @@ import pandas as pd
 from outlier_features import metrics, outliers, provenance
 from outlier_features.config import Definition
 from outlier_features.convergence import convergence
+from outlier_features.layout import TABLES
 from outlier_features.lineage import Lineage
 from outlier_features.positions import positions
 from outlier_features.shards import Statistics
 from outlier_features.tables import write_table
-
-TABLES = ("outliers", "channels", "layers", "draws", "convergence", "positions")
-"""What is made of each model."""
 
 
 def reduce(

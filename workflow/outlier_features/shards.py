@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from outlier_features import atomic, provenance, ragged
+from outlier_features import atomic, provenance, ragged, remedies
 from outlier_features.errors import ConfigError, DamagedFile
 from outlier_features.grid import level
 from outlier_features.timings import FILE
@@ -146,7 +146,10 @@ class Statistics:
         table = self._read(COVERAGE)
         rows = table.filter(pa.compute.equal(table["sites"], "+".join(sorted(sites))))
         if rows.num_rows == 0:
-            raise ConfigError(f"this capture did not count positions over {', '.join(sites)} together; capture again.")
+            raise ConfigError(
+                f"this capture did not count positions over {', '.join(sites)} together; "
+                "capture again with a definition over these sites."
+            )
         return HitTable(rows.combine_chunks(), int(self.facts["channels"]), self.facts["grids"])
 
     def losses(self) -> np.ndarray:
@@ -266,7 +269,7 @@ class _Part:
 
     def read(self, name: str) -> pa.Table:
         path = self._directory / name
-        remedy = f"delete {self._manifest} and {self._directory} and capture again"
+        remedy = f"delete {self._manifest} and {self._directory}, then {remedies.again(self._manifest)}"
         if name not in self._digests or not path.is_file():
             raise DamagedFile(f"{path}: the shard is missing; {remedy}.")
         if atomic.digest(path) != self._digests[name]:
@@ -279,10 +282,8 @@ def _load(manifest: Path) -> dict[str, Any]:
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         return {key: content[key] for key in ("provenance", "facts", "shards")}
-    except FileNotFoundError as error:
-        raise DamagedFile(f"{manifest}: missing; the capture is not complete, run it again.") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedFile(f"{manifest}: not a manifest of statistics; delete it and capture again.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise remedies.unusable(manifest, "manifest of statistics", error) from error
 
 
 def _matrix(table: pa.Table, column: str) -> np.ndarray:

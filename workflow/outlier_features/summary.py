@@ -14,9 +14,8 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import dataset
 
-from outlier_features import atomic, provenance
+from outlier_features import atomic, provenance, remedies
 from outlier_features.config import Model
-from outlier_features.errors import DamagedFile
 from outlier_features.lineage import Lineage
 from outlier_features.tables import read_json, write_table
 
@@ -116,7 +115,7 @@ def _read(
             provenance.require(origin, "reduction", expected, path)
         return found.to_table(columns, filter=rows, use_threads=False).to_pandas(), origin
     except (OSError, pa.ArrowException) as error:
-        raise DamagedFile(f"{path}: not a readable parquet file; delete it and run snakemake again.") from error
+        raise remedies.unusable(path, "parquet file", error) from error
 
 
 def _layer_columns(residual: pd.DataFrame) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from outlier_features import atomic, provenance
+from outlier_features import atomic, provenance, remedies
 from outlier_features.errors import DamagedFile
 
 
@@ -27,7 +27,7 @@ def read_table(
     try:
         arrow = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise DamagedFile(f"{path}: not a readable parquet file; delete it and run snakemake again.") from error
+        raise remedies.unusable(path, "parquet file", error) from error
     origin = provenance.decode(arrow.schema.metadata)
     if artefact is not None and expected is not None:
         provenance.require(origin, artefact, expected, path)
@@ -39,9 +39,9 @@ def read_json(path: Path, artefact: str, expected: str | None) -> dict[str, Any]
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DamagedFile(f"{path}: not a readable JSON file; delete it and run snakemake again.") from error
+        raise remedies.unusable(path, "JSON file", error) from error
     if not isinstance(found, dict):
-        raise DamagedFile(f"{path}: holds no object; delete it and run snakemake again.")
+        raise DamagedFile(f"{path}: holds no object; delete it, then {remedies.again(path)}.")
     if expected is not None:
         provenance.require(found.get("provenance", {}), artefact, expected, path)
     return found

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from outlier_features import atomic, durations, provenance
+from outlier_features import atomic, durations, provenance, remedies
 from outlier_features.errors import DamagedFile
 
 FILE = "timings.arrow"
@@ -85,19 +85,19 @@ def read(path: Path, expected: str | None = None) -> pd.DataFrame:
     Raises DamagedFile where there are none, and StaleFile where they tell of other statistics than `expected`.
     """
     manifest = path.parent.with_name(f"{path.parent.name}.json")
-    remedy = f"delete {manifest} to capture again, which writes it"
+    remedy = f"delete {manifest}, then {remedies.again(manifest)}, which writes them again"
     try:
         with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
             table = reader.read_all()
     except FileNotFoundError as error:
         raise DamagedFile(f"{path}: the timings of the capture are missing; {remedy}.") from error
     except (OSError, pa.ArrowException) as error:
-        raise DamagedFile(f"{path}: not a readable Arrow file; {remedy}.") from error
+        raise remedies.unusable(path, "Arrow file", error, remedy) from error
     if table.schema.names != SCHEMA.names:
         raise DamagedFile(f"{path}: has other columns than timings have; {remedy}.")
     origin = provenance.decode(table.schema.metadata)
     if expected is not None:
-        provenance.require(origin, "statistics", expected, path)
+        provenance.require(origin, "statistics", expected, path, remedy)
     rows = table.to_pandas().sort_values("block", ignore_index=True)
     rows.attrs = {"provenance": origin}
     return rows

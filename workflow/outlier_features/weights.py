@@ -32,7 +32,7 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
 from transformers.utils.loading_report import LoadStateDictInfo
 
-from outlier_features import architectures, devices
+from outlier_features import architectures, devices, remedies
 from outlier_features.errors import SourceError
 from outlier_features.holder import is_out_of_memory
 
@@ -135,7 +135,7 @@ class Weights:
         if names:
             raise SourceError(
                 f"{self.directory}: the checkpoint {has} {names[0]}{_more(names)}, which {type(self.model).__name__} "
-                f"as config.json describes it {verb}; {_remedy(names)}"
+                f"as config.json describes it {verb}; {_remedy(self.directory, names)}."
             )
 
     def _convert(self, model: PreTrainedModel, group: int) -> set[str]:
@@ -152,7 +152,7 @@ class Weights:
         if mistakes := _mistakes(info):
             raise SourceError(
                 f"{self.directory}: tensors do not fit the model that config.json describes: {mistakes[0]}"
-                f"{_more(mistakes)}; delete the folder and fetch the model again."
+                f"{_more(mistakes)}; {remedies.of_checkpoint(self.directory)}."
             )
         self._cast(model)
         return info.missing_keys
@@ -196,9 +196,9 @@ def _header(file: Path) -> dict[str, _Stored]:
             for key, entry in entries.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise SourceError(f"{file}: has no readable header; delete its folder and fetch the model again.") from error
+        raise SourceError(f"{file}: has no readable header; {remedies.of_checkpoint(file.parent)}.") from error
     if max((stored.end for stored in found.values()), default=start) > file.stat().st_size:
-        raise SourceError(f"{file}: is cut; delete its folder and fetch the model again.")
+        raise SourceError(f"{file}: is cut; {remedies.of_checkpoint(file.parent)}.")
     return found
 
 
@@ -272,7 +272,7 @@ def _stopped_before_loading(
         except (OSError, ValueError, KeyError) as error:
             raise SourceError(
                 f"{directory}: not a checkpoint that transformers can open ({_first_line(error)}); "
-                "delete the folder and fetch the model again."
+                f"{remedies.of_checkpoint(directory)}."
             ) from error
     transformers_logging.disable_progress_bar()
     return model.eval(), files, loading
@@ -299,10 +299,11 @@ def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
-def _remedy(names: Sequence[str]) -> str:
+def _remedy(directory: Path, names: Sequence[str]) -> str:
+    remedy = remedies.of_checkpoint(directory)
     if any(name.endswith("_blocks") for name in names):
-        return "config.json lacks the quantization_config of an MXFP4 checkpoint; fetch the model again."
-    return "delete the folder and fetch the model again, or name the revision that fits."
+        return f"config.json lacks the quantization_config of an MXFP4 checkpoint; {remedy}"
+    return remedy
 
 
 def _first_line(error: Exception) -> str:

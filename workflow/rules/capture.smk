@@ -11,6 +11,7 @@ rule capture:
     input:
         checkpoint=lambda wildcards: local(settings.seal(wildcards.model)),
         tokens=local("results/{corpus}/tokens/{model}.arrow"),
+        moved=lambda wildcards: moved("statistics", wildcards),
     output:
         manifest=local("results/{corpus}/statistics/{model}.json"),
     log:
@@ -29,7 +30,9 @@ rule capture:
         disk_mb=lambda wildcards: requests.capture(wildcards).disk_mb,
         runtime=lambda wildcards, attempt: requests.capture(wildcards).minutes * attempt,
     params:
-        lineage=lambda wildcards: lineages.statistics(wildcards.corpus, wildcards.model),
+        lineage=carried(
+            lambda wildcards: lineages.statistics(wildcards.corpus, wildcards.model)
+        ),
     script:
         "../scripts/capture.py"
 

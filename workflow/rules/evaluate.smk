@@ -19,6 +19,7 @@ rule perplexity:
     input:
         manifests=STATISTICS,
         tokens=local("results/{corpus}/tokens/{model}.arrow"),
+        moved=lambda wildcards: moved("perplexity", wildcards),
     output:
         perplexity="results/{corpus}/perplexity/{model}.json",
     log:
@@ -26,7 +27,9 @@ rule perplexity:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.perplexity(wildcards.corpus, wildcards.model),
+        lineage=carried(
+            lambda wildcards: lineages.perplexity(wildcards.corpus, wildcards.model)
+        ),
     script:
         "../scripts/perplexity.py"
 
@@ -36,6 +39,7 @@ rule summarize:
         outliers=collect("results/{{corpus}}/outliers/{model}.parquet", model=MODELS),
         layers=collect("results/{{corpus}}/layers/{model}.parquet", model=MODELS),
         perplexity=collect("results/{{corpus}}/perplexity/{model}.json", model=MODELS),
+        moved=lambda wildcards: moved("summary", wildcards),
     output:
         parquet=report(
             "results/{corpus}/summary.parquet",
@@ -55,7 +59,7 @@ rule summarize:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.summary(wildcards.corpus),
+        lineage=carried(lambda wildcards: lineages.summary(wildcards.corpus)),
         caption=lambda wildcards, output: contents.WORDS["summarize"],
     script:
         "../scripts/summarize.py"
@@ -69,6 +73,7 @@ rule infer:
         convergence=collect(
             "results/{{corpus}}/convergence/{model}.parquet", model=MODELS
         ),
+        moved=lambda wildcards: moved("inference", wildcards),
     output:
         parquet=report(
             "results/{corpus}/inference.parquet",
@@ -87,7 +92,7 @@ rule infer:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.inference(wildcards.corpus),
+        lineage=carried(lambda wildcards: lineages.inference(wildcards.corpus)),
         caption=lambda wildcards, output: contents.WORDS["infer"],
     script:
         "../scripts/infer.py"
@@ -97,6 +102,7 @@ rule reproduce:
     input:
         summary="results/{corpus}/summary.parquet",
         published=local("resources/published/arb8020_2025.csv"),
+        moved=lambda wildcards: moved("reproduction", wildcards),
     output:
         csv=report(
             "results/{corpus}/reproduction.csv",
@@ -110,7 +116,7 @@ rule reproduce:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.reproduction(wildcards.corpus),
+        lineage=carried(lambda wildcards: lineages.reproduction(wildcards.corpus)),
         caption=lambda wildcards, output: contents.WORDS["reproduce"],
     script:
         "../scripts/reproduce.py"

@@ -17,6 +17,7 @@ rule export:
         outliers="results/{corpus}/outliers/{model}.parquet",
         layers="results/{corpus}/layers/{model}.parquet",
         perplexity="results/{corpus}/perplexity/{model}.json",
+        moved=lambda wildcards: moved("export", wildcards),
     output:
         channels="results/{corpus}/export/{model}/outlier_channels.json",
         scales="results/{corpus}/export/{model}/act_scales.safetensors",
@@ -29,7 +30,9 @@ rule export:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.export(wildcards.corpus, wildcards.model),
+        lineage=carried(
+            lambda wildcards: lineages.export(wildcards.corpus, wildcards.model)
+        ),
     script:
         "../scripts/export.py"
 
@@ -37,6 +40,7 @@ rule export:
 rule export_summary:
     input:
         summary="results/{corpus}/summary.parquet",
+        moved=lambda wildcards: moved("export_summary", wildcards),
     output:
         latex="results/{corpus}/export/summary.tex",
         markdown="results/{corpus}/export/summary.md",
@@ -45,6 +49,6 @@ rule export_summary:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.export_summary(wildcards.corpus),
+        lineage=carried(lambda wildcards: lineages.export_summary(wildcards.corpus)),
     script:
         "../scripts/export_summary.py"

@@ -13,6 +13,8 @@ localrules:
 
 
 rule fetch:
+    input:
+        moved=lambda wildcards: moved("checkpoint", wildcards),
     output:
         source=local("results/checkpoints/{model}/source.json"),
     log:
@@ -28,12 +30,14 @@ rule fetch:
     resources:
         hub=1,
     params:
-        lineage=lambda wildcards: lineages.checkpoint(wildcards.model),
+        lineage=carried(lambda wildcards: lineages.checkpoint(wildcards.model)),
     script:
         "../scripts/fetch.py"
 
 
 rule fetch_for_now:
+    input:
+        moved=lambda wildcards: moved("checkpoint", wildcards),
     output:
         checkpoint=local(temp(directory("results/checkpoints/{model}"))),
     log:
@@ -47,6 +51,6 @@ rule fetch_for_now:
     resources:
         hub=1,
     params:
-        lineage=lambda wildcards: lineages.checkpoint(wildcards.model),
+        lineage=carried(lambda wildcards: lineages.checkpoint(wildcards.model)),
     script:
         "../scripts/fetch.py"

@@ -24,6 +24,7 @@ rule plot:
         published=local(
             collect("resources/published/{table}.csv", table=catalogue.PUBLISHED)
         ),
+        moved=lambda wildcards: moved("figure", wildcards),
     output:
         png=report(
             "results/plots/{figure}.png",
@@ -41,7 +42,7 @@ rule plot:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.figure(CORPUS),
+        lineage=carried(lambda wildcards: lineages.figure(CORPUS)),
         caption=lambda wildcards, output: contents.of_figures([wildcards.figure]),
     script:
         "../scripts/plot.py"
@@ -57,6 +58,7 @@ rule plot_model:
         published=local(
             collect("resources/published/{table}.csv", table=catalogue.PUBLISHED)
         ),
+        moved=lambda wildcards: moved("model_figure", wildcards),
     output:
         [
             report(
@@ -76,7 +78,9 @@ rule plot_model:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.model_figure(CORPUS, wildcards.model),
+        lineage=carried(
+            lambda wildcards: lineages.model_figure(CORPUS, wildcards.model)
+        ),
         caption=lambda wildcards, output: contents.of_figures(MODEL_FIGURES),
     script:
         "../scripts/plot_model.py"
@@ -85,6 +89,7 @@ rule plot_model:
 rule plot_timings:
     input:
         manifests=STATISTICS,
+        moved=lambda wildcards: moved("timings", wildcards),
     output:
         svg=report(
             "results/{corpus}/timings/{model}.svg",
@@ -97,7 +102,9 @@ rule plot_timings:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.timings(wildcards.corpus, wildcards.model),
+        lineage=carried(
+            lambda wildcards: lineages.timings(wildcards.corpus, wildcards.model)
+        ),
         caption=lambda wildcards, output: contents.WORDS["plot_timings"],
     script:
         "../scripts/plot_timings.py"

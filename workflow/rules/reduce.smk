@@ -10,6 +10,7 @@ and bootstrap draw), convergence (one per definition and number of windows) and 
 rule reduce:
     input:
         manifests=STATISTICS,
+        moved=lambda wildcards: moved("reduction", wildcards),
     output:
         outliers="results/{corpus}/outliers/{model}.parquet",
         channels="results/{corpus}/channels/{model}.parquet",
@@ -22,6 +23,8 @@ rule reduce:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.reduction(wildcards.corpus, wildcards.model),
+        lineage=carried(
+            lambda wildcards: lineages.reduction(wildcards.corpus, wildcards.model)
+        ),
     script:
         "../scripts/reduce.py"

@@ -15,6 +15,7 @@ rule first_page:
         inference=f"results/{CORPUS}/inference.json",
         perplexity=collect(f"results/{CORPUS}/perplexity/{{model}}.json", model=MODELS),
         figure="results/plots/{figure}.png".format(figure=contents.HEADLINE),
+        moved=lambda wildcards: moved("first_page", wildcards),
     output:
         page=report(
             "results/first_page.html",
@@ -27,7 +28,7 @@ rule first_page:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.first_page(CORPUS),
+        lineage=carried(lambda wildcards: lineages.first_page(CORPUS)),
         caption=lambda wildcards, output: contents.WORDS["first_page"],
     script:
         "../scripts/first_page.py"

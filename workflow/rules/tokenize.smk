@@ -12,6 +12,7 @@ localrules:
 rule tokenize:
     input:
         checkpoint=lambda wildcards: local(settings.seal(wildcards.model)),
+        moved=lambda wildcards: moved("tokens", wildcards),
     output:
         tokens=local("results/{corpus}/tokens/{model}.arrow"),
     log:
@@ -20,6 +21,8 @@ rule tokenize:
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.tokens(wildcards.corpus, wildcards.model),
+        lineage=carried(
+            lambda wildcards: lineages.tokens(wildcards.corpus, wildcards.model)
+        ),
     script:
         "../scripts/tokenize.py"

@@ -6,6 +6,8 @@ Out: results/checkpoints/{model}/, an ordinary checkpoint, as `fetch` makes them
 
 
 rule train:
+    input:
+        moved=lambda wildcards: moved("checkpoint", wildcards),
     output:
         source=local("results/checkpoints/{model}/source.json"),
     log:
@@ -19,6 +21,6 @@ rule train:
     resources:
         gpu=1,
     params:
-        lineage=lambda wildcards: lineages.checkpoint(wildcards.model),
+        lineage=carried(lambda wildcards: lineages.checkpoint(wildcards.model)),
     script:
         "../scripts/train.py"
