@@ -18,8 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from outlier_features import packages
 from outlier_features.config import Config, Corpus
-from outlier_features.corpora import SCHEMA, TokenWindows, documents, read_windows, tokenize
+from outlier_features.documents import documents
 from outlier_features.errors import ConfigError, DamagedFile, OutlierFeaturesError, SourceError, StaleFile
+from outlier_features.tokenize import tokenize
+from outlier_features.windows import SCHEMA, TokenWindows, read_windows
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -307,7 +309,7 @@ def unreadable(tmp_path: Path) -> dict[str, Path]:
 def test_a_file_without_text_is_refused_by_name(checkpoint: Path, fault: str, tmp_path: Path) -> None:
     path = unreadable(tmp_path)[fault]
     with pytest.raises(SourceError, match=re.escape(str(path))) as raised:
-        windows(checkpoint, tmp_path / "out", path=str(path), sequences=1, length=4)
+        windows(checkpoint, tmp_path / "out", path=str(path), sequences=9, length=4)
     assert len(str(raised.value).splitlines()) == 1
 
 
@@ -426,7 +428,7 @@ UNREACHABLE = """
 import time
 time.sleep = lambda seconds: None  # the client tries six times and waits 23 s between; here it does not wait
 from outlier_features.config import Corpus
-from outlier_features.corpora import documents
+from outlier_features.documents import documents
 from outlier_features.logs import one_line_errors
 with one_line_errors():
     list(documents(Corpus(hub="org/name", sequences=1, length=8)))

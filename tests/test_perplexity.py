@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 from outlier_features import provenance, shards
 from outlier_features.bootstrap import estimate, resampling_counts
-from outlier_features.corpora import NO_TOKEN, SCHEMA, TokenWindows
 from outlier_features.errors import StaleFile
 from outlier_features.perplexity import digest, perplexity, write_perplexity
+from outlier_features.windows import NO_TOKEN, SCHEMA, TokenWindows
 
 CUT = {"window": 3, "stride": 3, "bos": False}
 LN2 = math.log(2)

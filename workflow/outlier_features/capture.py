@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from outlier_features import checkpoints, devices, engine, parameters, provenance, shards, timings
-from outlier_features.corpora import TokenWindows, read_windows
 from outlier_features.disk import explained, require_room
 from outlier_features.errors import ConfigError, OutOfMemory
 from outlier_features.holder import Holder
@@ -22,6 +21,7 @@ from outlier_features.recorder import Recorder
 from outlier_features.settings import Settings
 from outlier_features.unfinished import Unfinished, alone, finished_bytes
 from outlier_features.weights import Weights
+from outlier_features.windows import TokenWindows, read_windows
 
 LOSS_ROWS = 128
 """Rows of logits that are turned into losses at once, to keep their float32 copy small."""

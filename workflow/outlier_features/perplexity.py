@@ -12,9 +12,9 @@ import numpy as np
 
 from outlier_features import atomic, provenance
 from outlier_features.bootstrap import estimate, resampling_counts
-from outlier_features.corpora import TokenWindows, read_windows
 from outlier_features.lineage import Lineage
 from outlier_features.shards import Statistics
+from outlier_features.windows import TokenWindows, read_windows
 
 NOTE_ON_OVERLAP = (
     "every window is cut to `window` tokens, and its mean loss weighs as many predictions as it has tokens; tokens in "
