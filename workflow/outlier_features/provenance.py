@@ -7,6 +7,7 @@ from importlib import metadata
 from typing import Any
 
 import outlier_features
+from outlier_features import strict_json
 from outlier_features.errors import StaleFile
 from outlier_features.lineage import Lineage
 
@@ -43,7 +44,7 @@ def require(found: Mapping[str, Any], artefact: str, expected: str, path: object
 
 def encode(provenance: Provenance) -> dict[bytes, bytes]:
     """Return provenance as Arrow schema metadata."""
-    return {KEY: json.dumps(provenance).encode()}
+    return {KEY: strict_json.dumps(provenance).encode()}
 
 
 def decode(schema_metadata: Mapping[bytes, bytes] | None) -> Provenance:
