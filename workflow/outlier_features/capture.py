@@ -76,7 +76,7 @@ def capture(
             scores, recorder = _pass(weights, packed, chosen, settings, work, origin, holder)
         recorder.write_coverage()
         nonfinite = require_finite(scores, chosen, settings, checkpoint.name)  # behind the sites, whose errors say more
-        rows = [{"window": window, "loss": score.loss_T} for window, score in zip(chosen, scores, strict=True)]
+        rows = [{"window": window, "loss": score.host_losses} for window, score in zip(chosen, scores, strict=True)]
         shards.write(work.directory / shards.LOSSES, shards.LOSS_SCHEMA, rows, origin)
         recorder.timings.write(work.directory / timings.FILE, origin)
         facts = {**_facts(weights, packed, chosen, settings), "consumers": recorder.consumers, **nonfinite}

@@ -32,7 +32,7 @@ class Scores:
         return cls(token_losses(logits_TV, ids_T), not_finite(logits_TV))
 
     @property
-    def loss_T(self) -> np.ndarray:
+    def host_losses(self) -> np.ndarray:
         """The losses on the host."""
         return self.losses.cpu().numpy()
 
@@ -71,7 +71,7 @@ def require_finite(
     found: dict[str, dict[str, int]] = {"nonfinite_logits": {}, "nonfinite_losses": {}}
     first = ""
     for window, score in zip(windows, scores, strict=True):
-        bad = {"logits": score.is_bad.cpu().numpy(), "losses": ~np.isfinite(score.loss_T)}
+        bad = {"logits": score.is_bad.cpu().numpy(), "losses": ~np.isfinite(score.host_losses)}
         for kind, is_bad_T in bad.items():
             if count := int(is_bad_T.sum()):
                 found[f"nonfinite_{kind}"][str(window)] = count

@@ -283,7 +283,7 @@ def _separated(delimiter: str) -> Callable[[IO[bytes], Path, str], Rows]:
 def _parquet(stream: IO[bytes], path: Path, column: str) -> Rows:
     # the footer is at the end, so what is compressed once more has to be unpacked first
     source = str(path) if path.suffix.lower() == ".parquet" else pa.BufferReader(stream.read())
-    with pq.ParquetFile(source) as file:
+    with pq.ParquetFile(source, page_checksum_verification=True) as file:
         if column not in file.schema_arrow.names:
             raise no_column(str(path), column, file.schema_arrow.names)
         number = 0
@@ -292,6 +292,13 @@ def _parquet(stream: IO[bytes], path: Path, column: str) -> Rows:
             for batch in _intact(batches, f"{path}, row group {group} of {file.num_row_groups}"):
                 for number, value in enumerate(batch[column].to_pylist(), number + 1):  # noqa: B020  it goes on
                     yield number, value
+
+
+def _plain(value: pa.Scalar, where: str) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{where}: is not UTF-8 text ({error.reason} at byte {error.start} of the value).") from error
 
 
 def _intact(batches: Iterator[pa.RecordBatch], where: str) -> Iterator[pa.RecordBatch]:
