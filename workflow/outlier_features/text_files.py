@@ -290,8 +290,8 @@ def _parquet(stream: IO[bytes], path: Path, column: str) -> Rows:
         for group in range(file.num_row_groups):
             batches = file.iter_batches(ROWS, row_groups=[group], columns=[column])
             for batch in _intact(batches, f"{path}, row group {group} of {file.num_row_groups}"):
-                for number, value in enumerate(batch[column].to_pylist(), number + 1):  # noqa: B020  it goes on
-                    yield number, value
+                for number, value in enumerate(batch[column], number + 1):  # noqa: B020  it goes on
+                    yield number, _plain(value, f"{path}, row {number}")
 
 
 def _plain(value: pa.Scalar, where: str) -> Any:
