@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from accelerate.utils.offload import OffloadedWeightsLoader
 from outlier_features import engine, outliers
-from outlier_features.capture import capture, token_losses
+from outlier_features.capture import capture
 from outlier_features.config import Config
-from outlier_features.corpora import read_windows
 from outlier_features.devices import best_device
+from outlier_features.scores import token_losses
 from outlier_features.settings import Settings
 from outlier_features.shards import Statistics
 from outlier_features.weights import Weights
+from outlier_features.windows import read_windows
 from overhead import Nothing
 from page_cache import drop, files
 from torch import nn

@@ -15,7 +15,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
-from outlier_features import corpora, provenance, sites
+from outlier_features import provenance, sites, windows
 from outlier_features.capture import Settings, capture
 from outlier_features.checkpoints import seal
 from outlier_features.config import Definition
@@ -93,7 +93,7 @@ def write_windows(path: Path, ids: np.ndarray | Sequence[np.ndarray], stride: in
     ]
     cut = {"window": length, "stride": stride, "bos": False}
     origin = provenance.record({"tokens": "test"}, cut=cut)
-    corpora.write_windows(path, rows, origin)
+    windows.write_windows(path, rows, origin)
     return path
 
 

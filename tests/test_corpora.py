@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from outlier_features import packages
 from outlier_features.config import Config, Corpus
-from outlier_features.corpora import SCHEMA, TokenWindows, documents, read_windows, tokenize
+from outlier_features.documents import documents
 from outlier_features.errors import ConfigError, DamagedFile, OutlierFeaturesError, SourceError, StaleFile
+from outlier_features.tokenize import tokenize
+from outlier_features.windows import SCHEMA, TokenWindows, read_windows
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 REPOSITORY = Path(__file__).parents[1]
 CONTEXT = 128
@@ -307,7 +309,7 @@ def unreadable(tmp_path: Path) -> dict[str, Path]:
 def test_a_file_without_text_is_refused_by_name(checkpoint: Path, fault: str, tmp_path: Path) -> None:
     path = unreadable(tmp_path)[fault]
     with pytest.raises(SourceError, match=re.escape(str(path))) as raised:
-        windows(checkpoint, tmp_path / "out", path=str(path), sequences=1, length=4)
+        windows(checkpoint, tmp_path / "out", path=str(path), sequences=9, length=4)
     assert len(str(raised.value).splitlines()) == 1
 
 
@@ -426,7 +428,7 @@ UNREACHABLE = """
 import time
 time.sleep = lambda seconds: None  # the client tries six times and waits 23 s between; here it does not wait
 from outlier_features.config import Corpus
-from outlier_features.corpora import documents
+from outlier_features.documents import documents
 from outlier_features.logs import one_line_errors
 with one_line_errors():
     list(documents(Corpus(hub="org/name", sequences=1, length=8)))
@@ -455,3 +457,105 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused_by_both_sizes(
     (tmp_path / "model/config.json").write_text(json.dumps(described | {"vocab_size": 50}))
     with pytest.raises(ConfigError, match=r"its tokenizer has \d+ tokens, its embedding 50 rows, and the text holds"):
         windows(tmp_path / "model", tmp_path / "out", path=str(text), sequences=1, length=8)
+
+
+TEMPLATES = {
+    "bos": ("<s> $A", ["<s>"]),
+    "bos twice": ("<s> <s> $A", ["<s>", "<s>"]),
+    "cls and sep": ("[CLS] $A [SEP]", ["[CLS]"]),
+    "a language behind bos": ("<s> [EN] $A [SEP]", ["<s>", "[EN]"]),
+    "only behind": ("$A [SEP]", []),
+}
+
+
+def templated(directory: Path, template: str) -> Path:
+    """Save a tokenizer that puts special tokens around a text, but names another BOS than it puts there."""
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]", "[EN]", "<other>"])
+    names = [name for name in template.split() if name != "$A"]
+    special = [(name, tokenizer.token_to_id(name)) for name in names]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=special)
+    return save_checkpoint(directory, tokenizer, bos_token="<other>")
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_auto_puts_before_a_window_what_the_tokenizer_puts_before_a_text(name: str, text: Path, tmp_path: Path) -> None:
+    template, expected = TEMPLATES[name]
+    chosen = templated(tmp_path / "model", template)
+    found = windows(chosen, tmp_path / "out", path=str(text), sequences=4, length=8)
+    prefix = [tokens_of(chosen)[token] for token in expected]
+    first = AutoTokenizer.from_pretrained(chosen)("Any text.")["input_ids"][: len(prefix)]
+    assert found.ids_ST[:, : len(prefix)].tolist() == [prefix] * 4 == [first] * 4
+    assert found.ids_ST[:, len(prefix) :].flatten().tolist() == stream(chosen)[: 4 * (8 - len(prefix))]
+    assert found.bytes_ST[:, : len(prefix)].sum() == 0
+    assert found.scored_from_S.tolist() == [max(1, len(prefix))] * 4
+    assert found.cut == {"window": 8, "stride": 8 - len(prefix), "bos": bool(prefix)} | (
+        {"prefix": expected} if expected else {}
+    )
+
+
+def test_always_takes_the_bos_that_the_tokenizer_names(text: Path, tmp_path: Path) -> None:
+    chosen = templated(tmp_path / "model", "[CLS] $A [SEP]")
+    found = windows(chosen, tmp_path / "out", path=str(text), sequences=2, length=8, bos="always")
+    assert found.ids_ST[:, 0].tolist() == [tokens_of(chosen)["<other>"]] * 2
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_behind_a_prefix_of_two_every_token_of_the_text_is_scored_once(stride: int, text: Path, tmp_path: Path) -> None:
+    chosen = templated(tmp_path / "model", "<s> [EN] $A")
+    found = windows(chosen, tmp_path / "out", path=str(text), sequences=10, length=8, stride=stride)
+    scored = [
+        index * stride + position - 2 for index, first in enumerate(found.scored_from_S) for position in range(first, 8)
+    ]
+    assert scored == list(range(9 * stride + 6))
+
+
+def test_a_prefix_that_fills_the_window_is_refused(text: Path, tmp_path: Path) -> None:
+    chosen = templated(tmp_path / "model", "<s> [EN] [CLS] $A")
+    with pytest.raises(ConfigError, match=r"length 3 leaves no room .* 3 tokens .*<s> \[EN\] \[CLS\].*greater length"):
+        windows(chosen, tmp_path / "out", path=str(text), sequences=1, length=3)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "longest"),
+    [
+        ({"rope_type": "linear", "factor": 4.0}, 4 * CONTEXT),
+        ({"rope_type": "dynamic", "factor": 2.0}, 2 * CONTEXT),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": CONTEXT // 2}, 2 * CONTEXT),
+        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8}, CONTEXT),
+        ({"rope_type": "default"}, CONTEXT),
+    ],
+    ids=lambda value: value["rope_type"] if isinstance(value, dict) else str(value),
+)
+@pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
+def test_scaled_rotary_positions_count_as_context(
+    key: str, scaling: dict[str, Any], longest: int, checkpoint: Path, text: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoint, tmp_path / "model")
+    described = json.loads((checkpoint / "config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps(described | {key: {"rope_theta": 1e4} | scaling}))
+    long = tmp_path / "long.jsonl"
+    long.write_text(text.read_text() * 9)
+    assert windows(tmp_path / "model", tmp_path / "out", path=str(long), sequences=1, length=longest).lengths == [
+        longest
+    ]
+    with pytest.raises(ConfigError, match=rf"{longest + 1} tokens is longer than the context .*\({longest} tokens\)"):
+        windows(tmp_path / "model", tmp_path / "out", path=str(long), sequences=1, length=longest + 1)
+
+
+def test_documents_without_a_character_add_nothing(checkpoint: Path, text: Path, tmp_path: Path) -> None:
+    lines = text.read_text(encoding="utf-8").splitlines()
+    gaps = tmp_path / "gaps.jsonl"
+    gaps.write_text("\n".join(['{"text": ""}', lines[0], '{"text": ""}', *lines[1:]]), encoding="utf-8")
+    cut: dict[str, Any] = {"sequences": 6, "length": 16}
+    expected = windows(checkpoint, tmp_path / "expected", path=str(text), **cut)
+    found = windows(checkpoint, tmp_path / "found", path=str(gaps), **cut)
+    np.testing.assert_array_equal(found.ids_ST, expected.ids_ST)
+
+
+def test_no_more_text_is_read_than_the_windows_take(checkpoint: Path, text: Path, tmp_path: Path) -> None:
+    some = windows(checkpoint, tmp_path / "out", path=str(text), sequences=2, length=16)
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text(text.read_text(encoding="utf-8").splitlines()[0] + "\nnot JSON", encoding="utf-8")
+    again = windows(checkpoint, tmp_path / "again", path=str(cut), sequences=2, length=16)
+    np.testing.assert_array_equal(again.ids_ST, some.ids_ST)

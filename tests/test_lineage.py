@@ -455,7 +455,7 @@ def test_the_sources_of_a_stage_are_not_those_of_the_next() -> None:
     assert modules("reproduce").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
     assert modules("export").isdisjoint({"capture", "engine", "figures", "reproduction"})
     assert modules("first_page").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
-    assert modules("fetch").isdisjoint({"corpora", "capture", "training/trainer"})
+    assert modules("fetch").isdisjoint({"documents", "tokenize", "capture", "training/trainer"})
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)

@@ -4,6 +4,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import pyarrow as pa
 import pytest
 from outlier_features import provenance, shards
 from outlier_features.bootstrap import estimate, resampling_counts
-from outlier_features.corpora import NO_TOKEN, SCHEMA, TokenWindows
 from outlier_features.errors import StaleFile
 from outlier_features.perplexity import digest, perplexity, write_perplexity
+from outlier_features.windows import NO_TOKEN, SCHEMA, TokenWindows
 
 CUT = {"window": 3, "stride": 3, "bos": False}
 LN2 = math.log(2)
@@ -236,3 +237,40 @@ def test_losses_or_windows_of_another_lineage_are_refused_and_nothing_is_written
     with pytest.raises(StaleFile, match=f"{artefact}-1.*another"):
         write_perplexity(*write_inputs(tmp_path), output, LINEAGE | {artefact: "another"})
     assert not output.parent.exists()
+
+
+def test_a_loss_that_is_not_finite_is_left_out_with_its_bytes_and_counted() -> None:
+    losses = np.array([[1, np.nan], [np.inf, 3], [np.nan, np.nan]]) * LN2
+    found = perplexity(losses, packed([[9, 2, 7], [9, 7, 3], [9, 7, 7]]), [0, 1, 2])
+    assert (found["tokens"], found["bytes"], found["nonfinite_losses"]) == (2, 5, 4)
+    assert found["loss"] == pytest.approx(2 * LN2)
+    assert found["bits_per_byte"] == pytest.approx(4 / 5)
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_window_of_2025_weighs_nothing_without_a_finite_loss() -> None:
+    losses = np.array([[1, 3, np.inf], [np.nan] * 3]) * LN2
+    found = perplexity(losses, ragged_windows([[9, 1, 2, 4], [9, 1, 1, 1]], CUT_2025), [0, 1])
+    assert found["loss"] == pytest.approx(2 * LN2)
+    assert found["nonfinite_losses"] == 4
+
+
+@pytest.mark.parametrize(
+    ("losses", "bytes_ST", "missing", "reason"),
+    [
+        ([[np.nan, np.inf]], [[1, 1, 1]], ["perplexity", "bits_per_byte", "loss"], r"no loss is finite \(2 are not\)"),
+        ([[800, 900]], [[1, 1, 1]], ["perplexity"], "exp of the mean loss of 850 nats is larger than"),
+        ([[1, 2]], [[1, 0, 0]], ["bits_per_byte"], "the predicted tokens add no byte"),
+        ([[]], [[1]], ["perplexity", "bits_per_byte", "loss"], "no token is predicted"),
+    ],
+)
+def test_what_has_no_finite_value_is_null_with_the_reason(losses, bytes_ST, missing, reason) -> None:
+    found = perplexity(np.array(losses, float).reshape(1, -1), packed(bytes_ST), [0])
+    assert [name for name in ("perplexity", "bits_per_byte", "loss") if found[name] is None] == missing
+    assert all(found["interval"][name] == [None, None] for name in missing)
+    assert re.match(reason, found["reason"])
+    json.dumps(found, allow_nan=False)
+
+
+def test_finite_values_give_no_reason() -> None:
+    assert "reason" not in perplexity(*random_case(), list(range(16)))

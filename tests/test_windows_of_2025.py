@@ -16,10 +16,11 @@ from outlier_features import metrics, outliers, sites
 from outlier_features.bootstrap import resampling_counts
 from outlier_features.capture import capture
 from outlier_features.config import Corpus, Definition
-from outlier_features.corpora import TokenWindows, read_windows, tokenize
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.perplexity import perplexity
 from outlier_features.shards import Statistics
+from outlier_features.tokenize import tokenize
+from outlier_features.windows import TokenWindows, read_windows
 from test_corpora import CONTEXT, DOCUMENTS, byte_level_tokenizer
 from test_corpora import save_checkpoint as save_tokenizer
 from tokenizers import Tokenizer, decoders

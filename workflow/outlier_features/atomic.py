@@ -1,12 +1,13 @@
 """Atomic writes: a result appears whole under its name or not at all."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from outlier_features import strict_json
 
 
 @contextmanager
@@ -38,9 +39,9 @@ def directory(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as readable JSON, atomically."""
+    """Write a value as readable JSON, atomically; what is no finite number is null, as `strict_json` says."""
     with file(path) as unfinished:
-        unfinished.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        unfinished.write_text(strict_json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def digest(path: Path) -> str:

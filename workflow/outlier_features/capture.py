@@ -9,22 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from outlier_features import checkpoints, devices, engine, parameters, provenance, shards, timings
-from outlier_features.corpora import TokenWindows, read_windows
 from outlier_features.disk import explained, require_room
 from outlier_features.errors import ConfigError, OutOfMemory
 from outlier_features.holder import Holder
 from outlier_features.lineage import Lineage
 from outlier_features.planning import Estimate, Pass, estimate
 from outlier_features.recorder import Recorder
+from outlier_features.scores import Scores, require_finite
 from outlier_features.settings import Settings
 from outlier_features.unfinished import Unfinished, alone, finished_bytes
 from outlier_features.weights import Weights
-
-LOSS_ROWS = 128
-"""Rows of logits that are turned into losses at once, to keep their float32 copy small."""
+from outlier_features.windows import TokenWindows, read_windows
 
 
 def capture(
@@ -44,8 +41,8 @@ def capture(
     stays until the new one is whole, and a run that was stopped is gone on with behind the last block it saved.
     `windows` picks some of the windows, all by default; `device` is a CUDA device where there is one, else the CPU;
     hidden states that `memory_budget` bytes (by default what is free) cannot hold beside the weights are put away.
-    Raises NonFiniteActivations naming block, site and window, OutOfMemory naming the block, and SourceError where the
-    disk has no room.
+    Raises NonFiniteActivations naming block, site and window, or window and position of logits and losses, OutOfMemory
+    naming the block, and SourceError where the disk has no room.
     """
     device = device or devices.best_device()
     devices.return_freed_memory()
@@ -76,12 +73,13 @@ def capture(
     with explained(leftovers), alone(final), Unfinished(leftovers, _identity(origin, chosen)) as work:
         holder = Holder(*budgets, folder=work.directory)  # a run that is killed leaves its files to the next
         with _memory_explained(checkpoint.name, plan):
-            losses, recorder = _pass(weights, packed, chosen, settings, work, origin, holder)
+            scores, recorder = _pass(weights, packed, chosen, settings, work, origin, holder)
         recorder.write_coverage()
-        rows = [{"window": window, "loss": loss.cpu().numpy()} for window, loss in zip(chosen, losses, strict=True)]
+        nonfinite = require_finite(scores, chosen, settings, checkpoint.name)  # behind the sites, whose errors say more
+        rows = [{"window": window, "loss": score.host_losses} for window, score in zip(chosen, scores, strict=True)]
         shards.write(work.directory / shards.LOSSES, shards.LOSS_SCHEMA, rows, origin)
         recorder.timings.write(work.directory / timings.FILE, origin)
-        facts = {**_facts(weights, packed, chosen, settings), "consumers": recorder.consumers}
+        facts = {**_facts(weights, packed, chosen, settings), "consumers": recorder.consumers, **nonfinite}
         shards.write_manifest(manifest.with_name(f".{manifest.name}.new"), work.directory, facts, origin)
         work.finish(final)
         manifest.with_name(f".{manifest.name}.new").replace(manifest)
@@ -119,8 +117,8 @@ def _pass(
     work: Unfinished,
     origin: provenance.Provenance,
     holder: Holder,
-) -> tuple[list[torch.Tensor], Recorder]:
-    """Run the windows through the blocks that no earlier run has finished; return their losses and the recorder."""
+) -> tuple[list[Scores], Recorder]:
+    """Run the windows through the blocks that no earlier run has finished; return their scores and the recorder."""
     state = work.load(weights.device)
     if state is not None:
         blocks = len(weights.blocks)
@@ -130,15 +128,15 @@ def _pass(
     recorder = Recorder(weights, chosen, arrays, settings, work, origin, state)
     passed = None if state is None else engine.Passed(state.block, state.outputs)
     with recorder:
-        losses = engine.run(
+        found = engine.run(
             weights,
             ids,
-            lambda index, logits: token_losses(logits, ids[index]),
+            lambda index, logits: Scores.of(logits, ids[index]),
             recorder,
             passed=passed,
             holder=holder,
         )
-    return losses, recorder
+    return found, recorder
 
 
 def _identity(origin: provenance.Provenance, windows: Sequence[int]) -> dict[str, Any]:
@@ -153,12 +151,6 @@ def _plan(checkpoint: Path, settings: Settings, windows: int, packed: TokenWindo
     dtype = str(settings.dtype).removeprefix("torch.")
     run = Pass(windows, packed.ids_ST.shape[1], dtype, len(settings.sites), len(settings.counted))
     return estimate(checkpoints.read_footprint(checkpoint), run)
-
-
-def token_losses(logits_TV: torch.Tensor, ids_T: torch.Tensor) -> torch.Tensor:
-    """Return the negative log-likelihood in nats of each token after the first (T - 1,), computed in float32."""
-    pairs = zip(logits_TV[:-1].split(LOSS_ROWS), ids_T[1:].to(logits_TV.device).split(LOSS_ROWS), strict=True)
-    return torch.cat([nn.functional.cross_entropy(logits.float(), ids, reduction="none") for logits, ids in pairs])
 
 
 def _facts(weights: Weights, packed: TokenWindows, windows: Sequence[int], settings: Settings) -> Mapping[str, Any]:

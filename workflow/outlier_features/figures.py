@@ -3,7 +3,6 @@
 Takes tables and gives matplotlib figures; no model and no configuration is read here. `catalogue` lists the figures.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from outlier_features import (
     figures_shift,
     figures_stability,
     figures_training,
+    strict_json,
 )
 from outlier_features.catalogue import FIGURES, Figure, Scope, names
 from outlier_features.errors import ConfigError
@@ -84,6 +84,6 @@ def save(figure: Drawing, path: Path, provenance: Mapping[str, Any]) -> None:
     suffix = Path(path).suffix.removeprefix(".")
     if suffix not in FIXED_METADATA:
         raise ConfigError(f"{path}: a figure is written as .png or .svg; change the suffix.")
-    metadata = {**FIXED_METADATA[suffix], "Description": json.dumps(provenance, sort_keys=True)}
+    metadata = {**FIXED_METADATA[suffix], "Description": strict_json.dumps(provenance, sort_keys=True)}
     with style(), atomic.file(path) as unfinished:
         figure.savefig(unfinished, format=suffix, dpi=DPI, metadata=metadata)

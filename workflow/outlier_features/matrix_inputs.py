@@ -5,7 +5,6 @@ Maxima serve as the `act_scales` of SmoothQuant (Xiao et al. 2023), mean squares
 
 # Shapes: S sequence, C channel.
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from outlier_features import atomic
+from outlier_features import atomic, strict_json
 from outlier_features.errors import StaleFile
 from outlier_features.provenance import Provenance
 from outlier_features.shards import BlockTable, SiteTable, Statistics
@@ -69,7 +68,7 @@ class MatrixInputs:
         facts = self._statistics.facts
         sequences, tokens = self._statistics.sequences, int(self._statistics.lengths.sum())
         common = {key: str(value) for key, value in about.items()}
-        common |= {"absent": ABSENT, "provenance": json.dumps(origin)}
+        common |= {"absent": ABSENT, "provenance": strict_json.dumps(origin)}
         common |= {"experts": EXPERTS} if facts["kind"] == "moe" else {}
         for name, tensors in self._found.items():
             positions = tokens - sequences if name == "act_scales_rest" else tokens

@@ -12,9 +12,9 @@ import numpy as np
 
 from outlier_features import atomic, provenance
 from outlier_features.bootstrap import estimate, resampling_counts
-from outlier_features.corpora import TokenWindows, read_windows
 from outlier_features.lineage import Lineage
 from outlier_features.shards import Statistics
+from outlier_features.windows import TokenWindows, read_windows
 
 NOTE_ON_OVERLAP = (
     "every window is cut to `window` tokens, and its mean loss weighs as many predictions as it has tokens; tokens in "
@@ -38,31 +38,38 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
     `loss_ST` is (S, T - 1) in nats, for the windows `chosen`; what is beyond the end of a window is not looked at. No
     token is predicted twice: where windows overlap, a later one counts only for what is new in it. The windows of 2025
     do as that sweep did instead, which NOTE_ON_OVERLAP says. Intervals are 95 % bootstrap intervals over sequences.
+    A loss that is not finite is left out, with its bytes, and counted under `nonfinite_losses`. What has no finite
+    value is None, and `reason` says why.
     """
     as_in_2025 = windows.cut.get("windows") == "arb8020"
     length_S = windows.lengths[chosen]
     if as_in_2025:
         length_S = np.minimum(length_S, windows.cut["window"])
     position_T = np.arange(1, loss_ST.shape[1] + 1)
-    scored_ST = (position_T >= windows.scored_from_S[chosen][:, None]) & (position_T < length_S[:, None])
+    predicted_ST = (position_T >= windows.scored_from_S[chosen][:, None]) & (position_T < length_S[:, None])
+    scored_ST = predicted_ST & np.isfinite(loss_ST)
     nats_S = np.where(scored_ST, loss_ST.astype(np.float64), 0).sum(1)
     bytes_ST = windows.bytes_ST[chosen, 1 : loss_ST.shape[1] + 1]
     tokens_S, bytes_S = scored_ST.sum(1), np.where(scored_ST, bytes_ST, 0).sum(1)
-    loss_S, weight_S = (nats_S / tokens_S * length_S, length_S) if as_in_2025 else (nats_S, tokens_S)
+    weight_S = np.where(tokens_S > 0, length_S, 0) if as_in_2025 else tokens_S
+    loss_S = nats_S / np.maximum(tokens_S, 1) * weight_S if as_in_2025 else nats_S
     columns = {"loss": loss_S, "weight": weight_S, "nats": nats_S, "bytes": bytes_S}
     per_sequence = {name: values.tolist() for name, values in columns.items()}
     values = resampled(per_sequence, np.ones((1, len(nats_S)), np.int64))
     drawn = resampled(per_sequence, resampling_counts(len(nats_S)))
     interval = {name: estimate(values[name][0], drawn[name]) for name in values}
+    left_out = int((predicted_ST & ~scored_ST).sum())
     return {
-        **{name: found.value for name, found in interval.items()},
+        **{name: _or_none(found.value) for name, found in interval.items()},
+        **_reason({name: found.value for name, found in interval.items()}, int(tokens_S.sum()), left_out),
         "tokens": int(tokens_S.sum()),
+        "nonfinite_losses": left_out,
         "bytes": int(bytes_S.sum()),
         "sequences": len(nats_S),
         **windows.cut,
         "windows_digest": digest(windows, chosen),
         **({"note": NOTE_ON_OVERLAP} if as_in_2025 else {}),
-        "interval": {name: [found.low, found.high] for name, found in interval.items()},
+        "interval": {name: [_or_none(found.low), _or_none(found.high)] for name, found in interval.items()},
         "per_sequence": per_sequence,
     }
 
@@ -76,9 +83,28 @@ def resampled(per_sequence: Mapping[str, Sequence[float]], counts_BS: np.ndarray
     loss_S, weight_S, nats_S, bytes_S = (
         np.asarray(per_sequence[name], float) for name in ("loss", "weight", "nats", "bytes")
     )
-    mean_B = counts_BS @ loss_S / (counts_BS @ weight_S)
-    bits_B = counts_BS @ nats_S / np.log(2) / (counts_BS @ bytes_S)
-    return {"perplexity": np.exp(mean_B), "bits_per_byte": bits_B, "loss": mean_B}
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a draw may hold nothing that was predicted
+        mean_B = counts_BS @ loss_S / (counts_BS @ weight_S)
+        bits_B = counts_BS @ nats_S / np.log(2) / (counts_BS @ bytes_S)
+        return {"perplexity": np.exp(mean_B), "bits_per_byte": bits_B, "loss": mean_B}
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _reason(values: Mapping[str, float], tokens: int, left_out: int) -> dict[str, str]:
+    """Say why some of the values are not finite, nothing where all of them are."""
+    missing = [name for name, value in values.items() if not np.isfinite(value)]
+    if not missing:
+        return {}
+    if not tokens:
+        return {"reason": f"no loss is finite ({left_out} are not)" if left_out else "no token is predicted"}
+    words = {
+        "perplexity": f"exp of the mean loss of {values['loss']:.6g} nats is larger than a number can be",
+        "bits_per_byte": "the predicted tokens add no byte to the text",
+    }
+    return {"reason": "; ".join(words[name] for name in missing if name in words)}
 
 
 def digest(windows: TokenWindows, chosen: list[int]) -> str:

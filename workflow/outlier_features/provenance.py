@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import outlier_features
+from outlier_features import strict_json
 from outlier_features.errors import StaleFile
 from outlier_features.lineage import Lineage
 from outlier_features.remedies import again
@@ -45,7 +46,7 @@ def require(found: Mapping[str, Any], artefact: str, expected: str, path: Path, 
 
 def encode(provenance: Provenance) -> dict[bytes, bytes]:
     """Return provenance as Arrow schema metadata."""
-    return {KEY: json.dumps(provenance).encode()}
+    return {KEY: strict_json.dumps(provenance).encode()}
 
 
 def decode(schema_metadata: Mapping[bytes, bytes] | None) -> Provenance:

@@ -263,7 +263,6 @@ class Recorder:
         nan, inf = columns["nan_count"], columns["inf_count"]
         if nan + inf and not self._settings.count_nonfinite:
             raise NonFiniteActivations(
-                f"block {block}, {site}, window {window}: {nan} NaN and {inf} infinite values in a "
-                f"{str(self._settings.dtype).removeprefix('torch.')} pass; choose bfloat16 or float32 as dtype of the "
-                "model, or set capture.nonfinite to count to leave them out."
+                f"block {block}, {site}, window {window}: {nan} NaN and {inf} infinite values "
+                f"{self._settings.against_nonfinite}"
             )

@@ -25,6 +25,14 @@ class Settings:
     count_nonfinite: bool = False
     """Count NaN and infinity and go on, where the default is to stop."""
 
+    @property
+    def against_nonfinite(self) -> str:
+        """What can be done about NaN and infinity, behind what was found."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        wider = {"float16": "choose bfloat16 or float32", "bfloat16": "choose float32"}.get(dtype)
+        remedy = f"{wider} as dtype of the model, or " if wider else ""
+        return f"in a {dtype} pass; {remedy}set capture.nonfinite to count to leave them out."
+
     @classmethod
     def of(
         cls,

@@ -5,6 +5,7 @@ not with what the tables hold.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def _rows(entry: Entry, corpus: str, lineage: Lineage) -> list[dict[str, Any]]:
     common |= {"hidden_size": facts["channels"], "corpus": corpus}
     common |= {"sequences": len(facts["windows"]), "length": quality["window"]}
     after = _quality_columns(quality) | _layer_columns(layers) | {"lineage": origin["lineage"]["reduction"]}
-    return [common | {"definition": name} | found | after for name, found in origin["estimates"].items()]
+    return [common | {"definition": name} | _with_gaps(found) | after for name, found in origin["estimates"].items()]
 
 
 def _quality_columns(quality: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +102,12 @@ def _quality_columns(quality: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("perplexity", "bits_per_byte"):
         low, high = quality["interval"][name]
         columns |= {name: quality[name], f"{name}_low": low, f"{name}_high": high}
-    return columns
+    return _with_gaps(columns)
+
+
+def _with_gaps(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return numbers that were read from JSON, NaN for those that are null there."""
+    return {name: math.nan if value is None and name != "note" else value for name, value in columns.items()}
 
 
 def _read(

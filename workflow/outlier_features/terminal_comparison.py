@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from outlier_features import strict_json
 from outlier_features.comparison import QUANTITIES, Comparison, Verdict
 from outlier_features.terminal import check_format, console, fits, frame, number
 
@@ -47,7 +48,7 @@ def show_comparison(
     elif format == "json":
         rows = json.loads(comparison.rows.to_json(orient="records", double_precision=15))
         words = {"against": against, "warnings": comparison.warnings, "origins": comparison.origins}
-        stream.write(json.dumps({**words, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
+        stream.write(strict_json.dumps({**words, "rows": rows}, indent=2, ensure_ascii=False) + "\n")
     else:
         _show(comparison, against, console(stream))
 

@@ -1,6 +1,5 @@
 """The plan of an experiment in a terminal: how large its models are, and what measuring each takes."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TextIO
 
@@ -8,6 +7,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
+from outlier_features import strict_json
 from outlier_features.counts import human
 from outlier_features.durations import spoken
 from outlier_features.planning import Plan
@@ -47,7 +47,7 @@ def show_plans(
     sizes: dict[str, Any] = {row["hub"]: row for row in published.to_dict("records")}
     rows = [plan.row(flops, bandwidth) | _published(plan, sizes.get(plan.hub or "")) for plan in plans]
     if format == "json":
-        stream.write(json.dumps(rows, indent=2) + "\n")
+        stream.write(strict_json.dumps(rows, indent=2) + "\n")
         return
     paper = console(stream)
     paper.print(_table("parameters", SIZES, [_size_cells(row) for row in rows]))

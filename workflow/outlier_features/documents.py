@@ -1,0 +1,67 @@
+"""Documents: the texts of a corpus, from a package, from local files or from the hub."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from outlier_features import packages, text_files
+from outlier_features.config import Corpus
+from outlier_features.errors import OutlierFeaturesError, SourceError
+
+Part = Literal["files", "training"]
+
+
+def documents(corpus: Corpus, part: Part = "files") -> Iterator[str]:
+    """Yield the texts of one part of a corpus, in a fixed order. Raises SourceError if there is none to be had."""
+    return ("".join(pieces) for pieces in in_pieces(corpus, part))
+
+
+def in_pieces(corpus: Corpus, part: Part = "files") -> Iterator[Iterator[str]]:
+    """Yield the texts as `documents` does, each in pieces that are read when they are asked for."""
+    if corpus.hub is not None:
+        yield from _from_hub(corpus)
+        return
+    for path in files(corpus, part):
+        yield from text_files.documents(path, corpus.column)
+
+
+def files(corpus: Corpus, part: Part = "files") -> list[Path]:
+    """Return the files of one part of a local corpus, in order. Raises SourceError if there are none."""
+    root = packages.directory(corpus.package) if corpus.package else Path(str(corpus.path))
+    if not root.exists():
+        raise SourceError(f"{root}: no such file or directory; check the path of the corpus in config.yaml.")
+    patterns = getattr(corpus, part)
+    matches = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
+    if root.is_file() and part == "training":
+        raise SourceError(f"{root}: one file is what is measured on; give a directory with files and training.")
+    if part == "training" and (both := matches & {path for pattern in corpus.files for path in root.glob(pattern)}):
+        raise SourceError(f"{min(both)}: is in files and in training; text that is trained on is not measured on.")
+    paths = [root] if root.is_file() else sorted(matches)
+    if not paths:
+        raise SourceError(f"{root}: no file matches {', '.join(patterns) or 'an empty list'} ({part} of the corpus).")
+    return paths
+
+
+def _from_hub(corpus: Corpus) -> Iterator[Iterator[str]]:
+    try:
+        for number, row in enumerate(_stream(corpus), 1):
+            where = f"{corpus.hub}, row {number}"
+            value = text_files.value_of(dict(row), corpus.column, where)
+            yield iter((text_files.text_of(value, corpus.column, where),))
+    except OutlierFeaturesError:
+        raise
+    except Exception as error:  # the client raises a dozen kinds; all mean that the text cannot be had
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(
+            f"{corpus.hub}: the data set cannot be read from the hub ({type(error).__name__}: {reason}); "
+            "check the network, HF_ENDPOINT, HF_TOKEN and the revision."
+        ) from error
+
+
+def _stream(corpus: Corpus) -> Any:
+    """Return the rows of a data set of the hub, which come as they are asked for."""
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise SourceError(f"{corpus.hub}: reading a hub data set needs the package datasets; install it.") from error
+    return load_dataset(corpus.hub, name=corpus.name, split=corpus.split, revision=corpus.revision, streaming=True)

@@ -1,0 +1,143 @@
+"""Tokenize: a corpus becomes windows of token ids for the tokenizer of a model."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from outlier_features import context, documents, provenance, windows_of_2025
+from outlier_features.config import Corpus
+from outlier_features.errors import ConfigError, SourceError
+from outlier_features.lineage import Lineage
+from outlier_features.token_stream import Encoder, tokens
+from outlier_features.windows import too_short, write_windows
+
+PROBES = ("a", "The state of the Union.", "12 34\n")
+"""Texts whose encoding shows what a tokenizer puts before any text."""
+
+
+def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -> None:
+    """Cut a corpus into windows for the tokenizer of `checkpoint` and write them to `output`.
+
+    Raises SourceError if the text is too short, and ConfigError if a window exceeds the model's context or holds a
+    token that the model has no embedding for.
+    """
+    tokenizer, settings = _opened(checkpoint)
+    prefix = _prefix(corpus, tokenizer)
+    cut = _cut(corpus, tokenizer, prefix)
+    _check_context(cut["window"], settings, checkpoint)
+    encoder = Encoder(tokenizer, checkpoint.name)
+    texts = documents.in_pieces(corpus)
+    if corpus.windows == "arb8020":
+        rows = windows_of_2025.rows(texts, tokenizer, encoder, corpus.sequences, cut["window"])
+    else:
+        rows = _pack(tokens(texts, encoder), corpus.sequences, cut["window"], cut["stride"], prefix)
+    _check_context(max(len(row["token_ids"]) for row in rows), settings, checkpoint)
+    _check_vocabulary(max(max(row["token_ids"]) for row in rows), tokenizer, settings, checkpoint)
+    origin = provenance.record(lineage, model=checkpoint.name, cut=cut, text=corpus.canonical())
+    write_windows(output, rows, origin)
+
+
+def _opened(checkpoint: Path) -> tuple[Any, Any]:
+    """Return the tokenizer of a checkpoint, and the configuration of its text part."""
+    from transformers import AutoConfig, AutoTokenizer  # seconds to import; readers of windows do without
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+        settings = AutoConfig.from_pretrained(checkpoint, local_files_only=True).get_text_config()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise SourceError(
+            f"{checkpoint}: no tokenizer and config.json that transformers can read ({reason})."
+        ) from error
+    if not tokenizer.is_fast:
+        raise SourceError(f"{checkpoint}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
+    return tokenizer, settings
+
+
+def _prefix(corpus: Corpus, tokenizer: Any) -> list[int]:
+    """Return the tokens that start each window: those the tokenizer itself puts before a text, BOS, or none."""
+    if corpus.bos == "never":
+        return []
+    by_default = default_prefix(tokenizer)
+    bos = tokenizer.bos_token_id
+    if corpus.bos == "auto" or bos in by_default:
+        return by_default
+    if bos is None and not by_default:
+        raise ConfigError("corpora: bos is always, but this tokenizer has no BOS token; use auto or never.")
+    return by_default if bos is None else [bos]
+
+
+def default_prefix(tokenizer: Any) -> list[int]:
+    """Return the tokens that a tokenizer puts before any text when it is called without options."""
+    found = [_put_before(text, tokenizer) for text in PROBES]
+    if any(each != found[0] for each in found):
+        raise SourceError(
+            f"{tokenizer.name_or_path}: its tokenizer starts texts differently ({found}); set bos to always or never."
+        )
+    return found[0]
+
+
+def _put_before(text: str, tokenizer: Any) -> list[int]:
+    whole = tokenizer(text, verbose=False)["input_ids"]
+    bare = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    places = range(len(whole) - len(bare) + 1)
+    return whole[: next(place for place in places if whole[place : place + len(bare)] == bare)]
+
+
+def _cut(corpus: Corpus, tokenizer: Any, prefix: list[int]) -> dict[str, Any]:
+    """Return how a corpus is cut for a tokenizer: window, stride, bos, and `windows` where they are those of 2025.
+
+    `bos` says whether anything starts each window; `prefix` has what it is, where that is not the BOS token alone.
+    """
+    cut: dict[str, Any] = {"window": corpus.length, "bos": bool(prefix)}
+    if prefix and prefix != [tokenizer.bos_token_id]:
+        cut["prefix"] = tokenizer.convert_ids_to_tokens(prefix)
+    if corpus.windows == "arb8020":
+        length = min(corpus.length, int(tokenizer.model_max_length))
+        return cut | {"window": length, "stride": length // 2, "windows": corpus.windows}
+    room = corpus.length - len(prefix)
+    if room < 1:
+        raise ConfigError(
+            f"corpora: length {corpus.length} leaves no room for text behind the {len(prefix)} tokens that start each "
+            f"window ({' '.join(cut.get('prefix', []))}); choose a greater length, or bos: never."
+        )
+    # what starts a window takes the place of text; the windows still leave no text out
+    return cut | {"stride": min(corpus.stride or corpus.length, room)}
+
+
+def _check_context(length: int, settings: Any, checkpoint: Path) -> None:
+    longest = context.tokens(settings)
+    if longest and length > longest:
+        raise ConfigError(
+            f"corpora: a window of {length} tokens is longer than the context of {checkpoint.name} ({longest} tokens); "
+            "choose a shorter length."
+        )
+
+
+def _check_vocabulary(largest: int, tokenizer: Any, settings: Any, checkpoint: Path) -> None:
+    if largest >= settings.vocab_size:
+        raise ConfigError(
+            f"{checkpoint}: its tokenizer has {len(tokenizer)} tokens, its embedding {settings.vocab_size} rows, and "
+            f"the text holds token {largest}; tokenizer and model do not belong together."
+        )
+
+
+def _pack(
+    stream: Iterator[tuple[int, int]], sequences: int, length: int, stride: int, prefix: list[int]
+) -> list[Mapping[str, Any]]:
+    """Cut a stream of tokens into windows of equal length. Raises SourceError if it does not fill them."""
+    room, start = length - len(prefix), [(token, 0) for token in prefix]
+    window = list(islice(stream, room))
+    rows: list[Mapping[str, Any]] = []
+    for index in tqdm(range(sequences), desc="packing windows", unit="window"):
+        if len(window) < room:
+            raise too_short(index, length, sequences)
+        ids, widths = zip(*start, *window, strict=True)
+        scored_from = max(1, len(prefix), 0 if index == 0 else length - stride)
+        rows.append({"window": index, "token_ids": ids, "token_bytes": widths, "scored_from": scored_from})
+        if index + 1 < sequences:
+            window = window[stride:] + list(islice(stream, stride))
+    return rows

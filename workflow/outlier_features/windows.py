@@ -1,0 +1,93 @@
+"""Windows: the token ids of one corpus for one tokenizer, in a file with a schema."""
+
+# Shapes: S sequence (window), T position.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from outlier_features import atomic, provenance, ragged
+from outlier_features.errors import DamagedFile, SourceError
+
+NO_TOKEN = -1
+"""Stands after the end of a window that is shorter than the longest."""
+
+SCHEMA = pa.schema(
+    [
+        ("window", pa.int32()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("token_bytes", pa.list_(pa.int32())),
+        ("scored_from", pa.int32()),
+    ]
+)
+"""One row a window. `token_bytes` are the UTF-8 bytes each token adds to the text; tokens from `scored_from` on are
+predicted in this window and in no earlier one."""
+
+
+@dataclass(frozen=True)
+class TokenWindows:
+    """Windows of one corpus for one tokenizer: packed ones are equally long, those of 2025 nearly so."""
+
+    ids_ST: np.ndarray
+    """Token ids; NO_TOKEN after the end of a window shorter than the longest, so that no model takes it for a token."""
+    bytes_ST: np.ndarray
+    scored_from_S: np.ndarray
+    provenance: provenance.Provenance
+
+    @property
+    def cut(self) -> dict[str, Any]:
+        """How the text was cut: window, stride, bos; and windows, where they are not packed."""
+        return self.provenance["cut"]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each window (S,)."""
+        return (self.ids_ST != NO_TOKEN).sum(1)
+
+    def ids(self, window: int) -> np.ndarray:
+        """Return the token ids of one window, as many as it has (T,)."""
+        return self.ids_ST[window, : self.lengths[window]]
+
+
+def write_windows(path: Path, rows: Sequence[Mapping[str, Any]], origin: provenance.Provenance) -> None:
+    """Write windows, one row each with the columns of SCHEMA, whole or not at all; `origin` says how they are cut."""
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(provenance.encode(origin)))
+    with (
+        atomic.file(path) as unfinished,
+        pa.OSFile(str(unfinished), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
+
+
+def read_windows(path: Path, expected: str | None = None) -> TokenWindows:
+    """Read windows; refuse a damaged file or one whose lineage is not `expected`."""
+    try:
+        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
+            table = reader.read_all()
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{path}: missing; run the tokenize stage.") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamagedFile(f"{path}: not a readable Arrow file; delete it and run the tokenize stage again.") from error
+    origin = provenance.decode(table.schema.metadata)
+    if expected is not None:
+        provenance.require(origin, "tokens", expected, path)
+    return TokenWindows(
+        ids_ST=ragged.rectangle(table["token_ids"], NO_TOKEN),
+        bytes_ST=ragged.rectangle(table["token_bytes"], 0),
+        scored_from_S=table["scored_from"].to_numpy(),
+        provenance=origin,
+    )
+
+
+def too_short(filled: int, length: int, sequences: int) -> SourceError:
+    """Return the error of a text that fills fewer windows than are asked for."""
+    return SourceError(
+        f"the corpus is too short: it fills {filled} windows of {length} tokens where {sequences} are asked "
+        "for; lower sequences or length, or give more text."
+    )
