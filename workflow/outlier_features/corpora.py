@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from outlier_features import atomic, packages, provenance, ragged
+from outlier_features import atomic, checkpoint_code, provenance, ragged, text_files
 from outlier_features.config import Corpus
 from outlier_features.errors import ConfigError, DamagedFile, SourceError
 from outlier_features.lineage import Lineage
@@ -63,24 +64,12 @@ class TokenWindows:
         return self.ids_ST[window, : self.lengths[window]]
 
 
-def documents(corpus: Corpus, part: Literal["files", "training"] = "files") -> Iterator[str]:
+def documents(corpus: Corpus, part: text_files.Part = "files") -> Iterator[str]:
     """Yield the texts of one part of a corpus, in a fixed order. Raises SourceError if there is none to be had."""
     if corpus.hub is not None:
         yield from _from_hub(corpus)
         return
-    root = packages.directory(corpus.package) if corpus.package else Path(str(corpus.path))
-    if not root.exists():
-        raise SourceError(f"{root}: no such file or directory; check the path of the corpus in config.yaml.")
-    patterns = getattr(corpus, part)
-    matches = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
-    if root.is_file() and part == "training":
-        raise SourceError(f"{root}: one file is what is measured on; give a directory with files and training.")
-    if part == "training" and (both := matches & {path for pattern in corpus.files for path in root.glob(pattern)}):
-        raise SourceError(f"{min(both)}: is in files and in training; text that is trained on is not measured on.")
-    paths = [root] if root.is_file() else sorted(matches)
-    if not paths:
-        raise SourceError(f"{root}: no file matches {', '.join(patterns) or 'an empty list'} ({part} of the corpus).")
-    for path in paths:
+    for path in text_files.paths(corpus, part):
         yield from _from_file(path, corpus.column)
 
 
@@ -137,21 +126,43 @@ def read_windows(path: Path, expected: str | None = None) -> TokenWindows:
     )
 
 
-def _opened(checkpoint: Path) -> tuple[Any, Any]:
-    """Return the tokenizer of a checkpoint, and the configuration of its text part."""
+def require_tokenizer(directory: Path, corpus: Corpus | None, where: object) -> None:
+    """Raise SourceError or ConfigError where the tokenizer in `directory` cannot cut a corpus; no text is read."""
+    tokenizer, settings = _opened(directory, where)
+    if corpus is not None:
+        _check_context(_cut(corpus, tokenizer)["window"], settings, Path(str(where)))
+
+
+def require_context(corpus: Corpus, settings: Any, where: object) -> None:
+    """Raise ConfigError where windows are longer than the context, as far as that is known without a tokenizer."""
+    if corpus.windows == "packed":
+        _check_context(corpus.length, settings, Path(str(where)))
+
+
+def _opened(checkpoint: Path, where: object = None) -> tuple[Any, Any]:
+    """Return the tokenizer of a checkpoint, and the configuration of its text part; errors name `where`."""
     from transformers import AutoConfig, AutoTokenizer  # seconds to import; readers of windows do without
 
+    where = where or checkpoint
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        settings = AutoConfig.from_pretrained(checkpoint, local_files_only=True).get_text_config()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # what a tokenizer of a later version raises is a plain Exception
+        if code := checkpoint_code.asked_for(checkpoint).get("tokenizer_config.json"):
+            raise SourceError(
+                f"{where}: its tokenizer is code of the checkpoint ({code}), which is never run; choose a model "
+                "whose tokenizer is a tokenizer.json."
+            ) from error
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         raise SourceError(
-            f"{checkpoint}: no tokenizer and config.json that transformers can read ({reason})."
+            f"{where}: no tokenizer that transformers and tokenizers {metadata.version('tokenizers')} can read "
+            f"({reason}); one written by a later version needs that version."
         ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise SourceError(f"{where}: has no tokenizer: no file of it gives a vocabulary; put a tokenizer.json beside.")
     if not tokenizer.is_fast:
-        raise SourceError(f"{checkpoint}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
-    return tokenizer, settings
+        raise SourceError(f"{where}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
+    return tokenizer, settings.get_text_config()
 
 
 def _cut(corpus: Corpus, tokenizer: Any) -> dict[str, Any]:
