@@ -153,16 +153,26 @@ def _opened(checkpoint: Path, where: object = None) -> tuple[Any, Any]:
                 f"{where}: its tokenizer is code of the checkpoint ({code}), which is never run; choose a model "
                 "whose tokenizer is a tokenizer.json."
             ) from error
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        raise SourceError(
-            f"{where}: no tokenizer that transformers and tokenizers {metadata.version('tokenizers')} can read "
-            f"({reason}); one written by a later version needs that version."
-        ) from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise SourceError(f"{where}: has no tokenizer: no file of it gives a vocabulary; put a tokenizer.json beside.")
+        raise SourceError(f"{where}: {_without_tokenizer(checkpoint, error)}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # of some classes transformers makes one without any file
+        raise SourceError(f"{where}: {_without_tokenizer(checkpoint)}")
     if not tokenizer.is_fast:
         raise SourceError(f"{where}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
     return tokenizer, settings.get_text_config()
+
+
+def _without_tokenizer(checkpoint: Path, error: Exception | None = None) -> str:
+    """Say why there is no tokenizer, and what to do."""
+    if error is not None and (checkpoint / "tokenizer.json").is_file():
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return (
+            f"its tokenizer.json cannot be read by tokenizers {metadata.version('tokenizers')} ({reason:.200}); one "
+            "written by a later version needs that version, another is damaged."
+        )
+    return (
+        "has no tokenizer.json, and no other file that transformers makes a tokenizer of; name a model that has one, or "
+        "a local copy of this one with the tokenizer it was trained with."
+    )
 
 
 def _cut(corpus: Corpus, tokenizer: Any) -> dict[str, Any]:
