@@ -15,7 +15,7 @@ gc.set_threshold(1_000_000, 50, 50)
 # The library is found by path and reaches the scripts too; it is never installed.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import contents, layout, profiles
+from outlier_features import contents, layout, local_sources, profiles
 from outlier_features.config import Config
 from outlier_features.digests import Digests
 from outlier_features.errors import ConfigError
@@ -33,6 +33,10 @@ report: "workflow/report/workflow.rst"
 try:
     profiles.check(sys.argv[1:], Path(workflow.current_basedir))
     settings = Config.check(config)
+    if workflow.is_main_process:  # a job need not see what it does not read
+        # with --software-deployment-method packages are in an environment of their own
+        is_deployed = bool(workflow.deployment_settings.deployment_method)
+        local_sources.require(settings, has_packages=not is_deployed)
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 

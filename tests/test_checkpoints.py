@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from families import save_tokenizer
 from outlier_features.checkpoints import read_source
 from outlier_features.config import Model
 from outlier_features.errors import DamagedFile, OutlierFeaturesError, SourceError, StaleFile
@@ -21,8 +22,6 @@ REPOSITORY = Path(__file__).parents[1]
 LINEAGE = {"checkpoint": "0123456789abcdef"}
 FILES = {
     "config.json": b'{"model_type": "llama"}',
-    "tokenizer.json": b'{"version": "1.0"}',
-    "tokenizer_config.json": b"{}",
     "LICENSE": "Größe 🦙".encode(),
 }
 
@@ -34,10 +33,11 @@ def source(tmp_path: Path) -> Path:
     directory.mkdir()
     for name, content in FILES.items():
         (directory / name).write_bytes(content)
+    save_tokenizer(directory)
     for number in (1, 2):
         weights = {f"weight_{number}": np.full((4, 4), number, np.float32)}
         save_file(weights, directory / f"model-0000{number}-of-00002.safetensors")
-    index = {"weight_map": {f"weight_{n}": f"model-0000{n}-of-00002.safetensors" for n in (1, 2)}}
+    index = {"metadata": {}, "weight_map": {f"weight_{n}": f"model-0000{n}-of-00002.safetensors" for n in (1, 2)}}
     (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
     return directory
 
@@ -99,7 +99,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 
 
 def test_a_directory_without_weights_is_refused_in_plain_words(source: Path, tmp_path: Path) -> None:
-    for path in source.glob("*.safetensors"):
+    for path in source.glob("*.safetensors*"):
         path.unlink()
     said = refusal(Model(path=str(source)), tmp_path / "out")
     assert str(source) in said

@@ -19,13 +19,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import mounted
-from families import FAMILIES, save_family
+from families import FAMILIES, save_family, save_tokenizer, write_files
 from forks import Forks
 from hub_server import Fault, HubServer, Repository, environment
 from outlier_features.checkpoints import read_source
 from outlier_features.patience import TRIES, TRIES_WITHOUT_HUB
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
+from safetensors.torch import save_file as save_torch_file
+from transformers import AutoModelForCausalLM
 
 pytestmark = pytest.mark.slow
 
@@ -35,6 +37,8 @@ MEGABYTE = 1 << 20
 NOBODY = "http://127.0.0.1:9"
 WEIGHTS = r"GET .*/resolve/.*(safetensors|\.bin)$"
 DOWNLOADS = "GET .*/resolve/"
+DESCRIBED = ["config.json", "tokenizer.json", "tokenizer_config.json"]
+"""What is asked for of a model before its weights."""
 TERMS = "accept its terms at {url}/org/model"
 KEPT = "check the network and HF_ENDPOINT, then run again: what has arrived is kept."
 UNREAD = "name a revision with safetensors."
@@ -202,6 +206,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("published") / "large"
     directory.mkdir()
     (directory / "config.json").write_text('{"model_type": "llama"}')
+    save_tokenizer(directory)
     weights = np.random.default_rng(0).integers(256, size=(4, MEGABYTE), dtype=np.uint8)
     save_file({"weight": weights}, directory / "model.safetensors")
     return directory
@@ -213,6 +218,7 @@ def odd(tmp_path: Path) -> Path:
     directory = tmp_path / "odd"
     directory.mkdir()
     (directory / "config.json").write_text('{"model_type": "llama"}')
+    save_tokenizer(directory)
     return directory
 
 
@@ -338,7 +344,121 @@ def test_safetensors_are_taken_where_both_are_published(user: User, odd: Path, l
     shutil.copy(large / "model.safetensors", odd)
     user.publish(odd)
     assert user.fetch().status == 0
-    assert user.asked() == ["config.json", "model.safetensors"]
+    assert user.asked() == [*DESCRIBED, "model.safetensors"]
+
+
+def published_sets(directory: Path, one: Path, other: Path) -> list[str]:
+    """Publish a model whole, beside an index of the shards of another, and return the names of these."""
+    shutil.copytree(other, directory)
+    whole = stored(*one.glob("*.safetensors"))
+    save_torch_file(whole, directory / "model.safetensors", metadata={"format": "pt"})
+    return sorted(path.name for path in directory.glob("model-*"))
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model like `llama` with other weights."""
+    return save_family(FAMILIES["llama"], tmp_path_factory.mktemp("published") / "second", seed=1)
+
+
+def test_a_whole_file_is_taken_before_an_index_as_transformers_does(
+    user: User, llama: Path, second: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "two"
+    older = published_sets(directory, llama, second)
+    user.publish(directory)
+    ended = user.fetch()
+    assert (ended.status, ended.lines) == (
+        0,
+        [
+            f"note: org/model@aaaaaaaaaaaa: takes model.safetensors, as transformers does, and passes over {older[0]} "
+            "and 2 more"
+        ],
+    )
+    assert not set(older) & set(user.asked())
+    opened = AutoModelForCausalLM.from_pretrained(directory).state_dict()
+    arrived = stored(*user.output.glob("*.safetensors"))
+    assert are_equal(arrived, opened)
+    assert are_equal(arrived, stored(*llama.glob("*.safetensors")))
+    assert not are_equal(arrived, stored(*second.glob("*.safetensors")))
+    assert not (user.output / "model.safetensors.index.json").exists()
+
+
+def test_a_whole_bin_file_is_taken_before_its_index_and_before_an_adapter(
+    user: User, llama: Path, second: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "two"
+    directory.mkdir()
+    for name in DESCRIBED:
+        shutil.copy(llama / name, directory)
+    wanted, other = stored(*llama.glob("*.safetensors")), stored(*second.glob("*.safetensors"))
+    torch.save(wanted, directory / "pytorch_model.bin")
+    write_files(other, directory, is_pickled=True)
+    save_torch_file(other, directory / "adapter_model.safetensors")
+    (directory / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    user.publish(directory)
+    ended = user.fetch()
+    assert ended.status == 0
+    assert [line.partition(": ")[2].partition(": ")[2] for line in ended.lines] == [
+        "takes pytorch_model.bin, as transformers does, and passes over pytorch_model-00001-of-00003.bin and 2 more",
+        "does not apply the adapter adapter_model.safetensors; merge it into the weights to measure both",
+    ]
+    opened = AutoModelForCausalLM.from_pretrained(directory).state_dict()
+    arrived = stored(*user.output.glob("*.safetensors"))
+    assert are_equal(arrived, opened)
+    assert are_equal(arrived, wanted)
+
+
+def test_the_shards_of_an_index_may_lie_in_a_folder(user: User, llama: Path, tmp_path: Path) -> None:
+    directory = shutil.copytree(llama, tmp_path / "deep")
+    index = directory / "model.safetensors.index.json"
+    weight_map = {key: f"parts/{name}" for key, name in json.loads(index.read_text())["weight_map"].items()}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (directory / "parts").mkdir()
+    for path in directory.glob("model-*"):
+        path.rename(directory / "parts" / path.name)
+    user.publish(directory)
+    assert user.fetch().status == 0
+    assert are_equal(stored(*user.output.rglob("*.safetensors")), stored(*llama.glob("*.safetensors")))
+    read_source(user.output, LINEAGE["checkpoint"])
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["adapter_model.safetensors", "adapter_config.json"], "holds only an adapter of org/base"),
+        (["model-00001-of-00002.safetensors"], "without model.safetensors.index.json"),
+        (["pytorch_model.safetensors"], "has pytorch_model.safetensors, but transformers opens only model.safetensors"),
+        (["model.fp16.safetensors"], "has model.fp16.safetensors, but transformers opens only model.safetensors"),
+    ],
+)
+def test_weights_that_transformers_would_not_open_are_refused_before_one_is_asked_for(
+    user: User, odd: Path, names: list[str], told: str
+) -> None:
+    for name in names:
+        (odd / name).write_text('{"base_model_name_or_path": "org/base"}')
+    user.publish(odd)
+    assert told in user.fetch().error
+    assert user.asked(WEIGHTS) == []
+    assert not user.output.exists()
+
+
+def test_a_tokenizer_of_a_later_version_is_refused_before_any_weights(user: User, odd: Path, large: Path) -> None:
+    content = json.loads((odd / "tokenizer.json").read_text())
+    content["model"]["type"] = "OfNextYear"
+    (odd / "tokenizer.json").write_text(json.dumps(content))
+    shutil.copy(large / "model.safetensors", odd)
+    user.publish(odd)
+    assert "its tokenizer.json cannot be read by tokenizers" in user.fetch().error
+    assert user.asked() == DESCRIBED
+
+
+def test_a_refusal_is_a_line_of_its_own_behind_a_progress_bar(user: User, odd: Path, large: Path) -> None:
+    (odd / "config.json").write_text('{"model_type": "mamba"}')
+    shutil.copy(large / "model.safetensors", odd)
+    user.publish(odd)
+    ended = user.fetch()
+    assert ended.error in ended.log.removesuffix("\n").split("\nerror: ")[1:]
 
 
 class Command:
@@ -412,7 +532,7 @@ def test_a_hub_that_is_busy_for_ever_is_given_up_after_all_tries(user: User, lar
     assert ended.error == f"org/model@aaaaaaaaaaaa: cannot be downloaded (status 429; {TRIES} tries); {KEPT}"
     assert len(user.hub.seen(WEIGHTS)) == TRIES
     assert not user.output.exists()
-    assert len(user.kept) == 1  # config.json
+    assert len(user.kept) == len(DESCRIBED)
 
 
 def test_a_hub_that_is_down_for_a_moment_is_asked_again(user: User, llama: Path) -> None:
@@ -558,9 +678,10 @@ def test_an_outage_in_the_middle_of_a_download_is_outlasted(user: User, large: P
 
 def test_a_fetch_that_was_killed_goes_on_where_it_stopped(user: User, llama: Path, tmp_path: Path, large: Path) -> None:
     directory = shutil.copytree(llama, tmp_path / "both")
-    for path in directory.glob("*.index.json"):
-        path.unlink()
     shutil.copy(large / "model.safetensors", directory / "model-last.safetensors")
+    index = directory / "model.safetensors.index.json"
+    told = json.loads(index.read_text())
+    index.write_text(json.dumps(told | {"weight_map": told["weight_map"] | {"weight": "model-last.safetensors"}}))
     user.publish(directory)
     user.hub.faults = [Fault("stall", "GET .*model-last")]
     process = user.start()
@@ -654,10 +775,12 @@ def test_an_index_that_names_a_file_the_hub_lacks_is_refused_before_any_weights(
     ("described", "told"),
     [
         ({"model_type": "bert"}, "bert"),
+        ({"model_type": "mamba"}, "mamba has no attention heads"),
+        ({"model_type": "falcon_h1"}, "FalconH1DecoderLayer has 2 parts that take a mask or a cache"),
         ({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq"),
         ({"model_type": "of-next-year"}, "of-next-year"),
     ],
-    ids=["encoder", "gptq", "unknown"],
+    ids=["encoder", "no-heads", "two-mixers", "gptq", "unknown"],
 )
 def test_what_cannot_be_measured_is_refused_before_any_weights(
     user: User, odd: Path, large: Path, described: dict[str, Any], told: str
@@ -666,7 +789,7 @@ def test_what_cannot_be_measured_is_refused_before_any_weights(
     shutil.copy(large / "model.safetensors", odd)
     user.publish(odd)
     assert told in user.fetch().error
-    assert user.asked() == ["config.json"]
+    assert user.asked() == DESCRIBED
     assert not user.output.exists()
 
 
@@ -675,7 +798,7 @@ def test_a_model_without_weights_is_refused(user: User, odd: Path) -> None:
     user.publish(odd)
     told = "has neither safetensors nor pytorch_model.bin; name another revision."
     assert user.fetch().error == f"org/model@aaaaaaaaaaaa: {told}"
-    assert user.asked() == ["config.json"]
+    assert user.asked() == DESCRIBED
 
 
 def test_a_failed_fetch_leaves_the_older_checkpoint_as_it_was(user: User, large: Path, llama: Path) -> None:
@@ -795,7 +918,7 @@ def test_a_disk_without_room_is_refused_before_any_weights(user: User, large: Pa
         r"which has [01]\.\d MB free; make room, or let results/ be a link to a larger disk\. Nothing of it has .*\."
     )
     assert re.fullmatch(told, user.fetch().error)
-    assert user.asked() == ["config.json"]
+    assert user.asked() == DESCRIBED
     assert not user.output.exists()
 
 

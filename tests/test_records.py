@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from outlier_features import atomic, figures, paper_tables, provenance
-from outlier_features.corpora import write_windows
 from outlier_features.records import recorded
 from outlier_features.tables import write_table
+from outlier_features.windows import write_windows
 from safetensors.numpy import save_file
 
 OWN, OTHER = "0123456789abcdef", "fedcba9876543210"

@@ -3,10 +3,13 @@
 Nothing here names an architecture; transformers' own registers say which classes are causal language models.
 """
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -17,12 +20,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
+from outlier_features import checkpoint_code
 from outlier_features.errors import ArchitectureError, SourceError
 
 DEQUANTIZED: dict[str, tuple[type, tuple[str, ...]]] = {
@@ -39,21 +44,13 @@ def read(directory: Path, where: object = None) -> PreTrainedConfig:
     encoder-decoder or a model without a head; they name the model as `where`, by default its directory.
     """
     where = where or directory
+    described = _described(directory, where)
     try:
-        config = AutoConfig.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise SourceError(
-            f"{where}: no config.json that transformers can read ({reason}); newer architectures need a newer "
-            "transformers."
-        ) from error
+        config = AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each architecture checks its own fields, and raises what it likes
+        raise SourceError(f"{where}: {_unreadable(described, directory, error)}") from error
     _require_language_model(config, where)
     return config
-
-
-def require_readable(directory: Path, where: object) -> None:
-    """Raise SourceError or ArchitectureError unless config.json describes a model that can be read and measured."""
-    dequantization(read(directory, where), where)
 
 
 def automatic(config: PreTrainedConfig) -> Any:
@@ -62,10 +59,19 @@ def automatic(config: PreTrainedConfig) -> Any:
     return AutoModelForCausalLM if causal else AutoModelForImageTextToText
 
 
-def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
-    """Return the model of a configuration on the meta device: every shape, no weight."""
-    with torch.device("meta"):
-        return automatic(config).from_config(config).eval()
+def skeleton(config: PreTrainedConfig, where: object = None) -> PreTrainedModel:
+    """Return the model of a configuration on the meta device: every shape, no weight.
+
+    Raises ArchitectureError, naming the model as `where`, if its fields do not make one.
+    """
+    try:
+        with torch.device("meta"):
+            return automatic(config).from_config(config, trust_remote_code=False).eval()
+    except Exception as error:
+        raise ArchitectureError(
+            f"{where or config.model_type}: transformers cannot build the {config.model_type} model that config.json "
+            f"describes ({reason(error)}); correct it or name another revision."
+        ) from error
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -95,6 +101,12 @@ def other_parts(model: PreTrainedModel) -> tuple[str, ...]:
     if not parent or not any(isinstance(module, PreTrainedModel) for module in beside.values()):
         return ()
     return tuple(f"{parent}.{name}." for name in beside)
+
+
+def reason(error: Exception) -> str:
+    """Return what an error says, on one line."""
+    said = " ".join(str(error).split())
+    return f"{said[:300]}…" if len(said) > 300 else said or type(error).__name__
 
 
 def stored_format(config: PreTrainedConfig) -> tuple[str | None, dict[str, Any]]:
@@ -127,6 +139,50 @@ def dequantization(config: PreTrainedConfig, where: object) -> Any | None:
             "be dequantised; name a revision that has them."
         )
     return kind(dequantize=True, **{name: fields[name] for name in needed})
+
+
+def _described(directory: Path, where: object) -> dict[str, Any]:
+    """Return config.json as it stands. Raises SourceError unless it names an architecture and no code of the hub."""
+    path = directory / "config.json"
+    try:
+        described = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SourceError(f"{where}: no config.json ({error.strerror}); name the folder of a whole model.") from error
+    except ValueError as error:
+        raise SourceError(f"{where}: config.json is no JSON ({error}); it is damaged, or no configuration.") from error
+    if not isinstance(described, dict):
+        raise SourceError(f"{where}: config.json is no JSON object with the fields of a model.")
+    for key, value in _implementations(described):
+        if "/" in value:
+            raise SourceError(f"{where}: {key} of config.json asks for code of the hub ({value}), which is never run.")
+    return described
+
+
+def _implementations(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a configuration and its parts say of how attention and experts are computed."""
+    for key, value in described.items():
+        names = list(value.values()) if isinstance(value, dict) else [value]
+        if key.endswith("_implementation"):
+            yield from ((key, name) for name in names if isinstance(name, str))
+        elif isinstance(value, dict):
+            yield from _implementations(value)
+
+
+def _unreadable(described: dict[str, Any], directory: Path, error: Exception) -> str:
+    """Say why transformers cannot read a configuration, and what to do."""
+    kind = described.get("model_type")
+    if str(kind) in CONFIG_MAPPING:
+        return f"config.json is no configuration of {kind} that transformers can read ({reason(error)}); correct it."
+    if code := checkpoint_code.asked_for(directory).get("config.json"):
+        return (
+            f"the model is code of the checkpoint ({code}), which is never run, and transformers has no "
+            f"{kind or 'model_type'} of its own; choose a model that it has."
+        )
+    if kind is None:
+        return "config.json has no model_type, so transformers cannot read it; name the folder of a language model."
+    return (
+        f"transformers {transformers.__version__} knows no model_type {kind!r}; newer architectures need a newer one."
+    )
 
 
 def _text_part(model: PreTrainedModel) -> tuple[str, nn.Module]:

@@ -15,24 +15,17 @@ from outlier_features.planning import Footprint
 
 SOURCE = "source.json"
 """Says where a checkpoint comes from and which files it has; written last."""
+POINTER = b"version https://git-lfs"
+"""How a file begins that a clone without Git LFS has in the place of a large one."""
 
 
 def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
     """Check the weights of a checkpoint and write its source.json: origin, footprint, size and sha256 of every file."""
-    weights = sorted(directory.glob("*.safetensors"))
+    weights = sorted(directory.rglob("*.safetensors"))
     if not weights:
         raise SourceError(f"{_named(origin)}: has neither safetensors nor pytorch_model.bin; name a revision that has.")
-    named = {name for index in directory.glob("*.safetensors.index.json") for name in indexed(index)}
-    for name in sorted(named - {path.name for path in weights}):
-        raise SourceError(f"{_named(origin)}: {name}, which its index names, is missing; {remedies.mended(origin)}.")
     for path in weights:
-        try:
-            with safe_open(path, framework="np"):
-                pass
-        except SafetensorError as error:
-            raise SourceError(
-                f"{path.name} of {_named(origin)}: not a whole safetensors file ({error}); {remedies.mended(origin)}."
-            ) from error
+        _require_whole(path, _named(origin))
     files = {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": atomic.digest(path)}
         for path in sorted(directory.rglob("*"))
@@ -43,16 +36,6 @@ def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
     footprint = replace(of_directory(directory), stored_bytes=sum(path.stat().st_size for path in weights))
     record = provenance.record(lineage, source=dict(origin))
     atomic.write_json(directory / SOURCE, {"provenance": record, "files": files, "footprint": footprint.plain()})
-
-
-def indexed(index: Path) -> list[str]:
-    """Return the weight files that the index of a checkpoint in several files names. Raises SourceError."""
-    try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(
-            f"{index.name}: does not say which file holds which weight; name another revision."
-        ) from error
 
 
 def read_footprint(directory: Path) -> Footprint:
@@ -84,6 +67,21 @@ def read_source(directory: Path, expected: str | None = None) -> dict[str, Any]:
                 f"delete {directory}, then {remedies.again(path)}."
             )
     return record["source"]
+
+
+def _require_whole(path: Path, where: str) -> None:
+    """Raise SourceError unless a file has the header of safetensors and all the bytes that it tells of."""
+    try:
+        with safe_open(path, framework="np"):
+            return
+    except SafetensorError as error:
+        with path.open("rb") as opened:
+            is_pointer = opened.read(len(POINTER)) == POINTER
+        if is_pointer:
+            wrong = "is a pointer of Git LFS and not the weights; run git lfs pull in its folder."
+        else:
+            wrong = f"not a whole safetensors file ({error}); fetch it again."
+        raise SourceError(f"{path.name} of {where}: {wrong}") from error
 
 
 def _named(origin: Mapping[str, Any]) -> str:

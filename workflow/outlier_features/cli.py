@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outlier_features import layout, leases, planning, provenance, scatter
+from outlier_features import layout, leases, local_sources, planning, provenance, scatter
 from outlier_features.config import Config, Model
 from outlier_features.errors import ConfigError
 from outlier_features.freshness import is_fresh
@@ -41,13 +41,14 @@ class Stages:
 
     def fetch(self, name: str, model: Model) -> None:
         """Put a model's checkpoint into results/checkpoints."""
+        from outlier_features.admission import Use
         from outlier_features.sources import fetch
 
         lineage = self._lineages.checkpoint(name)
         if not model.keep_weights and not self._force and self._has_statistics(name):
             print(f"up to date without weights: {self._manifests(name)[0]}")
         elif model.train is None and self._is_due("checkpoint", lineage, layout.source(name)):
-            fetch(model, layout.checkpoint(name), lineage)
+            fetch(model, layout.checkpoint(name), lineage, Use.of(self._config))
 
     def train(self, name: str, model: Model) -> None:
         """Train a model that has a recipe."""
@@ -267,6 +268,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = Config.read(options.config)
     if options.experiment:
         config = Config.check(config.model_dump() | {"experiment": options.experiment}, "--experiment")
+    if options.command != "show" and not getattr(options, "published", False):
+        local_sources.require(config, str(options.config))
     if options.command in READ_ONLY:
         READ_ONLY[options.command](config, options)
         return

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from outlier_features import packages, text_files
+from outlier_features import local_files, text_files
 from outlier_features.config import Corpus
 from outlier_features.errors import OutlierFeaturesError, SourceError
-
-Part = Literal["files", "training"]
+from outlier_features.local_files import Part
 
 
 def documents(corpus: Corpus, part: Part = "files") -> Iterator[str]:
@@ -27,19 +26,18 @@ def in_pieces(corpus: Corpus, part: Part = "files") -> Iterator[Iterator[str]]:
 
 def files(corpus: Corpus, part: Part = "files") -> list[Path]:
     """Return the files of one part of a local corpus, in order. Raises SourceError if there are none."""
-    root = packages.directory(corpus.package) if corpus.package else Path(str(corpus.path))
+    root = local_files.root_of_text(corpus)
     if not root.exists():
         raise SourceError(f"{root}: no such file or directory; check the path of the corpus in config.yaml.")
-    patterns = getattr(corpus, part)
-    matches = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
     if root.is_file() and part == "training":
         raise SourceError(f"{root}: one file is what is measured on; give a directory with files and training.")
-    if part == "training" and (both := matches & {path for pattern in corpus.files for path in root.glob(pattern)}):
-        raise SourceError(f"{min(both)}: is in files and in training; text that is trained on is not measured on.")
-    paths = [root] if root.is_file() else sorted(matches)
-    if not paths:
-        raise SourceError(f"{root}: no file matches {', '.join(patterns) or 'an empty list'} ({part} of the corpus).")
-    return paths
+    folder, names = local_files.of_text(corpus, part)
+    if part == "training" and (both := set(names) & set(local_files.of_text(corpus, "files")[1])):
+        raise SourceError(f"{folder / min(both)}: is in files and in training; what is trained on is not measured on.")
+    if not names:
+        patterns = ", ".join(getattr(corpus, part)) or "an empty list"
+        raise SourceError(f"{root}: no file matches {patterns} ({part} of the corpus).")
+    return [folder / name for name in names]
 
 
 def _from_hub(corpus: Corpus) -> Iterator[Iterator[str]]:

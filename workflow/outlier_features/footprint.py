@@ -11,8 +11,9 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from outlier_features import architectures, parameters
+from outlier_features.errors import ArchitectureError
 from outlier_features.planning import Footprint
-from outlier_features.sites import expert_bank
+from outlier_features.sites import SiteName, expert_bank, probes
 
 STORED_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 MXFP4_BYTES = 17 / 32
@@ -26,17 +27,39 @@ def of_directory(directory: Path) -> Footprint:
     return of_config(architectures.read(directory), directory)
 
 
-def of_config(config: PreTrainedConfig, where: object) -> Footprint:
-    """Return the footprint of the model that `config` describes; `where` names it in errors."""
+def of_config(config: PreTrainedConfig, where: object, wanted: Sequence[SiteName] = ()) -> Footprint:
+    """Return the footprint of the model that `config` describes; `where` names it in errors.
+
+    Raises ArchitectureError where it has no attention heads, or a block does not tell where a site of `wanted` is.
+    """
     architectures.dequantization(config, where)
-    model = architectures.skeleton(config)
-    _, blocks = architectures.decoder_blocks(model)
+    try:
+        return _of_model(config, where, wanted)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{where}: {str(error).removeprefix(f'{where}: ')}") from error
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, StopIteration) as error:
+        raise ArchitectureError(
+            f"{where}: {config.model_type} does not tell its sizes as other models do "
+            f"({architectures.reason(error)}), so it cannot be measured; choose another model."
+        ) from error
+
+
+def _of_model(config: PreTrainedConfig, where: object, wanted: Sequence[SiteName]) -> Footprint:
     text = config.get_text_config()
+    heads = _most(text, "num_attention_heads")
+    if not heads:
+        raise ArchitectureError(
+            f"{text.model_type} has no attention heads (config.json has no num_attention_heads); choose a model with "
+            "attention."
+        )
+    model = architectures.skeleton(config, where)
+    _, blocks = architectures.decoder_blocks(model)
+    for block in blocks:
+        probes(block, wanted)
     counts = parameters.count(model)
     block_params = [sum(p.numel() for p in block.parameters()) for block in blocks]
     banks = [bank for bank in map(expert_bank, blocks) if bank is not None]
     bank_params = [sum(p.numel() for p in bank.parameters(recurse=False)) for bank in banks]
-    heads = text.num_attention_heads
     return Footprint(
         architecture=type(model).__name__,
         counts=counts.facts(),
@@ -47,16 +70,25 @@ def of_config(config: PreTrainedConfig, where: object) -> Footprint:
         bank_params=max(bank_params, default=0),
         resident_params=counts.total_params - sum(block_params),
         heads=heads,
-        head_channels=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        head_channels=_most(text, "head_dim") or text.hidden_size // heads,
         inner_channels=_inner_channels(banks, text),
         is_attention_materialised=model.config._attn_implementation == "eager",
         stored_bytes=round(_stored_bytes(config, counts.total_params, sum(bank_params), sum(block_params))),
     )
 
 
+def _most(text: PreTrainedConfig, field: str) -> int:
+    """Return a number of the configuration, the largest where blocks differ in it; 0 where it is not told."""
+    try:
+        told = getattr(text, field, None)
+    except RuntimeError:  # transformers refuses to give one number for blocks that differ
+        told = [getattr(block, field, None) for block in text.per_layer_config]
+    return max((value or 0 for value in (told if isinstance(told, list | tuple) else [told])), default=0)
+
+
 def _inner_channels(banks: Sequence[nn.Module], text: Any) -> int:
     """Return how many values a token has inside the widest MLP."""
-    widths = [getattr(text, name, None) or 0 for name in ("intermediate_size", "ffn_dim", "n_inner")]
+    widths = [_most(text, name) for name in ("intermediate_size", "ffn_dim", "n_inner")]
     dense = max(*widths, 0 if any(widths) else 4 * text.hidden_size)
     routed = max((_routed_width(bank, text) for bank in banks), default=0)
     return 3 * max(dense, routed)

@@ -5,6 +5,7 @@ an earlier run left half-done nor compares a digest.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class RemoteFile:
     @property
     def key(self) -> str:
         """The name under which its content is kept while a checkpoint is incomplete."""
-        return self.digest or self.name
+        return self.digest or self.name.replace("/", "--")
 
     def is_intact(self, path: Path) -> bool:
         """Return whether a file on disk has this size and digest."""
@@ -66,7 +67,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit of a model, and the files at its top."""
+    """One commit of a model, and its files by their names, those of folders with their folder."""
 
     repository: str
     commit: str
@@ -91,12 +92,13 @@ def snapshot(repository: str, revision: str | None) -> Snapshot:
         return _cached_snapshot(repository, revision, where)
     api = HfApi()
     info = _asked(lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=SILENCE), where)
-    siblings = [found for found in info.siblings or [] if "/" not in found.rfilename]
+    siblings = info.siblings or []
     digests = [found.lfs.sha256 if found.lfs else found.blob_id or "" for found in siblings]
     files = [RemoteFile(s.rfilename, s.size or 0, digest) for s, digest in zip(siblings, digests, strict=True)]
     commit = str(info.sha)
     if revision != commit:
-        print(f"warning: {where} is commit {commit} today; pin it in config.yaml with revision: {commit}")
+        warning = f"warning: {where} is commit {commit} today; pin it in config.yaml with revision: {commit}"
+        print(warning, file=sys.stderr)
     return Snapshot(repository, commit, {file.name: file for file in files})
 
 
@@ -134,8 +136,9 @@ def _cached_snapshot(repository: str, revision: str | None, where: str) -> Snaps
         raise SourceError(
             f"{where}: is not in the hub's cache ({constants.HF_HUB_CACHE}) and HF_HUB_OFFLINE is set; {ONLINE}"
         ) from error
-    paths = [path for path in directory.iterdir() if path.is_file()]
-    files = [RemoteFile(path.name, path.stat().st_size, path.resolve().name) for path in paths]  # blobs bear digests
+    paths = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+    # blobs bear digests
+    files = [RemoteFile(name, path.stat().st_size, path.resolve().name) for name, path in paths.items()]
     return Snapshot(repository, directory.name, {file.name: file for file in files})
 
 

@@ -1,17 +1,20 @@
 """Inventory: what of an experiment is there already, and how large its models are, known or fetched or neither."""
 
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from outlier_features import checkpoints, layout, packages
-from outlier_features.config import Config, Model
+from outlier_features import checkpoints, layout
+from outlier_features.config import Config, Model, Recipe
 from outlier_features.digests import Digests
-from outlier_features.errors import SourceError
+from outlier_features.errors import ArchitectureError, SourceError
 from outlier_features.freshness import is_fresh
 from outlier_features.lineage import Lineage, Lineages
 from outlier_features.planning import Footprint, Pass, Plan, estimate
+
+if TYPE_CHECKING:
+    from outlier_features.admission import Use
 
 
 def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
@@ -21,15 +24,26 @@ def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
     `{hub name}/config.json` below `configurations` where that is given, else the hub or its cache. Raises SourceError.
     """
     lineages, corpus = Lineages(config, Digests(layout.digests(), dry=True)), config.chosen.corpus
-    return [
-        _plan(name, config, configurations, _cached(lineages, corpus, name, config.capture.scatter))
-        for name in config.chosen.models
-    ]
+    with tempfile.TemporaryDirectory() as arrived:  # what several models share is asked for once
+        asked = _Asked(config, configurations, Path(arrived))
+        return [
+            _plan(name, asked, _cached(lineages, corpus, name, config.capture.scatter)) for name in config.chosen.models
+        ]
 
 
-def _plan(name: str, config: Config, configurations: Path | None, cached: tuple[str, ...]) -> Plan:
-    model = config.models[name]
-    footprint, download = _sizes(name, model, configurations, is_there="checkpoint" in cached)
+@dataclass(frozen=True)
+class _Asked:
+    """What a plan is made of: the configuration, and where sizes of models come from that are not there yet."""
+
+    config: Config
+    configurations: Path | None
+    arrived: Path
+    """Where the files that describe models of the hub come to lie."""
+
+
+def _plan(name: str, asked: _Asked, cached: tuple[str, ...]) -> Plan:
+    config, model = asked.config, asked.config.models[name]
+    footprint, download = _sizes(name, asked, is_there="checkpoint" in cached)
     run = Pass.of(config, config.corpora[config.chosen.corpus], model)
     return Plan(
         model=name,
@@ -53,39 +67,42 @@ def _cached(lineages: Lineages, corpus: str, name: str, parts: int) -> tuple[str
     return tuple(stage for stage, (kind, lineage, paths) in results.items() if is_fresh(kind, lineage, *paths))
 
 
-def _sizes(name: str, model: Model, configurations: Path | None, *, is_there: bool) -> tuple[Footprint, float | None]:
+def _sizes(name: str, asked: _Asked, *, is_there: bool) -> tuple[Footprint, float | None]:
     """Return the footprint of a model and what is to be downloaded for it, if that is known."""
+    model = asked.config.models[name]
     if is_there:
         return checkpoints.read_footprint(layout.checkpoint(name)), 0
-    from outlier_features.footprint import of_config, of_directory  # torch; a plan of what is there does without
+    from outlier_features import admission, sources  # torch; a plan of what is there does without
 
+    use = admission.Use.of(asked.config)
+    if model.path is not None:
+        return sources.sizes_of_directory(Path(model.path), use), 0
     if model.hub is None:
-        return of_config(_local_config(model), name), 0
-    if configurations is not None:
-        directory = configurations / model.hub
-        if not (directory / "config.json").is_file():
-            raise SourceError(f"{directory}: has no config.json; put the one of {model.hub} there, or ask the hub.")
-        return of_directory(directory), None
-    return _hub_sizes(model)
+        config = _of_recipe(model.train, name) if model.train else sources.package_config(model)
+        return admission.admit_configuration(config, f"models.{name}", use), 0
+    if asked.configurations is None:
+        return _hub_sizes(model, use, asked.arrived)
+    directory = asked.configurations / model.hub
+    if not (directory / "config.json").is_file():
+        raise SourceError(f"{directory}: has no config.json; put the one of {model.hub} there, or ask the hub.")
+    return admission.admit(directory, directory, use, has_tokenizer=(directory / "tokenizer.json").is_file()), None
 
 
-def _hub_sizes(model: Model) -> tuple[Footprint, float]:
+def _hub_sizes(model: Model, use: "Use", arrived: Path) -> tuple[Footprint, float]:
     from outlier_features import hub, sources
-    from outlier_features.footprint import of_directory
 
     found = hub.snapshot(str(model.hub), model.revision)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        weights = sources.describe(found, ("config.json", "*.index.json"), folder / "arrived", folder)
-        stored = sum(found.files[weight].size for weight in weights)
-        return replace(of_directory(folder), stored_bytes=stored), stored
+    with tempfile.TemporaryDirectory() as folder:
+        footprint, stored = sources.sizes_on_hub(found, use, arrived, Path(folder))
+    return replace(footprint, stored_bytes=stored), stored
 
 
-def _local_config(model: Model) -> Any:
+def _of_recipe(recipe: Recipe, name: str) -> Any:
+    """Return the configuration of a model that is trained here. Raises ArchitectureError."""
     from transformers import AutoConfig
 
-    if model.train is not None:
-        return AutoConfig.for_model(**model.train.architecture, vocab_size=model.train.vocabulary)
-    if model.package is not None:
-        return AutoConfig.from_pretrained(packages.directory(model.package), gguf_file=model.file)
-    return AutoConfig.from_pretrained(str(model.path), local_files_only=True)
+    try:
+        return AutoConfig.for_model(**recipe.architecture, vocab_size=recipe.vocabulary)
+    except Exception as error:  # each architecture checks its own fields, and raises what it likes
+        reason = " ".join(str(error).split())
+        raise ArchitectureError(f"models.{name}.train.architecture: makes no configuration ({reason}).") from error

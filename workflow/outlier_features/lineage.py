@@ -26,6 +26,7 @@ SCRIPTS = PACKAGE.parent / "scripts"
 PAGE = PACKAGE.parent / "report" / "first_page"
 
 WITHOUT_EFFECT = {
+    "admission",
     "config",
     "digests",
     "disk",
@@ -42,7 +43,7 @@ WITHOUT_EFFECT = {
     "timings",
 }
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
-plans are estimates, the others carry words and paths."""
+plans are estimates, what is refused has no numbers, the others carry words and paths."""
 
 WITHOUT_EFFECT_ON_WEIGHTS = {"label", "dtype", "series", "step", "keep_weights"}
 """Keys of a model's entry that leave its checkpoint as it is."""

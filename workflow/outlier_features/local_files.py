@@ -12,12 +12,21 @@ DOCUMENTATION = (".*", "*.md", "LICENSE*", "source.json")
 """Files beside a checkpoint from which no number follows."""
 
 
-def of_text(corpus: Corpus, part: Literal["files", "training"]) -> tuple[Path, list[str]]:
+Part = Literal["files", "training"]
+"""What of a text is measured on, and what `train` recipes may read."""
+
+
+def root_of_text(corpus: Corpus) -> Path:
+    """Return the file or directory of a local text. Raises SourceError where its package is not installed."""
+    return packages.directory(corpus.package) if corpus.package else Path(str(corpus.path))
+
+
+def of_text(corpus: Corpus, part: Part) -> tuple[Path, list[str]]:
     """Return the place of a local text and its files in the order they are read, below that place.
 
     Raises SourceError where its package is not installed; a place that is not there has no files.
     """
-    root = packages.directory(corpus.package) if corpus.package else Path(str(corpus.path))
+    root = root_of_text(corpus)
     if root.is_file():
         return root.parent, [root.name]
     matches = {path for pattern in getattr(corpus, part) for path in root.glob(pattern) if path.is_file()}

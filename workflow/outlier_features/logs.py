@@ -7,6 +7,8 @@ from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TextIO
 
+from tqdm import tqdm
+
 from outlier_features.disk import explained
 from outlier_features.errors import OutlierFeaturesError
 
@@ -83,5 +85,12 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except OutlierFeaturesError as error:
+        _end_progress()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _end_progress() -> None:
+    """Close the progress bars that an error has left open, so that what is said next has a line of its own."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()

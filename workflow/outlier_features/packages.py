@@ -20,3 +20,13 @@ def directory(requirement: str) -> Path:
     if module is None or module.origin is None:
         raise SourceError(f"package {name} has no directory of its name with files; name a package that has one.")
     return Path(module.origin).parent
+
+
+def file(requirement: str, name: str) -> Path:
+    """Return a file of the installed package `name==version`. Raises SourceError if it has none of that name."""
+    folder = directory(requirement)
+    if not (folder / name).is_file():
+        suffix = Path(name).suffix
+        there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}"))
+        raise SourceError(f"package {requirement} has no file {name}; it has {', '.join(there) or 'none'}.")
+    return folder / name

@@ -19,11 +19,11 @@ def rewrite(directory: Path, where: str) -> None:
     Raises SourceError naming the model, as `where`, and the file that holds anything but tensors or cannot be read.
     """
     weight_map: dict[str, str] = {}
-    for path in sorted(directory.glob("*.bin")):
+    for path in sorted(directory.rglob("*.bin")):
         target = path.with_name(path.name.replace("pytorch_model", "model")).with_suffix(".safetensors")
         tensors = _tensors(path, where)
         _save(tensors, target)
-        weight_map |= dict.fromkeys(tensors, target.name)
+        weight_map |= dict.fromkeys(tensors, target.relative_to(directory).as_posix())
         del tensors
         path.unlink()
     (directory / INDEX).unlink(missing_ok=True)

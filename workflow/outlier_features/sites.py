@@ -49,7 +49,7 @@ def attention(block: nn.Module) -> nn.Module:
     if len(found) != 1:
         raise ArchitectureError(
             f"{type(block).__name__} has {len(found)} parts that take a mask or a cache where one attention was "
-            f"expected ({_names(found)}); declare its sites in outlier_features/sites.py."
+            f"expected ({_names(found)}); choose a model whose blocks have one attention each."
         )
     return found[0]
 
@@ -61,7 +61,7 @@ def mlp(block: nn.Module) -> nn.Module:
     if not found:
         raise ArchitectureError(
             f"{type(block).__name__} has no part with matrices beside its attention; "
-            "leave mlp_in out of capture.sites or declare its sites in outlier_features/sites.py."
+            "leave mlp_in out of capture.sites, or choose a model with MLPs."
         )
     return found[0]
 

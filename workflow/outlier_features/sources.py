@@ -2,124 +2,169 @@
 
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping
+import sys
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from outlier_features import architectures, atomic, hub, packages, pickled
-from outlier_features.checkpoints import SOURCE, indexed, seal
+from transformers import AutoConfig, PreTrainedConfig
+
+from outlier_features import admission, atomic, hub, packages, pickled, weight_files
+from outlier_features.admission import Use
+from outlier_features.checkpoints import SOURCE, seal
 from outlier_features.config import Model
 from outlier_features.disk import explained
 from outlier_features.errors import SourceError
 from outlier_features.lineage import Lineage
+from outlier_features.planning import Footprint
 
-DESCRIPTIONS = ("*.json", "*.txt", "*.model", "*.jinja", "LICENSE*")
-"""What is taken of a model beside its weights: configuration, tokenizer, licence."""
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack")
-"""Suffixes of files that hold weights in some form; only the first two are ever read."""
+DESCRIPTIONS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "LICENSE*")
+"""What is taken of a model beside its weights: configuration, tokenizer, licence. Never code."""
 
 
-def fetch(model: Model, output: Path, lineage: Lineage) -> None:
-    """Put the checkpoint of a `hub`, `path` or `package` model into the directory `output`. Raises SourceError.
+def fetch(model: Model, output: Path, lineage: Lineage, use: Use | None = None) -> None:
+    """Put the checkpoint of a `hub`, `path` or `package` model into the directory `output`.
 
-    What of a hub model has arrived when this is stopped lies beside `output`; neither that nor what an earlier
-    checkpoint at `output` has of the same content is downloaded again.
+    Raises SourceError, ArchitectureError or ConfigError; where the model cannot be measured for its `use`, before any
+    weight is read or downloaded. What of a hub model has arrived when this is stopped lies beside `output`; neither
+    that nor what an earlier checkpoint at `output` has of the same content is downloaded again.
     """
+    use = use or Use()
     arrived = output.with_name(f".{output.name}.download")
     with explained(output, "what has arrived is kept"), atomic.directory(output) as unfinished:
         if model.package is not None:
-            origin = _from_package(model.package, str(model.file), unfinished)
+            origin = _from_package(model, use, unfinished)
         elif model.path is not None:
-            origin = _from_directory(Path(model.path), unfinished)
+            origin = _from_directory(Path(model.path), use, unfinished)
         else:
-            origin = _from_hub(str(model.hub), model.revision, output, arrived, unfinished)
-        if list(unfinished.glob("*.bin")):
+            origin = _from_hub(str(model.hub), model.revision, use, output, arrived, unfinished)
+        if list(unfinished.rglob("*.bin")):
             pickled.rewrite(unfinished, str(model.hub or model.path))
         seal(unfinished, origin, lineage)
     shutil.rmtree(arrived, ignore_errors=True)
 
 
-def choose_weights(names: Collection[str], directory: Path) -> list[str]:
-    """Return which files of a checkpoint hold its weights: safetensors where there are any, else `.bin`.
+def sizes_of_directory(directory: Path, use: Use) -> Footprint:
+    """Return the sizes of a local model. Raises as `fetch` does where it cannot be fetched or measured."""
+    return _described_directory(directory, use)[0]
 
-    The index of a checkpoint in several files is read from `directory`. Files that only lie beside the weights, such as
-    the original format of a publisher, are left out.
+
+def sizes_on_hub(found: hub.Snapshot, use: Use, arrived: Path, output: Path) -> tuple[Footprint, int]:
+    """Return the sizes of a model of the hub, and the bytes of its weights. Raises as `fetch` does.
+
+    The files that describe it come into `output`. Their content stays in `arrived`, which models may share, unless the
+    hub tells no digests to know it by.
     """
-    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
-        if (index := f"{stem}.{suffix}.index.json") in names:
-            return indexed(directory / index)
-        if f"{stem}.{suffix}" in names:
-            return [f"{stem}.{suffix}"]
-        if suffix == "safetensors" and (others := [name for name in names if name.endswith(suffix)]):
-            return sorted(others)
-    return []
+    if not all(file.digest for file in found.files.values()):
+        arrived = output / "arrived"
+    footprint, chosen = _described_on_hub(found, use, arrived, output)
+    return footprint, sum(found.files[name].size for name in chosen.files)
 
 
-def _from_package(requirement: str, file: str, output: Path) -> dict[str, Any]:
+def package_config(model: Model) -> PreTrainedConfig:
+    """Return the configuration that the GGUF of a package tells. Raises SourceError."""
+    path = packages.file(str(model.package), str(model.file))
+    try:
+        return AutoConfig.from_pretrained(
+            path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # a reader of headers fails in any way
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{path}: no GGUF that transformers can read ({reason}); name another file.") from error
+
+
+def _from_package(model: Model, use: Use, output: Path) -> dict[str, Any]:
     """Dequantise the GGUF of a package with transformers and save it as an ordinary float32 checkpoint."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    directory = packages.directory(requirement)
-    if not (directory / file).is_file():
-        raise SourceError(f"package {requirement} has no file {file}; it has {_names(directory, '*.gguf')}.")
-    quantization = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        directory, gguf_file=file, quantization_config=quantization, dtype=torch.float32, local_files_only=True
+    admission.admit_configuration(package_config(model), f"package {model.package}", use)
+    path = packages.file(str(model.package), str(model.file))
+    options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    loaded = AutoModelForCausalLM.from_pretrained(
+        path.parent,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+        trust_remote_code=False,
+        **options,
     )
-    model.save_pretrained(output)
-    AutoTokenizer.from_pretrained(directory, gguf_file=file, local_files_only=True).save_pretrained(output)
-    return {"package": requirement, "file": file, "sha256": atomic.digest(directory / file)}
+    loaded.save_pretrained(output)
+    AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False, **options).save_pretrained(output)
+    return {"package": model.package, "file": model.file, "sha256": atomic.digest(path)}
 
 
-def _from_directory(directory: Path, output: Path) -> dict[str, Any]:
-    if not directory.is_dir():
-        raise SourceError(f"{directory}: no such directory; check path in config.yaml.")
-    architectures.require_readable(directory, directory)
-    names = [path.name for path in _files(directory)]
-    chosen = choose_weights(names, directory)
-    for name in names:
-        if name in chosen or not name.endswith(WEIGHTS):
-            shutil.copy2(directory / name, output / name)  # no link: an edit of the original would change the copy
+def _from_directory(directory: Path, use: Use, output: Path) -> dict[str, Any]:
+    _, chosen = _described_directory(directory, use)
+    descriptions = [name for name in _descriptions(_files(directory)) if chosen.belongs(name)]
+    for name in (*descriptions, *chosen.files):
+        target = output / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(directory / name, target)  # no link: an edit of the original would change the copy
     return {"path": str(directory)}
 
 
-def describe(
-    found: hub.Snapshot, patterns: Iterable[str], arrived: Path, output: Path, earlier: Path | None = None
-) -> list[str]:
-    """Bring the files of a commit that match into `output`, and return the names of those that hold its weights.
-
-    Raises SourceError or ArchitectureError where its config.json describes nothing that can be measured, which is
-    before its weights are paid for.
-    """
-    names = [name for name in found.files if any(fnmatch(name, pattern) for pattern in patterns)]
-    _take(hub.download(found, names, arrived, earlier), output)
-    architectures.require_readable(output, found)
-    chosen = choose_weights(list(found.files), output)
-    for name in chosen:
-        if name not in found.files:
-            raise SourceError(f"{found}: {name}, which its index names, is not among its files; {found.remedy}")
-    if not chosen:
-        raise SourceError(f"{found}: has neither safetensors nor pytorch_model.bin; {found.remedy}")
-    return chosen
+def _described_directory(directory: Path, use: Use) -> tuple[Footprint, weight_files.WeightFiles]:
+    if not directory.is_dir():
+        raise SourceError(f"{directory}: no such directory; check path in config.yaml.")
+    remedy = "save the whole model there with save_pretrained, or name another path."
+    names = _files(directory)
+    if weight_files.is_distributed(names):
+        raise SourceError(f"{directory}: has shards of a distributed checkpoint, which are not read; {remedy}")
+    return _admitted(names, directory, directory, remedy, use)
 
 
-def _from_hub(repository: str, revision: str | None, earlier: Path, arrived: Path, output: Path) -> dict[str, Any]:
+def _from_hub(
+    repository: str, revision: str | None, use: Use, earlier: Path, arrived: Path, output: Path
+) -> dict[str, Any]:
     found = hub.snapshot(repository, revision)
-    chosen = describe(found, DESCRIPTIONS, arrived, output, earlier)
-    spare = sum(found.files[name].size for name in chosen if name.endswith(".bin"))  # read and written once more
-    _take(hub.download(found, chosen, arrived, earlier, spare), output)
+    _, chosen = _described_on_hub(found, use, arrived, output, earlier)
+    for name in _descriptions(found.files):
+        if not chosen.belongs(name):
+            (output / name).unlink()
+    spare = sum(found.files[name].size for name in chosen.files if name.endswith(".bin"))  # read and written once more
+    _take(hub.download(found, chosen.files, arrived, earlier, spare), output)
     return {"hub": repository, "revision": revision, "commit": found.commit}
+
+
+def _described_on_hub(
+    found: hub.Snapshot, use: Use, arrived: Path, output: Path, earlier: Path | None = None
+) -> tuple[Footprint, weight_files.WeightFiles]:
+    """Bring what describes a model into `output`: it may say that the weights need not be paid for."""
+    _take(hub.download(found, _descriptions(found.files), arrived, earlier), output)
+    return _admitted(found.files, output, found, found.remedy, use)
+
+
+def _admitted(
+    names: Collection[str], described: Path, where: object, remedy: str, use: Use
+) -> tuple[Footprint, weight_files.WeightFiles]:
+    """Return the sizes of a model of the files `names`, and which of them hold its weights.
+
+    The files that describe it lie in `described`. Says on stderr what is passed over.
+    """
+    if "config.json" not in names and (wrong := weight_files.adapter_alone(names, described)):
+        raise SourceError(f"{where}: {wrong}")
+    footprint = admission.admit(described, where, use)
+    chosen = weight_files.choose(names, described, where, remedy)
+    for note in chosen.notes():
+        print(f"note: {where}: {note}", file=sys.stderr)
+    return footprint, chosen
+
+
+def _descriptions(names: Collection[str]) -> list[str]:
+    return [name for name in names if "/" not in name and any(fnmatch(name, pattern) for pattern in DESCRIPTIONS)]
 
 
 def _take(paths: Mapping[str, Path], output: Path) -> None:
     for name, path in paths.items():
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
         _link(path, output / name)
 
 
-def _files(directory: Path) -> list[Path]:
-    return [path for path in sorted(directory.iterdir()) if path.is_file() and path.name != SOURCE]
+def _files(directory: Path) -> list[str]:
+    """Return the names of the files below a directory, those of folders with their folder."""
+    names = [path.relative_to(directory).as_posix() for path in sorted(directory.rglob("*")) if path.is_file()]
+    return [name for name in names if name != SOURCE]
 
 
 def _link(source: Path, target: Path) -> None:
@@ -128,7 +173,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _names(directory: Path, pattern: str) -> str:
-    return ", ".join(sorted(path.name for path in directory.glob(pattern))) or "none"

@@ -1,13 +1,14 @@
 """Tokenize: a corpus becomes windows of token ids for the tokenizer of a model."""
 
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from outlier_features import context, documents, provenance, windows_of_2025
+from outlier_features import checkpoint_code, context, documents, provenance, windows_of_2025
 from outlier_features.config import Corpus
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.lineage import Lineage
@@ -40,21 +41,54 @@ def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -
     write_windows(output, rows, origin)
 
 
-def _opened(checkpoint: Path) -> tuple[Any, Any]:
-    """Return the tokenizer of a checkpoint, and the configuration of its text part."""
+def require_tokenizer(directory: Path, corpus: Corpus | None, where: object) -> None:
+    """Raise SourceError or ConfigError where the tokenizer in `directory` cannot cut a corpus; no text is read."""
+    tokenizer, settings = _opened(directory, where)
+    if corpus is not None:
+        cut = _cut(corpus, tokenizer, _prefix(corpus, tokenizer))
+        _check_context(cut["window"], settings, Path(str(where)))
+
+
+def require_context(corpus: Corpus, settings: Any, where: object) -> None:
+    """Raise ConfigError where windows are longer than the context, as far as that is known without a tokenizer."""
+    if corpus.windows == "packed":
+        _check_context(corpus.length, settings, Path(str(where)))
+
+
+def _opened(checkpoint: Path, where: object = None) -> tuple[Any, Any]:
+    """Return the tokenizer of a checkpoint, and the configuration of its text part; errors name `where`."""
     from transformers import AutoConfig, AutoTokenizer  # seconds to import; readers of windows do without
 
+    where = where or checkpoint
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
-        settings = AutoConfig.from_pretrained(checkpoint, local_files_only=True).get_text_config()
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise SourceError(
-            f"{checkpoint}: no tokenizer and config.json that transformers can read ({reason})."
-        ) from error
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+        settings = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # what a tokenizer of a later version raises is a plain Exception
+        if code := checkpoint_code.asked_for(checkpoint).get("tokenizer_config.json"):
+            raise SourceError(
+                f"{where}: its tokenizer is code of the checkpoint ({code}), which is never run; choose a model "
+                "whose tokenizer is a tokenizer.json."
+            ) from error
+        raise SourceError(f"{where}: {_without_tokenizer(checkpoint, error)}") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # of some classes transformers makes one without any file
+        raise SourceError(f"{where}: {_without_tokenizer(checkpoint)}")
     if not tokenizer.is_fast:
-        raise SourceError(f"{checkpoint}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
-    return tokenizer, settings
+        raise SourceError(f"{where}: has only a slow tokenizer, which cannot count bytes; convert it to fast.")
+    return tokenizer, settings.get_text_config()
+
+
+def _without_tokenizer(checkpoint: Path, error: Exception | None = None) -> str:
+    """Say why there is no tokenizer, and what to do."""
+    if error is not None and (checkpoint / "tokenizer.json").is_file():
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        return (
+            f"its tokenizer.json cannot be read by tokenizers {metadata.version('tokenizers')} ({reason:.200}); one "
+            "written by a later version needs that version, another is damaged."
+        )
+    return (
+        "has no tokenizer.json, and no other file that transformers makes a tokenizer of; name a model that has one, or "
+        "a local copy of this one with the tokenizer it was trained with."
+    )
 
 
 def _prefix(corpus: Corpus, tokenizer: Any) -> list[int]:

@@ -265,6 +265,7 @@ def _stopped_before_loading(
                 device_map={"": device},
                 local_files_only=True,
                 use_safetensors=True,
+                trust_remote_code=False,
                 **({"quantization_config": quantization} if quantization else {}),
             )
         except _Stopped as stopped:

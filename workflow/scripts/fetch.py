@@ -1,5 +1,6 @@
 """Rule fetch: hand paths and the model's entry to the library."""
 
+from outlier_features.admission import Use
 from outlier_features.config import Config
 from outlier_features.layout import checkpoint
 from outlier_features.logs import logged
@@ -8,4 +9,4 @@ from outlier_features.sources import fetch
 config = Config.check(snakemake.config)
 with logged(snakemake.log[0]):
     name = snakemake.wildcards.model
-    fetch(config.models[name], checkpoint(name), snakemake.params.lineage)
+    fetch(config.models[name], checkpoint(name), snakemake.params.lineage, Use.of(config))

@@ -55,7 +55,7 @@ def train(recipe: Recipe, documents: Iterable[str], directory: Path) -> dict[str
     windows_WT = cut_windows(texts, tokenizer, recipe.length)
     _check_count(len(windows_WT), recipe)
     with _reproducible(recipe.seed):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
         losses = _fit(model, windows_WT, recipe)
     model.save_pretrained(directory)
     tokenizer.model_max_length = getattr(config, "max_position_embeddings", tokenizer.model_max_length)
