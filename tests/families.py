@@ -200,14 +200,24 @@ MOE = {
 FAMILIES = DENSE | MOE
 
 
-def save_family(family: Family, directory: Path, seed: int = 0, planted: dict[int, float] | None = None) -> Path:
-    """Write the tiny checkpoint of a family with a tokenizer to `directory`, as its publishers would."""
+def save_family(
+    family: Family,
+    directory: Path,
+    seed: int = 0,
+    planted: dict[int, float] | None = None,
+    *,
+    is_pickled: bool | None = None,
+) -> Path:
+    """Write the tiny checkpoint of a family with a tokenizer to `directory`, as its publishers would.
+
+    `is_pickled` chooses the files, where those of the publishers are not wanted.
+    """
     model = random_model(family, seed, PLANTED if planted is None else planted)
     model.save_pretrained(directory)
     whole = directory / "model.safetensors"
     tensors = family.published(load_file(whole))
     whole.unlink()
-    write_files(tensors, directory, is_pickled=family.is_pickled)
+    write_files(tensors, directory, is_pickled=family.is_pickled if is_pickled is None else is_pickled)
     described = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(described | family.config, indent=2))
     save_tokenizer(directory)

@@ -18,6 +18,7 @@ from test_engine import Silent
 from torch import nn
 from transformers import PreTrainedModel
 
+CPU = torch.device("cpu")
 WINDOWS, LENGTH = 2, 24
 READERS: dict[str, tuple[str, ...]] = {
     "attn_in": (
@@ -58,9 +59,9 @@ def test_logits_and_sites_are_those_of_the_ordinary_forward_to_the_bit(
 ) -> None:
     name, checkpoint = family
     windows = list(torch.randint(0, 300, (WINDOWS, LENGTH), generator=torch.Generator().manual_seed(3)))
-    weights = Weights(checkpoint, dtype, torch.device("cpu"))
+    weights = Weights(checkpoint, dtype, CPU)
     observed, logits = run_engine(weights, windows)
-    expected, full_logits = run_ordinary(checkpoint, dtype, windows)
+    expected, full_logits = run_ordinary(whole_model(checkpoint, dtype), windows)
 
     assert all(torch.equal(*pair) for pair in zip(logits, full_logits, strict=True))
     assert observed.keys() == {(block, site) for block in range(len(weights.blocks)) for site in sites.SITES}
@@ -87,12 +88,11 @@ def keep(seen: Seen, block: int) -> Callable[[str, torch.Tensor], None]:
 
 
 @torch.inference_mode()
-def run_ordinary(checkpoint: Path, dtype: torch.dtype, windows: list[torch.Tensor]) -> tuple[Seen, list[torch.Tensor]]:
+def run_ordinary(full: PreTrainedModel, windows: list[torch.Tensor]) -> tuple[Seen, list[torch.Tensor]]:
     """Return the same from an ordinary forward, the sites read at the matrices that `READERS` names.
 
     The output of a block is what the next block, or the norm at the end, receives.
     """
-    full = whole_model(checkpoint, dtype)
     _, blocks = architectures.decoder_blocks(full)
     seen: Seen = defaultdict(list)
     with ExitStack() as hooks:
@@ -100,15 +100,16 @@ def run_ordinary(checkpoint: Path, dtype: torch.dtype, windows: list[torch.Tenso
             for site, names in READERS.items():
                 hooks.callback(spy(first_of(block, names), seen, (index, site)).remove)
             hooks.callback(block.register_forward_hook(returned(seen, (index, "residual"))).remove)
-        logits = [full(input_ids=window[None], use_cache=False).logits[0] for window in windows]
+        logits = [full(input_ids=window[None].to(full.device), use_cache=False).logits[0] for window in windows]
     return seen, logits
 
 
-def whole_model(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
+def whole_model(checkpoint: Path, dtype: torch.dtype, device: torch.device = CPU) -> PreTrainedModel:
     """Return the model as transformers loads it, in one precision (its FP8 dequantisation leaves two)."""
     config = architectures.read(checkpoint)
     automatic, quantization = architectures.automatic(config), architectures.dequantization(config, checkpoint)
-    full = automatic.from_pretrained(checkpoint, dtype=dtype, quantization_config=quantization).eval()
+    given = {"dtype": dtype, "quantization_config": quantization, "device_map": {"": device}}
+    full = automatic.from_pretrained(checkpoint, **given).eval()
     with torch.device("meta"):
         plain = automatic.from_config(config, dtype=dtype).state_dict()
     for name, tensor in (*full.named_parameters(), *full.named_buffers()):

@@ -146,6 +146,7 @@ class Weights:
                 # mmap: the views keep the file's alignment, as in from_pretrained, so results agree to the bit
                 tensors = opened.enter_context(safe_open(file, framework="pt", backend="mmap"))
                 slices.update({key: tensors.get_slice(key) for key in keys})
+            opened.enter_context(_in_order_of(self.device))
             info, _ = convert_and_load_state_dict_in_model(model, slices, self._loading)
         if any(is_out_of_memory(why) for why in info.conversion_errors.values()):
             raise MemoryError(f"out of memory while {self.directory.name} was converted")
@@ -307,6 +308,21 @@ def _remedy(names: Sequence[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def _in_order_of(device: torch.device) -> Iterator[None]:
+    """Let transformers copy tensors on the calling thread where a device computes in streams.
+
+    A thread's current stream is its own. The loader's threads would copy on the default stream what the calling thread
+    stacks and frees on another one, and nothing would make either wait. On a CPU its threads share the casts out.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    # the loader looks for HF_DEACTIVATE_ASYNC_LOAD; setting that for a while is not safe beside threads that read it
+    with patch("transformers.core_model_loading.is_env_variable_true", return_value=True):
+        yield
 
 
 @contextmanager
