@@ -31,9 +31,10 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
 from transformers.utils.loading_report import LoadStateDictInfo
 
-from outlier_features import architectures, devices, stored_formats
+from outlier_features import architectures, devices, implementations, stored_formats
 from outlier_features.errors import SourceError
 from outlier_features.holder import is_out_of_memory
+from outlier_features.sites import expert_bank
 from outlier_features.stored_formats import Pair, Stored
 
 RESIDENT = -1
@@ -55,12 +56,21 @@ class Weights:
     its text does not pass; they are never read.
     """
 
-    def __init__(self, directory: Path, dtype: torch.dtype, device: torch.device, keep_bytes: float = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        dtype: torch.dtype,
+        device: torch.device,
+        keep_bytes: float = 0,
+        experts_implementation: str | None = None,
+    ) -> None:
         """Open the safetensors checkpoint in `directory`, without reading any block.
 
         Of the blocks that are released as many stay on the device as `keep_bytes` hold, so that another pass over the
-        same weights reads only the others.
-        Raises SourceError if there is no usable checkpoint and ArchitectureError if no decoder blocks are found.
+        same weights reads only the others. `experts_implementation` is the way experts run in, by default the fastest
+        that can; `experts_note` says where that is not the one of transformers.
+        Raises SourceError if there is no usable checkpoint and ArchitectureError if no decoder blocks are found,
+        and ConfigError for a way in which the model cannot run its experts.
         """
         self.directory = Path(directory)
         self.device = device
@@ -68,6 +78,8 @@ class Weights:
         self._quantization = architectures.dequantization(config, self.directory)
         self.model, self._files, self._loading = _stopped_before_loading(self.directory, config, dtype, device)
         self._prefix, self.blocks = architectures.decoder_blocks(self.model)
+        banks = [bank for bank in map(expert_bank, self.blocks) if bank is not None]
+        self.experts_note = implementations.choose(self.model, banks, experts_implementation, device)
         self.left_out = architectures.other_parts(self.model)
         self._dtypes = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
         self._shadow = copy.deepcopy(self.model)
