@@ -142,10 +142,10 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, ids: np.ndarray) -> Path:
 
 @pytest.fixture(scope="session")
 def manifests(tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path], tokens: Path) -> dict[str, Path]:
-    """The statistics of both checkpoints over all windows."""
-    root = tmp_path_factory.mktemp("statistics")
+    """The statistics of both checkpoints over all windows, from a CPU wherever the tests run."""
+    root, cpu = tmp_path_factory.mktemp("statistics"), torch.device("cpu")
     for name, checkpoint in checkpoints.items():
-        capture(checkpoint, tokens, root / f"{name}.json", capture_settings(), {"statistics": "test"})
+        capture(checkpoint, tokens, root / f"{name}.json", capture_settings(), {"statistics": "test"}, device=cpu)
     return {name: root / f"{name}.json" for name in checkpoints}
 
 

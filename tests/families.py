@@ -14,6 +14,7 @@ import torch
 from outlier_features import architectures
 from outlier_features.training.tokenizer import train_tokenizer
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoConfig
 
 VOCABULARY, FILES = 320, 3
@@ -38,7 +39,9 @@ COMMON = {
 }
 ROUTED = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 GROUPED = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "n_shared_experts": 1}
-LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 16, "qk_nope_head_dim": 8, "v_head_dim": 8}
+LATENT = {"q_lora_rank": 24, "kv_lora_rank": 12, "qk_rope_head_dim": 16, "qk_nope_head_dim": 8, "v_head_dim": 10}
+CUT = {"hidden_size": 40, "intermediate_size": 72, "moe_intermediate_size": 24}
+"""Sides that are no multiple of a tile: the last tiles of every matrix are cut."""
 LINEAR = {
     "linear_num_value_heads": 4,
     "linear_num_key_heads": 2,
@@ -127,12 +130,6 @@ def packed(weight_EKN: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return blocks.contiguous(), (exponent + 127).to(torch.uint8).contiguous()
 
 
-def unpacked(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """Return the weights (E, K, N) that MXFP4 blocks and scales stand for, by the format's own words."""
-    values = torch.stack([FP4[(blocks & 15).long()], FP4[(blocks >> 4).long()]], -1).flatten(-2)
-    return (values * torch.exp2(scales.float() - 127)[..., None]).flatten(-2).transpose(1, 2).contiguous()
-
-
 def in_fp8(tensors: Tensors) -> Tensors:
     """DeepSeek-V3 stores the matrices of its blocks in eight bits, with one scale a tile."""
     stored: Tensors = {}
@@ -145,10 +142,13 @@ def in_fp8(tensors: Tensors) -> Tensors:
 
 
 def tiled(weight: torch.Tensor, size: int = 16) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a matrix in float8 and the scale of each tile of `size` by `size`."""
-    tiles = weight.float().unflatten(1, (-1, size)).unflatten(0, (-1, size))
-    scale = tiles.abs().amax((1, 3), keepdim=True) / 448
-    return (tiles / scale).flatten(2).flatten(0, 1).to(torch.float8_e4m3fn), scale[:, 0, :, 0].contiguous()
+    """Return matrices (..., R, C) in float8 and the scale of each tile of `size` by `size`, the last ones cut."""
+    rows, columns = weight.shape[-2:]
+    padded = nn.functional.pad(weight.float(), (0, -columns % size, 0, -rows % size))
+    tiles = padded.unflatten(-1, (-1, size)).unflatten(-3, (-1, size))
+    scale = tiles.abs().amax((-3, -1), keepdim=True) / 448
+    values = (tiles / scale).flatten(-4, -3).flatten(-2)[..., :rows, :columns]
+    return values.to(torch.float8_e4m3fn).contiguous(), scale[..., :, 0, :, 0].contiguous()
 
 
 DENSE = {
@@ -192,7 +192,12 @@ MOE = {
     ),
     "deepseek-v3": Family(
         "deepseek_v3",
-        COMMON | ROUTED | GROUPED | LATENT | {"num_key_value_heads": 4, "head_dim": 16, "num_nextn_predict_layers": 1},
+        COMMON
+        | ROUTED
+        | GROUPED
+        | LATENT
+        | CUT
+        | {"num_key_value_heads": 4, "head_dim": 16, "num_nextn_predict_layers": 1},
         published=in_fp8,
         config={"quantization_config": FP8},
     ),
@@ -200,14 +205,24 @@ MOE = {
 FAMILIES = DENSE | MOE
 
 
-def save_family(family: Family, directory: Path, seed: int = 0, planted: dict[int, float] | None = None) -> Path:
-    """Write the tiny checkpoint of a family with a tokenizer to `directory`, as its publishers would."""
+def save_family(
+    family: Family,
+    directory: Path,
+    seed: int = 0,
+    planted: dict[int, float] | None = None,
+    *,
+    is_pickled: bool | None = None,
+) -> Path:
+    """Write the tiny checkpoint of a family with a tokenizer to `directory`, as its publishers would.
+
+    `is_pickled` chooses the files, where those of the publishers are not wanted.
+    """
     model = random_model(family, seed, PLANTED if planted is None else planted)
     model.save_pretrained(directory)
     whole = directory / "model.safetensors"
     tensors = family.published(load_file(whole))
     whole.unlink()
-    write_files(tensors, directory, is_pickled=family.is_pickled)
+    write_files(tensors, directory, is_pickled=family.is_pickled if is_pickled is None else is_pickled)
     described = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(described | family.config, indent=2))
     save_tokenizer(directory)
@@ -223,7 +238,7 @@ def random_model(family: Family, seed: int, planted: dict[int, float]) -> Any:
         for tensor in (*model.parameters(), *persistent(model)):
             tensor.add_(0.02 * torch.randn_like(tensor))
         for name, parameter in model.named_parameters():
-            if parameter.shape == (32,) and name.endswith(NORMS):
+            if parameter.shape == (config.get_text_config().hidden_size,) and name.endswith(NORMS):
                 for channel, gain in planted.items():
                     parameter[channel] = gain
     return model.to(family.stored)

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Table
-from families import DENSE, FAMILIES, MOE, save_family, unpacked
+from families import DENSE, FAMILIES, MOE, save_family
+from number_formats import plain
 from outlier_features import architectures, engine, parameters, sites
 from outlier_features.config import Model
 from outlier_features.sources import fetch
 from outlier_features.weights import Weights
-from safetensors.torch import load_file
 from test_engine import Silent
 from torch import nn
 from transformers import PreTrainedModel
 
+CPU = torch.device("cpu")
 WINDOWS, LENGTH = 2, 24
 READERS: dict[str, tuple[str, ...]] = {
     "attn_in": (
@@ -58,9 +59,9 @@ def test_logits_and_sites_are_those_of_the_ordinary_forward_to_the_bit(
 ) -> None:
     name, checkpoint = family
     windows = list(torch.randint(0, 300, (WINDOWS, LENGTH), generator=torch.Generator().manual_seed(3)))
-    weights = Weights(checkpoint, dtype, torch.device("cpu"))
+    weights = Weights(checkpoint, dtype, CPU)
     observed, logits = run_engine(weights, windows)
-    expected, full_logits = run_ordinary(checkpoint, dtype, windows)
+    expected, full_logits = run_ordinary(whole_model(checkpoint, dtype), windows)
 
     assert all(torch.equal(*pair) for pair in zip(logits, full_logits, strict=True))
     assert observed.keys() == {(block, site) for block in range(len(weights.blocks)) for site in sites.SITES}
@@ -87,12 +88,11 @@ def keep(seen: Seen, block: int) -> Callable[[str, torch.Tensor], None]:
 
 
 @torch.inference_mode()
-def run_ordinary(checkpoint: Path, dtype: torch.dtype, windows: list[torch.Tensor]) -> tuple[Seen, list[torch.Tensor]]:
+def run_ordinary(full: PreTrainedModel, windows: list[torch.Tensor]) -> tuple[Seen, list[torch.Tensor]]:
     """Return the same from an ordinary forward, the sites read at the matrices that `READERS` names.
 
     The output of a block is what the next block, or the norm at the end, receives.
     """
-    full = whole_model(checkpoint, dtype)
     _, blocks = architectures.decoder_blocks(full)
     seen: Seen = defaultdict(list)
     with ExitStack() as hooks:
@@ -100,20 +100,15 @@ def run_ordinary(checkpoint: Path, dtype: torch.dtype, windows: list[torch.Tenso
             for site, names in READERS.items():
                 hooks.callback(spy(first_of(block, names), seen, (index, site)).remove)
             hooks.callback(block.register_forward_hook(returned(seen, (index, "residual"))).remove)
-        logits = [full(input_ids=window[None], use_cache=False).logits[0] for window in windows]
+        logits = [full(input_ids=window[None].to(full.device), use_cache=False).logits[0] for window in windows]
     return seen, logits
 
 
-def whole_model(checkpoint: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """Return the model as transformers loads it, in one precision (its FP8 dequantisation leaves two)."""
+def whole_model(checkpoint: Path, dtype: torch.dtype, device: torch.device = CPU) -> PreTrainedModel:
+    """Return the model as transformers loads it from the tensors that the checkpoint stands for."""
     config = architectures.read(checkpoint)
-    automatic, quantization = architectures.automatic(config), architectures.dequantization(config, checkpoint)
-    full = automatic.from_pretrained(checkpoint, dtype=dtype, quantization_config=quantization).eval()
-    with torch.device("meta"):
-        plain = automatic.from_config(config, dtype=dtype).state_dict()
-    for name, tensor in (*full.named_parameters(), *full.named_buffers()):
-        tensor.data = tensor.to(plain[name].dtype) if name in plain else tensor.data
-    return full
+    automatic = architectures.automatic(config)
+    return automatic.from_pretrained(plain(checkpoint), dtype=dtype, device_map={"": device}).eval()
 
 
 def first_of(block: nn.Module, names: tuple[str, ...]) -> nn.Module:
@@ -158,18 +153,6 @@ def test_active_parameters_are_those_one_token_touches(family: tuple[str, Path])
     experts = [parameter for bank in banks for parameter in bank.parameters(recurse=False)]
     idle = sum(int((p.grad.flatten(1) == 0).all(1).sum()) * p[0].numel() for p in experts)
     assert counts.total_params - counts.active_params == idle
-
-
-def test_mxfp4_blocks_are_dequantised_to_the_values_they_stand_for(tmp_path: Path) -> None:
-    checkpoint = save_family(FAMILIES["gpt-oss"], tmp_path / "model")
-    stored = {k: v for file in checkpoint.glob("*.safetensors") for k, v in load_file(file).items()}
-    weights = Weights(checkpoint, torch.float32, torch.device("cpu"))
-    for block in range(len(weights.blocks)):
-        tensors = weights.read(block)
-        for name in ("gate_up_proj", "down_proj"):
-            key = f"model.layers.{block}.mlp.experts.{name}"
-            meant = unpacked(stored[f"{key}_blocks"], stored[f"{key}_scales"])
-            assert torch.equal(tensors[f"mlp.experts.{name}"], meant)
 
 
 def test_only_the_text_of_a_vision_language_model_is_read(tmp_path: Path) -> None:

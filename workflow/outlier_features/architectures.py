@@ -15,8 +15,6 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
-    FineGrainedFP8Config,
-    Mxfp4Config,
     PreTrainedConfig,
     PreTrainedModel,
 )
@@ -27,14 +25,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from outlier_features import checkpoint_code
+from outlier_features import checkpoint_code, stored_formats
 from outlier_features.errors import ArchitectureError, SourceError
-
-DEQUANTIZED: dict[str, tuple[type, tuple[str, ...]]] = {
-    "mxfp4": (Mxfp4Config, ("modules_to_not_convert",)),
-    "fp8": (FineGrainedFP8Config, ("weight_block_size",)),
-}
-"""Formats of quantised checkpoints that are dequantised block by block, and the fields they have to tell."""
+from outlier_features.stored_formats import Quantization
 
 
 def read(directory: Path, where: object = None) -> PreTrainedConfig:
@@ -118,27 +111,13 @@ def stored_format(config: PreTrainedConfig) -> tuple[str | None, dict[str, Any]]
     return str(fields.get("quant_method", "none")).rpartition(".")[2].lower(), fields
 
 
-def dequantization(config: PreTrainedConfig, where: object) -> Any | None:
-    """Return how transformers has to dequantise a checkpoint while it is read, or None where it is not quantised.
+def dequantization(config: PreTrainedConfig, where: object) -> Quantization | None:
+    """Return the format a checkpoint has to be dequantised from, or None where it is not quantised.
 
-    Raises SourceError for another format, or where the configuration lacks what the format needs.
+    Raises SourceError for a format that cannot be read.
     """
     method, fields = stored_format(config)
-    if method is None:
-        return None
-    if method not in DEQUANTIZED:
-        raise SourceError(
-            f"{where}: the checkpoint is quantised ({method}); of quantised checkpoints only "
-            f"{' and '.join(DEQUANTIZED)} can be read. Name the unquantised one."
-        )
-    kind, needed = DEQUANTIZED[method]
-    lacking = [name for name in needed if fields.get(name) is None]
-    if lacking:
-        raise SourceError(
-            f"{where}: quantization_config of config.json lacks {', '.join(lacking)}, without which {method} cannot "
-            "be dequantised; name a revision that has them."
-        )
-    return kind(dequantize=True, **{name: fields[name] for name in needed})
+    return None if method is None else stored_formats.described(method, fields, where)
 
 
 def _described(directory: Path, where: object) -> dict[str, Any]:

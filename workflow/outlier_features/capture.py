@@ -55,11 +55,13 @@ def capture(
     rest = plan.statistics_bytes - finished_bytes(leftovers)
     require_room(manifest.parent, rest, f"the statistics of {checkpoint.name}")
     budgets = devices.budgets(device, plan, memory_budget)
-    weights = Weights(checkpoint, settings.dtype, device)
+    weights = Weights(checkpoint, settings.dtype, device, experts_implementation=settings.experts_implementation)
     _check_vocabulary(weights, packed, tokens)
     if weights.left_out:
         parts = ", ".join(name.rstrip(".") for name in weights.left_out)
         print(f"{checkpoint.name} sees images too: its text part is measured, without {parts}")
+    if weights.experts_note:
+        print(f"{checkpoint.name}: {weights.experts_note}")
     origin = provenance.record(
         lineage,
         model=checkpoint.name,

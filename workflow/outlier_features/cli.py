@@ -73,7 +73,9 @@ class Stages:
         from outlier_features.capture import Settings, capture
 
         config, lineage = self._config, self._lineages.statistics(self._corpus, name)
-        settings = Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype)
+        settings = Settings.of(
+            config.capture, config.counted_sites, config.coverages, model.dtype, model.experts_implementation
+        )
         inputs = layout.checkpoint(name), layout.tokens(self._corpus, name)
         for part in self._parts():
             output = layout.manifest(self._corpus, name, part)

@@ -67,6 +67,8 @@ class Model(Strict):
     """The name on plots and in tables; the key by default."""
     dtype: Dtype = "bfloat16"
     """The precision of the forward pass."""
+    experts_implementation: Literal["eager", "batched_mm", "grouped_mm"] | None = None
+    """How transformers runs routed experts; by default grouped products, or one after the other where they cannot."""
     hub: str | None = None
     revision: str | None = None
     """The commit of a hub model."""

@@ -17,7 +17,8 @@ from greenlet import getcurrent, greenlet
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from outlier_features.errors import ArchitectureError, OutOfMemory
+from outlier_features import failures
+from outlier_features.errors import ArchitectureError, OutlierFeaturesError, OutOfMemory
 from outlier_features.holder import Holder, is_out_of_memory
 from outlier_features.reading import ReadAhead, Reading
 from outlier_features.weights import Weights
@@ -84,18 +85,20 @@ def run(
     index and its logits (T, V) and returns what is kept of them, so only one window's logits exist at a time.
     With `passed` the blocks up to that one are neither read nor run: they return what they returned then. `holder` puts
     the hidden states of waiting windows away where they do not fit. Returns the results in the order of the windows.
-    Raises OutOfMemory, naming the block, where that is not enough.
+    Raises OutOfMemory, naming the block, where that is not enough, and ForwardFailed where the model's code raises.
     """
     holder = holder or Holder()
 
     def forward(index: int) -> Result:
         ids = windows[index].to(weights.device)[None]
-        return finish(index, weights.model(input_ids=ids, use_cache=False).logits[0])
+        with _model_explained(weights, None):
+            logits = weights.model(input_ids=ids, use_cache=False).logits[0]
+        return finish(index, logits)
 
     runners = [_Runner(forward, index) for index in range(len(windows))]
     results: list[Result] = []
     first, last = (0 if passed is None else passed.block + 1), len(weights.blocks) - 1
-    course = _Course(getcurrent(), Outputs(holder), holder, passed, last)
+    course = _Course(getcurrent(), weights, Outputs(holder), holder, passed, last)
     block = first
     try:
         with course.parking(weights.blocks), closing(ReadAhead(weights, first)) as ahead:
@@ -142,6 +145,7 @@ class _Course:
     """What the blocks' forwards do beside computing: wait for their turn, or answer for an earlier run."""
 
     scheduler: greenlet
+    weights: Weights
     outputs: Outputs
     holder: Holder
     passed: Passed | None
@@ -166,12 +170,27 @@ class _Course:
         def parked(*args: Any, **kwargs: Any) -> Any:
             with self.holder.away(_hidden(args, kwargs)):
                 self.scheduler.switch(index)
-            output = self.holder.with_room(lambda: forward(*args, **kwargs), f"block {index}")
+            with _model_explained(self.weights, index):
+                output = self.holder.with_room(lambda: forward(*args, **kwargs), f"block {index}")
             if index < self.last:  # behind it nothing waits, so nothing would be put away
                 self.outputs.keep(getcurrent().window, output)
             return output
 
         return parked
+
+
+@contextmanager
+def _model_explained(weights: Weights, block: int | None) -> Iterator[None]:
+    """Say in one line what went wrong where the code of the model raises, in a block or outside of them."""
+    try:
+        yield
+    except OutlierFeaturesError:
+        raise
+    except Exception as error:
+        failure = failures.of_forward(error, weights.model, weights.directory.name, block)
+        if failure is None or is_out_of_memory(error):
+            raise
+        raise failure from error
 
 
 def _hidden(args: tuple, kwargs: dict) -> torch.Tensor | None:

@@ -29,5 +29,9 @@ class OutOfMemory(OutlierFeaturesError):
     """A device or the host has no memory left for what has to be there at once."""
 
 
+class ForwardFailed(OutlierFeaturesError):
+    """The code of a model raised in a forward pass."""
+
+
 class NonFiniteActivations(OutlierFeaturesError):
     """A forward pass produced NaN or infinity."""

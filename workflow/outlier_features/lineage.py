@@ -45,7 +45,7 @@ WITHOUT_EFFECT = {
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
 plans are estimates, what is refused has no numbers, the others carry words and paths."""
 
-WITHOUT_EFFECT_ON_WEIGHTS = {"label", "dtype", "series", "step", "keep_weights"}
+WITHOUT_EFFECT_ON_WEIGHTS = {"label", "dtype", "experts_implementation", "series", "step", "keep_weights"}
 """Keys of a model's entry that leave its checkpoint as it is."""
 
 Lineage = dict[str, Any]
@@ -97,13 +97,16 @@ class Lineages:
     @_once
     def statistics(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the statistics shards. Thresholds of definitions are no part of it."""
+        entry = self._config.model(model)
         grids = {name: sorted(getattr(self._config.capture, name)) for name in ("thresholds", "rms_thresholds")}
         settings = {
             "capture": self._config.capture.canonical(without={"scatter", "memory_budget"}) | grids,
             "counted_sites": self._config.counted_sites,
             "coverages": self._config.coverages,
-            "dtype": self._config.model(model).dtype,
+            "dtype": entry.dtype,
         }
+        if entry.experts_implementation is not None:
+            settings["experts_implementation"] = entry.experts_implementation
         upstream = {"checkpoint": self.checkpoint(model), "tokens": self.tokens(corpus, model)}
         return _lineage("statistics", "capture", settings, **upstream)
 

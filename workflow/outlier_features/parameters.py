@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from outlier_features.architectures import decoder_blocks, other_parts
 from outlier_features.errors import ArchitectureError
+from outlier_features.expert_banks import is_stack
 from outlier_features.sites import expert_bank, expert_count
 
 TOP_K_KEYS = ("num_experts_per_tok", "top_k_experts", "moe_top_k", "moe_k", "num_selected_experts")
@@ -44,10 +45,15 @@ class ParameterCounts:
 
 
 def count(model: PreTrainedModel) -> ParameterCounts:
-    """Count the parameters of a model, on any device. Raises ArchitectureError if top-k is not told."""
+    """Count the parameters of a model, on any device.
+
+    Raises ArchitectureError if top-k is not told, or for experts that are not run as routed ones.
+    """
     _, blocks = decoder_blocks(model)
     unread = other_parts(model)
     banks = [bank for bank in map(expert_bank, blocks) if bank is not None]
+    if not banks:
+        _refuse_other_experts(model, blocks)
     total = sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(unread))
     experts = expert_count(banks[0]) if banks else None
     routed_to = top_k(model.config.get_text_config()) if banks else None
@@ -67,6 +73,19 @@ def count(model: PreTrainedModel) -> ParameterCounts:
         top_k=routed_to,
         shared_experts=_shared_experts(model) if banks else None,
     )
+
+
+def _refuse_other_experts(model: PreTrainedModel, blocks: nn.ModuleList) -> None:
+    """Raise ArchitectureError where matrices of as many experts as the configuration names belong to no bank."""
+    named = model.config.get_text_config().to_dict().items()
+    numbers = {value for name, value in named if "expert" in name and type(value) is int and value > 1}
+    for module in blocks.modules():
+        own = [p for p in module.parameters(recurse=False) if is_stack(p) and p.shape[0] in numbers]
+        if own and not isinstance(module, nn.Conv1d):
+            raise ArchitectureError(
+                f"{type(model).__name__}: {type(module).__name__} holds matrices of {own[0].shape[0]} experts, but is "
+                "not handed which of them each token is sent to; mixtures of experts of this kind cannot be measured."
+            )
 
 
 def _size(bank: nn.Module) -> int:

@@ -51,7 +51,10 @@ class ReadAhead:
         assert self._next is not None
         found = self._next.result()
         if found.ready is not None:
-            found.ready.wait(torch.cuda.current_stream(self._weights.device))
+            present = torch.cuda.current_stream(self._weights.device)
+            found.ready.wait(present)
+            for tensor in found.tensors.values():
+                tensor.record_stream(present)  # their memory is not given to the next block while this one computes
         waited = time.perf_counter() - start
         self._start(block + 1)
         return found.tensors, Reading(found.bytes, found.seconds, waited)
@@ -74,8 +77,6 @@ class ReadAhead:
             with torch.cuda.stream(self._stream):  # copies and conversions overlap what computes
                 tensors = self._weights.read(block)
                 ready = self._stream.record_event()
-            for tensor in tensors.values():
-                tensor.record_stream(torch.cuda.default_stream(self._weights.device))
         return _Block(tensors, size, time.perf_counter() - start, ready)
 
     def _page_in(self, ranges: Iterable[tuple[Path, int, int]]) -> int:

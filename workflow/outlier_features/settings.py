@@ -24,6 +24,8 @@ class Settings:
     dtype: torch.dtype
     count_nonfinite: bool = False
     """Count NaN and infinity and go on, where the default is to stop."""
+    experts_implementation: str | None = None
+    """The way of transformers in which experts run, by default the fastest that can."""
 
     @property
     def against_nonfinite(self) -> str:
@@ -40,6 +42,7 @@ class Settings:
         counted: Sequence[SiteName],
         coverages: Sequence[tuple[SiteName, ...]],
         dtype: str,
+        experts_implementation: str | None = None,
     ) -> "Settings":
         """Return the settings of a `capture` entry of the configuration."""
         return cls(
@@ -49,4 +52,5 @@ class Settings:
             grids=Grids(grid(entry.thresholds), grid(entry.rms_thresholds)),
             dtype=getattr(torch, dtype),
             count_nonfinite=entry.nonfinite == "count",
+            experts_implementation=experts_implementation,
         )

@@ -5,7 +5,6 @@ output projection is the last matrix of the attention. No name of a class or of 
 architecture costs nothing unless its structure is ambiguous.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,12 +14,10 @@ import torch
 from torch import nn
 
 from outlier_features.errors import ArchitectureError
+from outlier_features.expert_banks import MIXES_POSITIONS, arguments, is_bank
 
 SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
 SITES: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in", "residual")
-
-MIXES_POSITIONS = {"attention_mask", "past_key_values", "past_key_value", "layer_past", "cache_params"}
-"""Arguments that only a module which mixes positions is handed."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ def probes(block: nn.Module, sites: Sequence[SiteName]) -> list[Probe]:
 
 def attention(block: nn.Module) -> nn.Module:
     """Return the attention, or linear attention, of `block`: the child that is handed a mask or a cache."""
-    found = [child for child in block.children() if MIXES_POSITIONS & set(_arguments(child))]
+    found = [child for child in block.children() if MIXES_POSITIONS & set(arguments(child))]
     if len(found) != 1:
         raise ArchitectureError(
             f"{type(block).__name__} has {len(found)} parts that take a mask or a cache where one attention was "
@@ -79,14 +76,9 @@ def output_projection(block: nn.Module) -> nn.Module:
 def expert_bank(block: nn.Module) -> nn.Module | None:
     """Return the fused routed experts of `block`, or None in a dense block.
 
-    transformers keeps the experts of a block as parameters with a leading axis of the number of experts, into and out
-    of their hidden layer (a convolution has one such tensor); hooks on Linear modules would see nothing of them.
+    Hooks on Linear modules would see nothing of them.
     """
-    for module in block.modules():
-        own = list(module.parameters(recurse=False))
-        if len({p.shape[0] for p in own}) == 1 and sum(p.dim() == 3 for p in own) > 1:
-            return module
-    return None
+    return next(filter(is_bank, block.modules()), None)
 
 
 def expert_count(bank: nn.Module) -> int:
@@ -124,7 +116,7 @@ def _hook(probe: Probe, record: Callable[[SiteName, torch.Tensor], None]) -> Any
             record(probe.site, _rows(output if isinstance(output, torch.Tensor) else output[0]))
 
         return probe.module.register_forward_hook(after)
-    argument = next(iter(_arguments(probe.module)))
+    argument = next(iter(arguments(probe.module)))
 
     def before(_module: nn.Module, args: tuple, kwargs: dict) -> None:
         record(probe.site, _rows(args[0] if args else kwargs[argument]))
@@ -141,10 +133,6 @@ def _choices(args: tuple, kwargs: dict) -> torch.Tensor:
         if isinstance(value, torch.Tensor) and not value.is_floating_point():
             return value
     raise ArchitectureError("the experts were handed no integer tensor; routing of this model cannot be observed.")
-
-
-def _arguments(module: nn.Module) -> list[str]:
-    return list(inspect.signature(type(module).forward).parameters)[1:]
 
 
 def _has_matrix(module: nn.Module) -> bool:

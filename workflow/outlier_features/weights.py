@@ -13,7 +13,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,7 +20,7 @@ from unittest.mock import patch
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import (
     WeightConverter,
     WeightRenaming,
@@ -32,9 +31,11 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
 from transformers.utils.loading_report import LoadStateDictInfo
 
-from outlier_features import architectures, devices, remedies
+from outlier_features import architectures, devices, implementations, remedies, stored_formats
 from outlier_features.errors import SourceError
 from outlier_features.holder import is_out_of_memory
+from outlier_features.sites import expert_bank
+from outlier_features.stored_formats import Pair, Stored
 
 RESIDENT = -1
 """The group of tensors that belong to no decoder block: embeddings, final norm, head."""
@@ -55,24 +56,39 @@ class Weights:
     its text does not pass; they are never read.
     """
 
-    def __init__(self, directory: Path, dtype: torch.dtype, device: torch.device, keep_bytes: float = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        dtype: torch.dtype,
+        device: torch.device,
+        keep_bytes: float = 0,
+        experts_implementation: str | None = None,
+    ) -> None:
         """Open the safetensors checkpoint in `directory`, without reading any block.
 
         Of the blocks that are released as many stay on the device as `keep_bytes` hold, so that another pass over the
-        same weights reads only the others.
-        Raises SourceError if there is no usable checkpoint and ArchitectureError if no decoder blocks are found.
+        same weights reads only the others. `experts_implementation` is the way experts run in, by default the fastest
+        that can; `experts_note` says where that is not the one of transformers.
+        Raises SourceError if there is no usable checkpoint and ArchitectureError if no decoder blocks are found,
+        and ConfigError for a way in which the model cannot run its experts.
         """
         self.directory = Path(directory)
         self.device = device
-        self.model, self._files, self._loading = _stopped_before_loading(self.directory, dtype, device)
+        config = architectures.read(self.directory)
+        self._quantization = architectures.dequantization(config, self.directory)
+        self.model, self._files, self._loading = _stopped_before_loading(self.directory, config, dtype, device)
         self._prefix, self.blocks = architectures.decoder_blocks(self.model)
+        banks = [bank for bank in map(expert_bank, self.blocks) if bank is not None]
+        self.experts_note = implementations.choose(self.model, banks, experts_implementation, device)
         self.left_out = architectures.other_parts(self.model)
         self._dtypes = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
         self._shadow = copy.deepcopy(self.model)
-        self._stored: dict[str, _Stored] = {}
+        self._stored: dict[str, Stored] = {}
+        self._pairs: dict[str, Pair] = {}
         self._kept: dict[int, dict[str, torch.Tensor]] = {}
         self._room = keep_bytes
-        self._keys = self._group_keys()
+        self._targets: dict[str, str] = {}
+        self._names = self._grouped_names()
         self._load_resident()
 
     def read(self, index: int) -> dict[str, torch.Tensor]:
@@ -92,8 +108,8 @@ class Weights:
         """Return where the bytes of block `index` lie: file, start and end; nowhere if they are on the device."""
         if index in self._kept:
             return []
-        keys = [key for names in self._keys.get(index, {}).values() for key in names]
-        return [(stored.file, stored.start, stored.end) for stored in map(self._stored.__getitem__, keys)]
+        parts = [self._stored[part] for name in self._names[index] for part in self._parts(name)]
+        return [(part.file, part.start, part.end) for part in parts]
 
     def install(self, index: int, tensors: dict[str, torch.Tensor]) -> None:
         """Put the tensors that `read` returned into block `index` of the model."""
@@ -111,18 +127,29 @@ class Weights:
         del tensors
         devices.trim()
 
-    def _group_keys(self) -> dict[int, dict[str, list[str]]]:
-        """Return checkpoint keys by block index and file. Raises SourceError unless they are what the model needs."""
-        groups: dict[int, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    def _grouped_names(self) -> dict[int, list[str]]:
+        """Return the tensors of the checkpoint, dequantised, by block. Raises SourceError unless the model needs them.
+
+        Where two tensors of the files stand for one, it has the name that the unquantised checkpoint gives it.
+        """
+        groups: dict[int, list[str]] = defaultdict(list)
         targets = _Targets(self.model, self._loading)
         for file in self._files:
             self._stored |= _header(Path(file))
-        for key, stored in self._stored.items():
-            groups[self._group_of(targets.find(key))][str(stored.file)].append(key)
-        self._refuse(_missing_scales(self._stored), "lacks", "needs")
-        self._refuse(targets.unexpected(self.left_out, len(self.blocks), self._prefix), "has", "does not know")
+        self._pairs = stored_formats.pairs(self._stored, self._quantization, self.directory)
+        parts = {part for name in self._pairs for part in self._parts(name)}
+        for name in (*self._pairs, *(key for key in self._stored if key not in parts)):
+            self._targets[name] = targets.find(name)
+            groups[self._group_of(self._targets[name])].append(name)
+        unexpected = targets.unexpected(self.left_out, len(self.blocks), self._prefix, is_scaled=bool(self._pairs))
+        self._refuse(unexpected, "has", "does not know")
         self._refuse(targets.missing(self.left_out), "lacks", "needs")
         return groups
+
+    def _parts(self, name: str) -> tuple[str, ...]:
+        """Return the tensors of the files that a tensor is read from."""
+        pair = self._pairs.get(name)
+        return (name,) if pair is None else (pair.values, pair.scales)
 
     def _group_of(self, name: str) -> int:
         prefix = f"{self._prefix}."
@@ -141,12 +168,10 @@ class Weights:
     def _convert(self, model: PreTrainedModel, group: int) -> set[str]:
         """Load one group of tensors into `model`; return the names that are still missing anywhere in it."""
         with ExitStack() as opened:
-            slices = {}
-            for file, keys in self._keys.get(group, {}).items():
-                # mmap: the views keep the file's alignment, as in from_pretrained, so results agree to the bit
-                tensors = opened.enter_context(safe_open(file, framework="pt", backend="mmap"))
-                slices.update({key: tensors.get_slice(key) for key in keys})
-            info, _ = convert_and_load_state_dict_in_model(model, slices, self._loading)
+            slices = _Slices(opened, self._stored)
+            tensors = {name: self._slice(name, slices) for name in self._names.get(group, ())}
+            opened.enter_context(_in_order_of(self.device))
+            info, _ = convert_and_load_state_dict_in_model(model, tensors, self._loading)
         if any(is_out_of_memory(why) for why in info.conversion_errors.values()):
             raise MemoryError(f"out of memory while {self.directory.name} was converted")
         if mistakes := _mistakes(info):
@@ -154,14 +179,14 @@ class Weights:
                 f"{self.directory}: tensors do not fit the model that config.json describes: {mistakes[0]}"
                 f"{_more(mistakes)}; {remedies.of_checkpoint(self.directory)}."
             )
-        self._cast(model)
         return info.missing_keys
 
-    def _cast(self, model: PreTrainedModel) -> None:
-        """Bring what was just loaded to the precision of the model, where transformers' dequantisation left another."""
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if not tensor.is_meta and tensor.dtype != self._dtypes.get(name, tensor.dtype):
-                tensor.data = tensor.to(self._dtypes[name])  # in place: transformers has marked it as loaded
+    def _slice(self, name: str, slices: "_Slices") -> Any:
+        """Return what the loader takes a tensor of the checkpoint from."""
+        if name not in self._pairs:
+            return slices.of(name)
+        dtype = self._dtypes.get(self._targets[name], self.model.dtype)
+        return _Dequantised(self._pairs[name], slices, dtype, self._loading.device_map[""])
 
     def _load_resident(self) -> None:
         model = self.model
@@ -173,17 +198,35 @@ class Weights:
         model.initialize_weights()  # fills those buffers, as from_pretrained does; loaded tensors are marked and kept
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """Where a tensor of the checkpoint lies, in bytes of its file, and its number format."""
+class _Slices:
+    """The tensors of files that are open, each read when it is asked for."""
 
-    file: Path
-    start: int
-    end: int
-    format: str
+    def __init__(self, opened: ExitStack, stored: Mapping[str, Stored]) -> None:
+        self._opened, self._stored = opened, stored
+        self._files: dict[Path, Any] = {}
+
+    def of(self, key: str) -> Any:
+        """Return the slice of a tensor, which `[...]` reads."""
+        file = self._stored[key].file
+        if file not in self._files:
+            # mmap: the views keep the file's alignment, as in from_pretrained, so results agree to the bit
+            self._files[file] = self._opened.enter_context(safe_open(file, framework="pt", backend="mmap"))
+        return self._files[file].get_slice(key)
 
 
-def _header(file: Path) -> dict[str, _Stored]:
+class _Dequantised:
+    """A tensor that two of the checkpoint stand for, read and dequantised on the device when it is asked for."""
+
+    def __init__(self, pair: Pair, slices: _Slices, dtype: torch.dtype, device: torch.device) -> None:
+        self._values, self._scales = slices.of(pair.values), slices.of(pair.scales)
+        self._combine, self._dtype, self._device = pair.combine, dtype, device
+
+    def __getitem__(self, _everything: Any) -> torch.Tensor:
+        values, scales = (part[...].to(self._device) for part in (self._values, self._scales))
+        return self._combine(values, scales, self._dtype)
+
+
+def _header(file: Path) -> dict[str, Stored]:
     """Return the tensors of a safetensors file by its header. Raises SourceError if the file is cut or altered."""
     try:
         with file.open("rb") as opened:
@@ -191,10 +234,10 @@ def _header(file: Path) -> dict[str, _Stored]:
             entries = json.loads(opened.read(min(size, file.stat().st_size)))
         entries.pop("__metadata__", None)
         start = 8 + size
-        found = {
-            key: _Stored(file, start + entry["data_offsets"][0], start + entry["data_offsets"][1], entry["dtype"])
-            for key, entry in entries.items()
-        }
+        found = {}
+        for key, entry in entries.items():
+            begin, end = (start + offset for offset in entry["data_offsets"])
+            found[key] = Stored(file, begin, end, entry["dtype"], tuple(entry["shape"]))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise SourceError(f"{file}: has no readable header; {remedies.of_checkpoint(file.parent)}.") from error
     if max((stored.end for stored in found.values()), default=start) > file.stat().st_size:
@@ -229,12 +272,16 @@ class _Targets:
         filled |= {source for name, source in tied.items() if name in self._found}
         return sorted(n for n in self._info().missing_keys - filled if not n.startswith(left_out))
 
-    def unexpected(self, left_out: tuple[str, ...], blocks: int, prefix: str) -> list[str]:
-        """Return the tensors the model has no place for, without those known to carry no weight of it."""
+    def unexpected(self, left_out: tuple[str, ...], blocks: int, prefix: str, *, is_scaled: bool) -> list[str]:
+        """Return the tensors the model has no place for, without those known to carry no weight of it.
+
+        Where weights are scaled, these are scales of activations too.
+        """
         names = [name for name in self._info().unexpected_keys if not name.startswith(left_out)]
         extra = getattr(self._model.config.get_text_config(), "num_nextn_predict_layers", None) or 0
         ignored = tuple(f"{prefix}.{blocks + index}." for index in range(extra))
-        return sorted(name for name in names if not name.startswith(ignored) and not CAUSAL_MASKS.search(name))
+        known = (CAUSAL_MASKS, stored_formats.NOT_OF_WEIGHTS) if is_scaled else (CAUSAL_MASKS,)
+        return sorted(n for n in names if not n.startswith(ignored) and not any(each.search(n) for each in known))
 
     def _info(self) -> LoadStateDictInfo:
         """Return missing and unexpected names after the exceptions that transformers makes for the architecture."""
@@ -250,23 +297,25 @@ class _Stopped(Exception):
 
 
 def _stopped_before_loading(
-    directory: Path, dtype: torch.dtype, device: torch.device
+    directory: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
 ) -> tuple[PreTrainedModel, list[str], LoadStateDictConfig]:
+    """Return the model on the meta device, its files, and how transformers loads them, as if nothing was quantised."""
+
     def stop(model: PreTrainedModel, _state: Any, files: list[str], loading: LoadStateDictConfig, *_: Any) -> None:
         raise _Stopped(model, files, loading)
 
-    config = architectures.read(directory)
-    quantization = architectures.dequantization(config, directory)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # the tensors that the loader gets are dequantised
     with patch.object(PreTrainedModel, "_load_pretrained_model", staticmethod(stop)), _quiet():
         try:
             architectures.automatic(config).from_pretrained(
                 directory,
+                config=config,
                 dtype=dtype,
                 device_map={"": device},
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
-                **({"quantization_config": quantization} if quantization else {}),
             )
         except _Stopped as stopped:
             model, files, loading = stopped.args
@@ -286,16 +335,6 @@ def _mistakes(info: LoadStateDictInfo) -> list[str]:
     return shapes + errors + list(info.error_msgs)
 
 
-def _missing_scales(stored: Mapping[str, _Stored]) -> list[str]:
-    """Return the scales that quantised tensors need to mean anything and the checkpoint does not have.
-
-    Without its scale an eight-bit matrix would be read as it stands.
-    """
-    four_bit = [f"{key.removesuffix('_blocks')}_scales" for key in stored if key.endswith("_blocks")]
-    matrices = [key for key, found in stored.items() if found.format.startswith("F8") and key.endswith("weight")]
-    return sorted({*four_bit, *(f"{key}_scale_inv" for key in matrices)} - stored.keys())
-
-
 def _more(names: Sequence[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
@@ -309,6 +348,21 @@ def _remedy(directory: Path, names: Sequence[str]) -> str:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def _in_order_of(device: torch.device) -> Iterator[None]:
+    """Let transformers copy tensors on the calling thread where a device computes in streams.
+
+    A thread's current stream is its own. The loader's threads would copy on the default stream what the calling thread
+    stacks and frees on another one, and nothing would make either wait. On a CPU its threads share the casts out.
+    """
+    if device.type == "cpu":
+        yield
+        return
+    # the loader looks for HF_DEACTIVATE_ASYNC_LOAD; setting that for a while is not safe beside threads that read it
+    with patch("transformers.core_model_loading.is_env_variable_true", return_value=True):
+        yield
 
 
 @contextmanager

@@ -18,7 +18,7 @@ with logged(snakemake.log[0]), leases.device():
         checkpoint(snakemake.wildcards.model),
         Path(snakemake.input.tokens),
         Path(snakemake.output.manifest),
-        Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype),
+        Settings.of(config.capture, config.counted_sites, config.coverages, model.dtype, model.experts_implementation),
         snakemake.params.lineage,
         windows=windows(snakemake.wildcards.get("scatteritem"), corpus.sequences),
         memory_budget=config.capture.memory_bytes,
