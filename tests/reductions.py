@@ -11,7 +11,7 @@ from outlier_features.kernels_cuda import CudaReduction, Tiles
 from outlier_features.statistics import Columns, Grids, Reached
 
 GRIDS = Grids((3.0, 4.0, 5.984375, 6.0, 8.0, 100.0), (1.0, 2.0, 3.0, 6.0))
-SMALL = Tiles(rows=16, step=4, bytes=128, finish_rows=8, segment=16, batch=4, median_rows=2)
+SMALL = Tiles(rows=16, step=4, bytes=128, finish_rows=8, segment=16, partials=2, batch=4, median_rows=2)
 """Tiles so small that the few values of a test make many of each kind."""
 
 INPUTS = {

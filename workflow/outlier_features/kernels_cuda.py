@@ -46,8 +46,12 @@ class Tiles:
     """Rows that are in registers at once, one a warp."""
     bytes: int = 1024
     """Channels of `_moments` and `_finish`, as bytes of a row: what a warp loads in two turns."""
-    finish_rows: int = 64
+    finish_rows: int = 16
     """Rows of `_finish` and `_massive`."""
+    partials: int = 16
+    """Tiles of `_moments` whose sums a program of `_finish` loads at once."""
+    fill: int = 6
+    """Programs of `_moments` that there should be for each two processors of the device."""
     segment: int = 64
     """Channels whose largest magnitude is kept, so that `_finish` need not read them."""
     batch: int = 32
@@ -56,7 +60,7 @@ class Tiles:
     """Rows whose medians are found at once; a row is in registers as a whole."""
 
 
-INTERPRETED = Tiles(rows=256, step=256, bytes=4096, finish_rows=256, batch=4096, median_rows=256)
+INTERPRETED = Tiles(rows=256, step=256, bytes=4096, finish_rows=256, partials=64, fill=3, batch=4096, median_rows=256)
 """Few large programs: what an interpreter is quickest at."""
 
 
@@ -241,7 +245,7 @@ class CudaReduction:
             ROWS=tiles.finish_rows, BATCH=tiles.batch, SEGMENTS=triton.next_power_of_2(segments),
             PROGRAMS=triton.next_power_of_2(programs), COUNTING=reached is not None,
             REFINE=max(absolute.refine, relative.refine), SMALLEST=SMALLEST_RMS,
-            BLOCK=block, SEGMENT=tiles.segment,
+            BLOCK=block, SEGMENT=tiles.segment, PARTIALS=tiles.partials,
         )  # fmt: skip
 
     def _find_medians(self, x_TC: torch.Tensor, record: Record, content: torch.Tensor, real: torch.Tensor) -> None:
@@ -263,7 +267,7 @@ class CudaReduction:
     def _rows(self, positions: int, blocks: int) -> int:
         """Return the rows of a program of `_moments`: fewer where there would be too few programs for the device."""
         most = self._tiles.rows
-        while most > 16 and 2 * triton.cdiv(positions, most) * blocks < 3 * self._processors:
+        while most > 16 and 2 * triton.cdiv(positions, most) * blocks < self._tiles.fill * self._processors:
             most //= 2
         return most
 
@@ -488,7 +492,7 @@ def _finish(
     absolute_TC, relative_TC, absolute_G, relative_G, absolute_levels, relative_levels,
     positions, channels, row_tiles, absolutes, relatives,
     ROWS: tl.constexpr, BATCH: tl.constexpr, SEGMENTS: tl.constexpr, PROGRAMS: tl.constexpr, COUNTING: tl.constexpr,
-    REFINE: tl.constexpr, SMALLEST: tl.constexpr, BLOCK: tl.constexpr, SEGMENT: tl.constexpr,
+    REFINE: tl.constexpr, SMALLEST: tl.constexpr, BLOCK: tl.constexpr, SEGMENT: tl.constexpr, PARTIALS: tl.constexpr,
 ):  # fmt: skip
     """Add up what `_moments` left, and count hits where a segment's largest magnitude says that there are any."""
     tile, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -501,8 +505,9 @@ def _finish(
         tl.store(content + 3 * channels + 1, rms)
         tl.store(whole + narrow, _total(totals_P + 2 * programs, programs, PROGRAMS).to(tl.int32))
         tl.store(whole + narrow + 1, _total(totals_P + 3 * programs, programs, PROGRAMS).to(tl.int32))
-    if tile == 0:
-        _finish_channels(x, sums_C, extremes_C, content, real, channels, row_tiles, BLOCK)
+    own = (tile * tl.num_programs(1) + block) * SEGMENT
+    for first in range(own, channels, tl.num_programs(0) * tl.num_programs(1) * SEGMENT):
+        _finish_channels(x, sums_C, extremes_C, content, real, first, channels, row_tiles, SEGMENT, PARTIALS)
     if block == 0:
         _finish_positions(
             x, stride, tile, sums_T, largest_TS, real, whole, positions, channels, ROWS, SEGMENTS, BLOCK, SEGMENT
@@ -538,26 +543,32 @@ def _total(values, programs, PROGRAMS: tl.constexpr):
 
 
 @triton.jit
-def _finish_channels(x, sums_C, extremes_C, content, real, channels, row_tiles, BLOCK: tl.constexpr):
-    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+def _finish_channels(
+    x, sums_C, extremes_C, content, real, first, channels, row_tiles, SEGMENT: tl.constexpr, PARTIALS: tl.constexpr
+):  # fmt: skip
+    """Add up a segment of channels over all tiles of rows, many tiles at once: one after another they only wait."""
+    c = first + tl.arange(0, SEGMENT)
     mask = c < channels
-    sum_1, sum_2 = tl.zeros((BLOCK,), tl.float64), tl.zeros((BLOCK,), tl.float64)
-    sum_4 = tl.zeros((BLOCK,), tl.float64)
-    high, low = tl.full((BLOCK,), -float("inf"), tl.float32), tl.full((BLOCK,), float("inf"), tl.float32)
-    for tile in range(row_tiles):
-        at = sums_C + tile * 3 * channels + c
-        sum_1 += tl.load(at, mask=mask, other=0.0)
-        sum_2 += tl.load(at + channels, mask=mask, other=0.0)
-        sum_4 += tl.load(at + 2 * channels, mask=mask, other=0.0)
-        at_extremes = extremes_C + tile * 2 * channels + c
-        high = tl.maximum(high, tl.load(at_extremes, mask=mask, other=0.0))
-        low = tl.minimum(low, tl.load(at_extremes + channels, mask=mask, other=0.0))
-    tl.store(content + c, sum_1, mask=mask)
-    tl.store(content + channels + c, sum_2, mask=mask)
-    tl.store(content + 2 * channels + c, sum_4, mask=mask)
+    zero = tl.zeros((PARTIALS, SEGMENT), tl.float64)
+    sum_1, sum_2, sum_4 = zero, zero, zero
+    high = tl.full((PARTIALS, SEGMENT), -float("inf"), tl.float32)
+    low = tl.full((PARTIALS, SEGMENT), float("inf"), tl.float32)
+    for begin in range(0, row_tiles, PARTIALS):
+        tile = begin + tl.arange(0, PARTIALS).to(tl.int64)
+        is_there = (tile < row_tiles)[:, None] & mask[None, :]
+        at = sums_C + tile[:, None] * 3 * channels + c[None, :]
+        sum_1 += tl.load(at, mask=is_there, other=0.0)
+        sum_2 += tl.load(at + channels, mask=is_there, other=0.0)
+        sum_4 += tl.load(at + 2 * channels, mask=is_there, other=0.0)
+        at_extremes = extremes_C + tile[:, None] * 2 * channels + c[None, :]
+        high = tl.maximum(high, tl.load(at_extremes, mask=is_there, other=-float("inf")))
+        low = tl.minimum(low, tl.load(at_extremes + channels, mask=is_there, other=float("inf")))
+    tl.store(content + c, tl.sum(sum_1, 0), mask=mask)
+    tl.store(content + channels + c, tl.sum(sum_2, 0), mask=mask)
+    tl.store(content + 2 * channels + c, tl.sum(sum_4, 0), mask=mask)
     tl.store(real + c, _finite(tl.load(x + c, mask=mask, other=0.0).to(tl.float32)), mask=mask)
-    tl.store(real + channels + c, high, mask=mask)
-    tl.store(real + 2 * channels + c, low, mask=mask)
+    tl.store(real + channels + c, tl.max(high, 0), mask=mask)
+    tl.store(real + 2 * channels + c, tl.min(low, 0), mask=mask)
 
 
 @triton.jit
@@ -751,14 +762,17 @@ def _massive(
     if tile == 0:
         tl.store(content + 3 * channels + 2, median)
     c = tl.arange(0, CHANNELS)
-    for t in range(tile * ROWS, tl.minimum((tile + 1) * ROWS, positions)):
-        top = tl.load(real + 3 * channels + t)
-        if (top > FLOOR) & (top.to(tl.float64) >= RATIO * median):
-            value = _finite(tl.load(x + t * stride + c, mask=c < channels, other=0.0).to(tl.float32))
-            magnitude = tl.abs(value)
-            is_massive = ((magnitude > FLOOR) & (magnitude.to(tl.float64) >= RATIO * median)).to(tl.int32)
-            begin = tl.atomic_add(whole + 3 * channels + 5 * positions + 2, tl.sum(is_massive, 0))
-            place = begin + tl.cumsum(is_massive, 0) - 1
-            mask = (is_massive > 0) & (place < room)
-            tl.store(whole + list_at + place, (t * channels + c).to(tl.int32), mask=mask)
-            tl.store(real + list_at + room + place, value, mask=mask)
+    rows = tile * ROWS + tl.arange(0, ROWS)
+    tops = tl.load(real + 3 * channels + rows, mask=rows < positions, other=0.0)
+    if tl.max(tops, 0) > FLOOR:  # else none of the rows is looked at, each of which would wait for memory
+        for t in range(tile * ROWS, tl.minimum((tile + 1) * ROWS, positions)):
+            top = tl.load(real + 3 * channels + t)
+            if (top > FLOOR) & (top.to(tl.float64) >= RATIO * median):
+                value = _finite(tl.load(x + t * stride + c, mask=c < channels, other=0.0).to(tl.float32))
+                magnitude = tl.abs(value)
+                is_massive = ((magnitude > FLOOR) & (magnitude.to(tl.float64) >= RATIO * median)).to(tl.int32)
+                begin = tl.atomic_add(whole + 3 * channels + 5 * positions + 2, tl.sum(is_massive, 0))
+                place = begin + tl.cumsum(is_massive, 0) - 1
+                mask = (is_massive > 0) & (place < room)
+                tl.store(whole + list_at + place, (t * channels + c).to(tl.int32), mask=mask)
+                tl.store(real + list_at + room + place, value, mask=mask)
