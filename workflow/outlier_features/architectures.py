@@ -4,7 +4,8 @@ Nothing here names an architecture; transformers' own registers say which classe
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,20 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from outlier_features import checkpoint_code, stored_formats
+from outlier_features import checkpoint_code
 from outlier_features.errors import ArchitectureError, SourceError
-from outlier_features.stored_formats import Quantization
+
+METHODS = ("mxfp4", "fp8")
+"""What `quant_method` of config.json may say."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What config.json says of the format of a quantised checkpoint."""
+
+    method: str
+    tile: tuple[int, int] | None = None
+    """Rows and columns that share a scale; None where a scale is for whole matrices, rows or columns."""
 
 
 def read(directory: Path, where: object = None) -> PreTrainedConfig:
@@ -114,10 +126,27 @@ def stored_format(config: PreTrainedConfig) -> tuple[str | None, dict[str, Any]]
 def dequantization(config: PreTrainedConfig, where: object) -> Quantization | None:
     """Return the format a checkpoint has to be dequantised from, or None where it is not quantised.
 
-    Raises SourceError for a format that cannot be read.
+    Raises SourceError for a format that cannot be read, or a tile that is none.
     """
     method, fields = stored_format(config)
-    return None if method is None else stored_formats.described(method, fields, where)
+    if method is None:
+        return None
+    if method not in METHODS:
+        raise SourceError(
+            f"{where}: the checkpoint is quantised ({method}); of quantised checkpoints only "
+            f"{' and '.join(METHODS)} can be read. Name the unquantised one."
+        )
+    tile = fields.get("weight_block_size") if method == "fp8" else None
+    return Quantization(method, None if tile is None else _sides(tile, where))
+
+
+def _sides(tile: Any, where: object) -> tuple[int, int]:
+    if isinstance(tile, Sequence) and len(tile) == 2 and all(type(side) is int and side > 0 for side in tile):
+        return tile[0], tile[1]
+    raise SourceError(
+        f"{where}: weight_block_size of quantization_config in config.json is {tile}, where rows and columns of a "
+        "tile, such as [128, 128], or null were expected; name another revision, or the unquantised checkpoint."
+    )
 
 
 def _described(directory: Path, where: object) -> dict[str, Any]:

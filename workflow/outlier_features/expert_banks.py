@@ -54,7 +54,7 @@ def _multiplies_by_choice(module: nn.Module, width: int, dtype: torch.dtype) -> 
     """Return whether a module looks at the choice for a token of this width and multiplies with its stacks."""
     outline = _outline(module)
     choices = torch.zeros(1, 1, dtype=torch.long)
-    stacks = [p for p in outline._parameters.values() if p is not None and is_stack(p)]
+    stacks: list[torch.Tensor] = [p for p in outline._parameters.values() if p is not None and is_stack(p)]
     # an error is that of a width that does not fit, or of no bank: what was seen until then decides
     forward = inspect.unwrap(type(module).forward)  # that of the model, where transformers has others to choose from
     with suppress(Exception), _Watch(stacks, choices) as watch:

@@ -31,6 +31,7 @@ WITHOUT_EFFECT = {
     "digests",
     "disk",
     "errors",
+    "failures",
     "footprint",
     "hub",
     "layout",
@@ -99,7 +100,7 @@ class Lineages:
         """Return the lineage of the statistics shards. Thresholds of definitions are no part of it."""
         entry = self._config.model(model)
         grids = {name: sorted(getattr(self._config.capture, name)) for name in ("thresholds", "rms_thresholds")}
-        settings = {
+        settings: dict[str, Any] = {
             "capture": self._config.capture.canonical(without={"scatter", "memory_budget"}) | grids,
             "counted_sites": self._config.counted_sites,
             "coverages": self._config.coverages,

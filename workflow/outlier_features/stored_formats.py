@@ -19,15 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.nn.functional import embedding
 
+from outlier_features.architectures import Quantization
 from outlier_features.errors import SourceError
 
-METHODS = ("mxfp4", "fp8")
-"""What `quant_method` of config.json may say."""
 EIGHT_BIT = ("F8_E4M3", "F8_E5M2")
 FOUR_BIT_TILE = (1, 32)
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
@@ -50,15 +48,6 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Quantization:
-    """What config.json says of the format."""
-
-    method: str
-    tile: tuple[int, int] | None = None
-    """Rows and columns that share a scale; None where a scale is for whole matrices, rows or columns."""
-
-
-@dataclass(frozen=True)
 class Pair:
     """Two tensors of a checkpoint that stand for one of the model."""
 
@@ -66,28 +55,6 @@ class Pair:
     scales: str
     combine: Callable[[torch.Tensor, torch.Tensor, torch.dtype], torch.Tensor]
     """Returns the tensor they stand for, in a precision, on the device of both."""
-
-
-def described(method: str, fields: Mapping[str, Any], where: object) -> Quantization:
-    """Return what the fields of `quantization_config` say of a format.
-
-    Raises SourceError for a format that cannot be read, or a tile that is none.
-    """
-    if method not in METHODS:
-        raise SourceError(
-            f"{where}: the checkpoint is quantised ({method}); of quantised checkpoints only "
-            f"{' and '.join(METHODS)} can be read. Name the unquantised one."
-        )
-    tile = fields.get("weight_block_size") if method == "fp8" else None
-    if tile is None:
-        return Quantization(method)
-    is_tile = isinstance(tile, Sequence) and len(tile) == 2 and all(type(side) is int and side > 0 for side in tile)
-    if not is_tile:
-        raise SourceError(
-            f"{where}: weight_block_size of quantization_config in config.json is {tile}, where rows and columns of a "
-            "tile, such as [128, 128], or null were expected; name another revision, or the unquantised checkpoint."
-        )
-    return Quantization(method, (tile[0], tile[1]))
 
 
 def pairs(stored: Mapping[str, Stored], quantization: Quantization | None, where: object) -> dict[str, Pair]:
