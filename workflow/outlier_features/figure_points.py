@@ -293,7 +293,7 @@ def _families(points: pd.DataFrame) -> list[Segment]:
 
 
 def _name(row: pd.Series, floor: float, ground: float) -> Name:
-    """Return how a point is named: published ones and toys small and grey, only models without outliers on the shelf."""
+    """Return how a point is named: published and toys small and grey; only models without outliers on the shelf."""
     size, color = (SMALL_NAME, GREY) if row["is_published"] or row["is_toy"] else (NAME, INK)
     return Name(row["label"], row["x"], row["y"], size, color, floor=floor if row["is_empty"] else ground)
 

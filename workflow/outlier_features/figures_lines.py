@@ -121,7 +121,9 @@ def _draw_line(axes: Axes, points: pd.DataFrame, share: Stroke, no_value: float)
         axes.hlines(own["row"], own["y_low"], own["y_high"], color=share.color, linewidth=5, alpha=0.35, zorder=3)
         looks = mark(Look("", share.color, KINDS[kind].marker), is_published, is_toy=is_toy)
         place: dict[str, Any] = {"clip_on": False, "zorder": 3.5 if is_toy else 4 if is_published else 5}
-        axes.plot(own["y"], own["row"], **looks | {"markerfacecolor": "white" if is_published else share.color}, **place)
+        axes.plot(
+            own["y"], own["row"], **looks | {"markerfacecolor": "white" if is_published else share.color}, **place
+        )
         empty = own[own["is_empty"]]
         looks = mark(Look("", GREY, KINDS[kind].marker), False, is_toy=is_toy)
         axes.plot([no_value] * len(empty), empty["row"], **looks, **place)

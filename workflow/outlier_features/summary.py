@@ -91,7 +91,9 @@ def _rows(entry: Entry, corpus: str, lineage: Lineage) -> list[dict[str, Any]]:
     layers, _ = _read(entry.layers, expected, columns=list(LAYER_COLUMNS), rows=RESIDUAL)
     quality = read_json(entry.perplexity, "perplexity", lineage.get(f"perplexity {entry.model}"))
     facts = origin["facts"]
-    common: dict[str, Any] = {name: getattr(entry, name) for name in ("model", "label", "source", "hub", "series", "step")}
+    common: dict[str, Any] = {
+        name: getattr(entry, name) for name in ("model", "label", "source", "hub", "series", "step")
+    }
     common |= {name: facts[name] for name in FACTS}
     common |= {"hidden_size": facts["channels"], "corpus": corpus}
     common |= {"sequences": len(facts["windows"]), "length": quality["window"]}
