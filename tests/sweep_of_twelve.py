@@ -62,6 +62,7 @@ def _rows(model, rng: np.random.Generator, rise: float | None) -> list[dict]:
     common = {
         "model": model.model.lower(),
         "label": model.model,
+        "source": "hub",
         "hub": model.hub,
         "series": None,
         "step": pd.NA,
@@ -83,6 +84,7 @@ def _rows(model, rng: np.random.Generator, rise: float | None) -> list[dict]:
     perplexity = 2 ** (bits * LETTERS[model.kind])
     after = {
         "windows": "packed",
+        "windows_digest": model.hub.split("/")[0],  # the models of one publisher share a tokenizer
         "loss": float(np.log(perplexity)),
         **_interval("perplexity", perplexity, 0.05 * perplexity),
         **_interval("bits_per_byte", bits, 0.03 * bits),

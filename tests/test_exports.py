@@ -61,7 +61,7 @@ def tables(manifests: Sequence[Path], tokens: Path, folder: Path, definitions: d
     reduce(manifests, paths, definitions, {"reduction": "test", "statistics": "test"})
     quality = folder / "perplexity.json"
     write_perplexity(manifests, tokens, quality, {"perplexity": "test", "statistics": "test"})
-    return Entry("m", "100 % of_it & more", None, None, None, paths["outliers"], paths["layers"], quality)
+    return Entry("m", "100 % of_it & more", "train", None, None, None, paths["outliers"], paths["layers"], quality)
 
 
 class Exported:

@@ -15,7 +15,8 @@ from drawings import bars, is_within, legend, marks, names, overlapping, words
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 from outlier_features.errors import ConfigError
-from outlier_features.figure_style import KINDS, MARKER_SIZE, Name, page, spread, style, write_names
+from outlier_features.figure_points import TOY, TOY_LABEL
+from outlier_features.figure_style import INK, KINDS, MARKER_SIZE, MASSIVE, Name, page, spread, style, write_names
 from outlier_features.figure_tables import Portrait, Sweep
 from outlier_features.figures import draw_experiment, draw_model, save
 from outlier_features.figures_channels import MOST_NUMBERED
@@ -126,13 +127,20 @@ def test_each_panel_shows_its_share_against_its_parameters(two):
     assert [axes.get_ylabel() for axes in two.axes] == ["layers affected (%)", "", "positions affected (%)", ""]
 
 
-def test_axes_are_logarithmic_with_readable_ticks_and_span_all_percentages(two):
+def test_axes_are_logarithmic_with_readable_ticks_and_end_where_the_data_do(two):
     for axes in two.axes:
         assert axes.get_xscale() == "log"
-        assert axes.get_ylim() == (0, 100)
+        assert axes.get_ylim() == (0, 80)  # the highest interval ends at 63 %
         labels = dict(zip(axes.get_xticks(), (tick.get_text() for tick in axes.get_xticklabels()), strict=True))
-        assert labels[1e8] == "100M"
-        assert labels[1e11] == "100B"
+        assert labels == {1e9: "1B", 1e10: "10B", 1e11: "100B"}
+
+
+@pytest.mark.parametrize(("share", "top"), [(0.4, 5), (8.0, 20), (33.0, 40), (96.0, 100)])
+def test_an_axis_of_percentages_begins_at_0_and_ends_at_the_next_round_number(share, top):
+    rows = [row("A", layer=share, position=share, definition="arb8020_rms")]
+    for axes in of_experiment("moe_vs_dense_rms", pd.DataFrame(rows), NOTHING_PUBLISHED).axes:
+        assert axes.get_ylim() == (0, top)
+        assert axes.get_xlim()[1] / axes.get_xlim()[0] == pytest.approx(100)  # no decade without a model but for ticks
 
 
 def test_dense_and_moe_differ_in_colour_and_in_shape():
@@ -152,10 +160,63 @@ def test_unknown_interval_is_left_out_and_said():
     assert bars(figure.axes[0]) == [(MOE.color, 28, 33)]
 
 
-def test_phase_shift_stands_at_6_7_billion_in_every_panel_and_is_explained(two):
-    for axes in two.axes:
-        assert [6.7e9, 6.7e9] in [list(line.get_xdata()) for line in axes.lines]
-    assert "6.7B: phase shift in dense models (Dettmers et al. 2022)" in legend(two)
+def has_phase_shift(figure):
+    return [[6.7e9, 6.7e9] in [list(line.get_xdata()) for line in axes.lines] for axes in figure.axes]
+
+
+@pytest.mark.parametrize(
+    ("name", "definition", "threshold", "expected"),
+    [
+        ("llm_int8_figure_3a", "llm_int8", 6.0, True),
+        ("llm_int8_figure_4a", "llm_int8", 6.0, True),
+        ("llm_int8_figure_3a", "llm_int8", 8.0, False),
+        ("moe_vs_dense", "arb8020", 6.0, False),
+        ("moe_vs_dense_rms", "arb8020_rms", 6.0, False),
+        ("moe_vs_dense_median", "arb8020", 6.0, False),
+        ("reach_lines", "arb8020", 6.0, False),
+    ],
+)
+def test_the_phase_shift_of_2022_stands_on_axes_of_its_own_criterion_only(name, definition, threshold, expected):
+    shares = {"median_layer_pct": 30.0, "median_position_pct": 60.0, "largest_quartile_2": 9.0}
+    made = row("A", total=2e9, definition=definition, threshold=threshold, **shares)
+    figure = of_experiment(name, pd.DataFrame([made]), NOTHING_PUBLISHED)
+    assert set(has_phase_shift(figure)) == {expected}
+    assert any("6.7B" in text for text in legend(figure)) == expected
+    assert all(axes.get_xlim()[1] > 6.7e9 for axes in figure.axes) or not expected
+
+
+def test_the_line_of_the_phase_shift_passes_behind_names():
+    near = row("A model of that size", total=6.6e9, definition="llm_int8")
+    for axes in of_experiment("llm_int8_figure_3a", pd.DataFrame([near]), NOTHING_PUBLISHED).axes:
+        (line,) = (line for line in axes.lines if list(line.get_xdata()) == [6.7e9, 6.7e9])
+        (name,) = names(axes)
+        assert name.get_zorder() > line.get_zorder()
+        assert name.get_bbox_patch().get_facecolor()[:3] == (1.0, 1.0, 1.0)
+
+
+def of_sources(source, published=NOTHING_PUBLISHED, **columns):
+    """Return the first panel of a figure with a model from the hub and one from another source."""
+    other = row("Other", layer=90.0, source=source, total=3e6, **columns)
+    summary = pd.DataFrame([row("Real", source="hub", total=2e9), other])
+    return of_experiment("moe_vs_dense", summary, published)
+
+
+@pytest.mark.parametrize(("source", "is_toy"), [("train", True), ("path", False), ("package", False), ("hub", False)])
+def test_a_model_that_is_trained_here_is_grey_and_small_beside_others(source, is_toy):
+    figure = of_sources(source)
+    (other,) = (line for line in figure.axes[0].lines if (3e6, 90) in zip(*line.get_data(), strict=True))
+    assert (other.get_markersize() < MARKER_SIZE) == is_toy
+    assert (other.get_markerfacecolor() == TOY) == is_toy
+    assert (TOY_LABEL in legend(figure)) == is_toy
+    assert [color for color, low, _ in bars(figure.axes[0]) if low == 88] == ([] if is_toy else [DENSE.color])
+    sizes = {text.get_text(): text.get_size() for text in names(figure.axes[0])}
+    assert (sizes["Other"] < sizes["Real"]) == is_toy
+
+
+def test_models_that_are_all_trained_here_are_no_toys_unless_published_ones_stand_beside():
+    summary = pd.DataFrame([row("A", source="train"), row("B", "moe", source="train")])
+    assert TOY_LABEL not in legend(of_experiment("moe_vs_dense", summary, NOTHING_PUBLISHED))
+    assert TOY_LABEL in legend(of_experiment("moe_vs_dense", summary, PUBLISHED))
 
 
 def test_models_without_outlier_feature_stand_on_a_named_shelf_and_hide_nobody(empty):
@@ -477,7 +538,7 @@ def test_map_places_hits_by_channel_block_and_site_and_rings_outlier_features():
             hit(41, block=3, site="attn_in", max_abs=8.0, definition="llm_int8_rms"),
         ]
     )
-    absolute, relative = figure.axes[:2]
+    absolute, _, relative, _ = figure.axes  # each with its scale of colours
     assert drawn(absolute) == {(7, 1.75): (20, True), (7, 2.25): (30, True), (40, 0.25): (6.5, False)}
     assert drawn(relative) == {(41, 2.75): (8, False)}
     assert numbers(absolute) == ["7"]
@@ -486,15 +547,47 @@ def test_map_places_hits_by_channel_block_and_site_and_rings_outlier_features():
     assert relative.get_title(loc="left").endswith("no outlier features; 1 channel hit")
 
 
-def test_map_shares_one_logarithmic_scale_of_colours_that_ends_at_round_numbers():
-    figure = channel_map([hit(1, max_abs=7.0), hit(2, max_abs=70.0, definition="llm_int8_rms")])
-    clouds = [cloud for axes in figure.axes[:2] for cloud in axes.collections if isinstance(cloud, PathCollection)]
-    norms = [cloud.norm for cloud in clouds]
-    assert {(norm.vmin, norm.vmax, type(norm).__name__) for norm in norms} == {(5, 100, "LogNorm")}
-    bar = figure.axes[2]
-    ticks = zip(bar.get_yticks(), bar.get_yticklabels(), strict=True)
-    assert [label.get_text() for place, label in ticks if 5 <= place <= 100] == ["5", "10", "20", "50", "100"]
-    assert bar.get_ylabel() == "largest |x| of the channel in that tensor"
+def test_map_has_a_logarithmic_scale_of_colours_for_each_panel_that_ends_at_round_numbers():
+    layers = [(0, "attn_in", "all", 7.0, 3.5), (0, "attn_in", "first", 7.0, 1.0)]
+    figure = channel_map([hit(1, max_abs=30.0), hit(2, max_abs=700.0, definition="llm_int8_rms")], layers)
+    absolute, bar, relative, other_bar = figure.axes
+    norms = [
+        [(cloud.norm.vmin, cloud.norm.vmax) for cloud in axes.collections if isinstance(cloud, PathCollection)]
+        for axes in (absolute, relative)
+    ]
+    assert [set(each) for each in norms] == [{(20, 50)}, {(200, 500)}]
+    assert drawn(relative) == {(2, -0.0): (200.0, False)}  # 700 over the RMS of all positions
+    assert [label.get_text() for label in bar.get_yticklabels() if label.get_text() in ("20", "50")] == ["20", "50"]
+    assert (bar.get_ylabel(), other_bar.get_ylabel()) == ("largest |x|", "largest |x| / RMS")
+
+
+def test_map_of_a_tensor_whose_rms_is_not_known_shows_magnitudes_as_they_are():
+    figure = channel_map([hit(2, max_abs=700.0, definition="llm_int8_rms")])
+    _, relative, bar = figure.axes
+    assert drawn(relative) == {(2, 0.0): (700.0, False)}
+    assert bar.get_ylabel() == "largest |x|"
+
+
+def test_map_marks_channels_with_massive_activations_of_the_residual_stream():
+    def top(channel, value):
+        return {"window": 0, "position": 0, "channel": channel, "token": 3, "value": value}
+
+    table = pd.DataFrame(
+        [
+            {"block": 0, "site": "residual", "token_class": "all", "massive_top": [top(40, -900.0), top(9, 300.0)]},
+            {"block": 1, "site": "residual", "token_class": "all", "massive_top": [top(40, 1200.0)]},
+            {"block": 1, "site": "mlp_in", "token_class": "all", "massive_top": None},
+        ]
+    ).assign(max_abs=1.0, rms=1.0)
+    hits = pd.DataFrame([hit(7, is_outlier=True), hit(40)])
+    figure = of_model("channel_map", hits, table, 64, 4)
+    assert {text.get_text(): text.get_color() for text in figure.axes[0].texts} == {
+        "7": INK,
+        "9": MASSIVE,
+        "40": MASSIVE,
+    }
+    assert "in channel 40 (up to 1,200), 9 (up to 300)." in words(figure)
+    assert "red: the channel carries massive activations in the residual stream" in legend(figure)
 
 
 def test_map_says_where_block_0_is_and_shows_all_channels_and_blocks():
@@ -589,7 +682,7 @@ def test_png_has_two_hundred_dots_an_inch(tmp_path, two):
 
 
 def test_failed_save_keeps_the_old_file_and_leaves_nothing_else(tmp_path, two, monkeypatch):
-    path = tmp_path / "figure.png"
+    path = tmp_path / "figure.svg"
     path.write_bytes(b"old")
 
     def fail(unfinished, **_):
@@ -599,7 +692,16 @@ def test_failed_save_keeps_the_old_file_and_leaves_nothing_else(tmp_path, two, m
     monkeypatch.setattr(two, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
         save(two, path, {})
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"figure.png": b"old"}
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {"figure.svg": b"old"}
+
+
+def test_files_of_a_figure_are_small_and_the_letters_of_an_svg_are_text(tmp_path, joined):
+    for suffix in ("png", "svg"):
+        save(joined, tmp_path / f"figure.{suffix}", {})
+    assert Image.open(tmp_path / "figure.png").mode == "P"
+    assert (tmp_path / "figure.png").stat().st_size < 300_000
+    assert (tmp_path / "figure.svg").stat().st_size < 150_000
+    assert ">Qwen3-0.6B</text>" in (tmp_path / "figure.svg").read_text()
 
 
 def test_other_suffix_is_refused(tmp_path, two):
@@ -610,7 +712,7 @@ def test_other_suffix_is_refused(tmp_path, two):
 def test_unknown_figure_names_the_known_ones_of_its_scope():
     summary = pd.DataFrame([row("A")])
     with pytest.raises(
-        ConfigError, match="unknown figure 'channel_map' for one experiment; known: moe_vs_dense, moe_v"
+        ConfigError, match="unknown figure 'channel_map' for one experiment; known: residual_stream, moe_v"
     ):
         of_experiment("channel_map", summary, PUBLISHED)
     with pytest.raises(ConfigError, match="unknown figure 'moe_vs_dense' for one model; known: channel_map"):

@@ -9,14 +9,17 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.image import AxesImage
+from outlier_features.errors import ConfigError
 from outlier_features.figure_style import GREY, INK, MASSIVE, SHADE, SITES, definition_looks
 from outlier_features.figure_tables import Portrait
-from outlier_features.figures import draw_model, save
+from outlier_features.figures import draw_model, save, save_of_mixture
 from outlier_features.figures_positions import FIRST
 from outlier_features.figures_stability import MOST_NUMBERED
 
 FIGURES = ("kurtosis", "magnitude", "positions", "stability", "experts")
 KURTOSES = ("kurtosis_neuron_rms", "kurtosis_flattened", "kurtosis_token_excess", "kurtosis_channel_mean")
+IN_WORDS = ("over the RMS of channels", "over all values", "within a token", "over the means of channels")
+"""What the panels of KURTOSES are called."""
 CLASSES = ("all", "first", "rest")
 BLOCKS, CHANNELS, SEQUENCES = 4, 64, 8
 
@@ -155,7 +158,7 @@ def is_within(box, frame):
     return frame.x0 <= box.x0 <= box.x1 <= frame.x1 and frame.y0 <= box.y0 <= box.y1 <= frame.y1
 
 
-@pytest.mark.parametrize("kurtosis", KURTOSES)
+@pytest.mark.parametrize("kurtosis", IN_WORDS)
 @pytest.mark.parametrize(("title", "added"), [("all positions", 0.0), ("without position 0", 0.4)])
 def test_each_kurtosis_has_its_own_panels_with_a_line_for_each_site(kurtosis, title, added):
     axes = panel(drawn(model, "kurtosis"), f"{kurtosis}: {title}")
@@ -165,7 +168,7 @@ def test_each_kurtosis_has_its_own_panels_with_a_line_for_each_site(kurtosis, ti
 
 def test_headline_kurtosis_shows_both_ends_of_its_range_and_is_the_largest():
     figure = draw_model("kurtosis", model(hidden_size=4096))
-    axes = panel(figure, "kurtosis_neuron_rms: all")
+    axes = panel(figure, "over the RMS of channels: all")
     assert axes.get_yscale() == "log"
     assert axes.get_ylim()[0] < 1
     assert axes.get_ylim()[1] > 4096
@@ -178,7 +181,7 @@ def test_headline_kurtosis_shows_both_ends_of_its_range_and_is_the_largest():
 def test_a_kurtosis_that_can_be_negative_is_drawn_below_zero():
     table = layers()
     table["kurtosis_channel_mean"] = -1.5
-    axes = panel(draw_model("kurtosis", model(layers=table)), "kurtosis_channel_mean: all")
+    axes = panel(draw_model("kurtosis", model(layers=table)), "over the means of channels: all")
     assert set(line(axes, SITES["mlp_in"].color).values()) == {-1.5}
     assert axes.get_ylim()[0] < -1.5
 
@@ -287,23 +290,25 @@ def stems(axes):
 
 def test_channels_stand_by_the_number_of_sequences_they_qualify_in():
     figure = drawn(model, "stability")
-    axes = panel(figure, "llm_int8 (")
+    axes = panel(figure, "absolute threshold (llm_int8)")
     heights, colors = stems(axes)
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["7", "3", "9"]
     assert heights == [8, 4, 1]
     assert colors == [INK, INK, GREY]
     assert axes.get_title(loc="left").endswith(": 3 channels")
-    assert panel(figure, "llm_int8_rms").get_title(loc="left").endswith(": 1 channel")
+    assert panel(figure, "scale-free (llm_int8_rms)").get_title(loc="left").endswith(": 1 channel")
 
 
 def test_a_channel_that_no_sequence_has_alone_still_has_a_mark():
-    axes = panel(draw_model("stability", model(outliers=outlier_rows(llm_int8={5: 0}))), "llm_int8 (")
+    axes = panel(
+        draw_model("stability", model(outliers=outlier_rows(llm_int8={5: 0}))), "absolute threshold (llm_int8)"
+    )
     assert axes.collections[1].get_offsets().tolist() == [[0, 0]]
 
 
 def test_too_many_channels_are_drawn_without_numbers_and_it_is_said():
     many = {channel: channel % 9 for channel in range(MOST_NUMBERED + 1)}
-    axes = panel(draw_model("stability", model(outliers=outlier_rows(llm_int8=many))), "llm_int8 (")
+    axes = panel(draw_model("stability", model(outliers=outlier_rows(llm_int8=many))), "absolute threshold (llm_int8)")
     assert len(stems(axes)[0]) == MOST_NUMBERED + 1
     assert "31 channels, too many to number" in axes.get_xlabel()
     assert list(axes.get_xticks()) == []
@@ -312,7 +317,7 @@ def test_too_many_channels_are_drawn_without_numbers_and_it_is_said():
 def test_convergence_has_a_line_and_a_band_for_each_definition_by_its_kind():
     figure = drawn(model, "stability")
     looks = definition_looks(["arb8020", "llm_int8", "llm_int8_rms"])
-    absolute, relative = panel(figure, "convergence, absolute"), panel(figure, "convergence, scale-free")
+    absolute, relative = (panel(figure, f"agreement with all windows, {kind}") for kind in ("absolute", "scale-free"))
     assert line(absolute, looks["arb8020"].color)[1] == 0.5
     assert line(absolute, looks["llm_int8"].color)[1] == 0.25
     assert line(relative, looks["llm_int8_rms"].color) == pytest.approx(
@@ -327,7 +332,7 @@ def test_a_definition_without_outlier_channel_is_named():
     table = convergence_rows(llm_int8=0.5, llm_int8_paper=math.nan)
     figure = draw_model("stability", model(convergence=table))
     assert "Without any outlier channel, so without a line: llm_int8_paper." in words(figure)
-    assert said(panel(figure, "convergence, scale-free")) == "No definition finds an outlier channel."
+    assert said(panel(figure, "agreement with all windows, scale-free")) == "No definition finds an outlier channel."
 
 
 def colors_of(axes):
@@ -401,9 +406,13 @@ def test_outputs_of_any_magnitude_have_a_colour():
     assert len({*colors[0], GREY}) == 3
 
 
-def test_a_dense_model_has_no_experts_and_the_figure_says_so():
-    (axes,) = drawn(model, "experts").axes
-    assert said(axes) == "No router was captured: a dense model has no experts."
+def test_a_dense_model_gets_no_page_about_experts(tmp_path, mixture):
+    with pytest.raises(ConfigError, match="Model has no experts to draw"):
+        draw_model("experts", model())
+    save_of_mixture("experts", model(), tmp_path / "dense", {})
+    save_of_mixture("experts", mixture, tmp_path / "moe", {})
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert written == ["dense", "moe", "moe/experts.png", "moe/experts.svg"]
 
 
 def nothing():
@@ -456,11 +465,15 @@ def big():
     )
 
 
-each_odd = pytest.mark.parametrize("case", [nothing, old, unknown, big], ids=lambda case: case.__name__)
+ODD = [
+    (case, name) for case in (nothing, old, unknown, big) for name in FIGURES if (case, name) != (nothing, "experts")
+]
+each_odd = pytest.mark.parametrize(
+    ("case", "name"), ODD, ids=lambda value: value if isinstance(value, str) else value.__name__
+)
 
 
 @each_odd
-@pytest.mark.parametrize("name", FIGURES)
 def test_no_axis_is_empty_without_words(case, name):
     for axes in drawn(case, name).axes:
         has_line = any(np.isfinite(np.asarray(found.get_ydata(), float)).any() for found in axes.lines)
@@ -468,7 +481,6 @@ def test_no_axis_is_empty_without_words(case, name):
 
 
 @each_odd
-@pytest.mark.parametrize("name", FIGURES)
 def test_words_stay_in_their_panel_and_on_the_page(case, name):
     figure = drawn(case, name)
     for artist in (*figure.texts, *figure.legends):
@@ -496,12 +508,17 @@ def test_what_is_missing_is_said_below(case, name, sentence):
     ("case", "name", "title", "sentence"),
     [
         (nothing, "magnitude", "MMR: all", "Not captured: residual"),
-        (nothing, "stability", "llm_int8 (", "No channel qualifies in all sequences together."),
-        (nothing, "stability", "convergence, abs", "One window was captured: there is nothing to converge to."),
-        (old, "kurtosis", "kurtosis_flattened: all", "The table has no column kurtosis_flattened."),
+        (nothing, "stability", "absolute threshold (llm_int8)", "No channel qualifies in all sequences together."),
+        (
+            nothing,
+            "stability",
+            "agreement with all windows, abs",
+            "One window was captured: there is nothing to converge to.",
+        ),
+        (old, "kurtosis", "over all values: all", "The table has no column kurtosis_flattened."),
         (old, "positions", "", "The table of positions has no rows."),
-        (old, "stability", "convergence, abs", "No definition finds an outlier channel."),
-        (unknown, "kurtosis", "kurtosis_neuron_rms: all", "kurtosis_neuron_rms has no value at any block."),
+        (old, "stability", "agreement with all windows, abs", "No definition finds an outlier channel."),
+        (unknown, "kurtosis", "over the RMS of channels: all", "kurtosis_neuron_rms has no value at any block."),
         (unknown, "experts", "routing", "no value at any block"),
         (unknown, "experts", "largest |output", "No output of an expert was kept."),
     ],
@@ -514,9 +531,9 @@ def test_blocks_without_a_value_interrupt_the_line_and_are_counted():
     table = layers()
     table.loc[(table["site"] == "mlp_in") & (table["block"] == 1), "kurtosis_flattened"] = math.nan
     figure = draw_model("kurtosis", model(layers=table))
-    values = line(panel(figure, "kurtosis_flattened: all"), SITES["mlp_in"].color)
+    values = line(panel(figure, "over all values: all"), SITES["mlp_in"].color)
     assert [math.isnan(value) for value in values.values()] == [False, True, False, False]
-    assert "kurtosis_flattened of mlp_in (all positions) at 1 of 4" in words(figure)
+    assert "over all values of mlp_in (all positions) at 1 of 4" in words(figure)
 
 
 @pytest.mark.parametrize("name", FIGURES)

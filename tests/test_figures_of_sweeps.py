@@ -1,5 +1,6 @@
 """Figures of an experiment, from a made-up sweep of twelve models: what stands where, and what is said to lack."""
 
+import itertools
 from functools import cache
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def few():
     return summary[summary["label"].isin(FEW)]
 
 
+def alike():
+    """Return the sweep as if all models had one tokenizer."""
+    return twelve(True).assign(windows_digest="the same")
+
+
 def without_features():
     return without(few(), ESTIMATED).assign(outlier_count=0, distinct_channels=0)
 
@@ -81,13 +87,12 @@ def test_medians_stand_beside_published_means_that_are_called_so():
     assert "No median was published" in words(of_twelve("moe_vs_dense_median"))
 
 
-def test_reach_stands_at_its_perplexity_and_its_bits_per_byte_with_both_intervals():
-    figure, own = of_twelve("reach_vs_perplexity"), rows("arb8020", "dense")
-    for axes, (x, y) in zip(
-        figure.axes,
-        [(x, y) for y in ("mean_layer_pct", "mean_position_pct") for x in ("perplexity", "bits_per_byte")],
-        strict=True,
-    ):
+def test_reach_stands_at_its_perplexity_or_its_bits_per_byte_with_both_intervals():
+    own, shares = rows("arb8020", "dense"), ("mean_layer_pct", "mean_position_pct")
+    bits = of_twelve("reach_vs_perplexity").axes[1::2]
+    perplexity = drawn("reach_vs_perplexity", alike()).axes
+    panels = [*itertools.product(["bits_per_byte"], shares), *itertools.product(["perplexity"], shares)]
+    for axes, (x, y) in zip([*bits, *perplexity], panels, strict=True):
         assert marks(axes, DENSE.marker, filled=True) == places(own, x, y)
         level = [tuple(line.get_xdata()) for line in axes.lines if line.get_color() == DENSE.color]
         assert set(places(own, f"{x}_low", f"{x}_high")) <= set(level)
@@ -105,8 +110,24 @@ def test_only_dense_models_have_a_published_perplexity_and_none_has_bits_per_byt
     assert "The models of LLM.int8() are left out" in said
 
 
+@pytest.mark.parametrize(
+    "name", ["reach_vs_perplexity", "count_vs_perplexity", "llm_int8_figure_3b", "llm_int8_figure_4b"]
+)
+def test_no_panel_holds_perplexities_of_models_with_different_tokenizers(name):
+    for axes in of_twelve(name).axes:
+        is_bits = axes.get_xlabel().startswith("bits per byte")
+        assert len(marks(axes, MOE.marker, filled=True)) == (7 if is_bits else 0)
+        assert bool(marks(axes, DENSE.marker, filled=True)) == is_bits
+    assert "read different tokens: their perplexities are not comparable" in words(of_twelve(name))
+    for axes in drawn(name, alike(), PUBLISHED_TABLES).axes:
+        assert axes.get_xlabel().startswith("perplexity")
+        assert len(marks(axes, MOE.marker, filled=True)) == 7
+    one = alike()[lambda table: table["label"] == "Qwen3-4B"].drop(columns="windows_digest")
+    assert all(axes.get_xlabel().startswith("perplexity") for axes in drawn(name, one).axes)
+
+
 def test_counts_are_drawn_in_both_ways_and_published_ones_beside_their_own_kind():
-    summed, distinct = of_twelve("count_vs_perplexity").axes
+    summed, distinct = drawn("count_vs_perplexity", alike(), PUBLISHED_TABLES).axes
     assert marks(summed, MOE.marker, filled=True) == places(rows("arb8020", "moe"), "perplexity", "outlier_count")
     own = places(rows("llm_int8", "moe"), "perplexity", "distinct_channels")
     assert marks(distinct, MOE.marker, filled=True) == own
@@ -129,10 +150,10 @@ def test_the_figures_of_the_paper_have_its_models_hollow_and_joined_by_family():
     assert len(marks(axes, DENSE.marker, filled=False)) == 10
     assert marks(axes, MOE.marker, filled=True) == places(rows("llm_int8", "moe"), "total_params", "mean_layer_pct")
     assert len([line for line in axes.lines if line.get_color() == FAINT]) == 3 + 4  # GPT2 and FSEQ
-    layers, positions = of_twelve("llm_int8_figure_3b").axes
+    layers, _, positions, _ = of_twelve("llm_int8_figure_3b").axes
     assert (13.3, 100) in marks(layers, DENSE.marker, filled=False)
     assert (33.5, 6) in marks(positions, DENSE.marker, filled=False)
-    (counts,) = of_twelve("llm_int8_figure_4b").axes
+    counts, _ = of_twelve("llm_int8_figure_4b").axes
     assert (12.5, 7) in marks(counts, DENSE.marker, filled=False)
     for name in ("3a", "3b", "4a", "4b"):
         figure = of_twelve(f"llm_int8_figure_{name}")
@@ -156,18 +177,19 @@ def test_magnitudes_have_quartiles_for_bars_and_signed_ones_of_both_signs_are_le
     assert "GPT2 762M is left out" in words(of_twelve("llm_int8_figure_4a"))
 
 
-def test_lines_go_through_the_models_in_the_order_of_their_size():
+def test_lines_go_through_the_models_of_one_kind_in_the_order_of_their_size():
     for axes, size in zip(of_twelve("reach_lines").axes, ("active_params", "total_params"), strict=True):
         own = rows("arb8020").sort_values(size)
         called = [tick.get_text() for tick in axes.get_yticklabels()]
         assert called == [f"{label}  ({parameters(count)})" for label, count in own[["label", size]].to_numpy()]
         for share, column in (("layers", "mean_layer_pct"), ("positions", "mean_position_pct")):
             lines = [line for line in axes.lines if line.get_color() == SHARES[share].color]
-            (line,) = [
-                line for line in lines if line.get_linestyle() == SHARES[share].style and line.get_alpha() is None
-            ]
-            assert list(line.get_xdata()) == list(own[column])
-            assert list(line.get_ydata()) == list(range(12))
+            found = [line for line in lines if line.get_linestyle() == SHARES[share].style and line.get_alpha() is None]
+            expected = [list(own[own["kind"] == kind][column]) for kind in ("dense", "moe")]
+            assert [list(line.get_xdata()) for line in found] == expected
+            numbers = dict(zip(own["label"], range(12), strict=True))
+            expected = [[numbers[label] for label in own[own["kind"] == kind]["label"]] for kind in ("dense", "moe")]
+            assert [list(line.get_ydata()) for line in found] == expected
         published = PUBLISHED.set_index("model")["mean_layer_pct"]
         is_moe = [row for row, kind in enumerate(own["kind"]) if kind == "moe"]
         hollow = marks(axes, MOE.marker, filled=False)
@@ -315,15 +337,16 @@ def test_bad_input_gives_every_figure_and_says_what_lacks(case):
 
 @pytest.mark.parametrize("name", ["reach_vs_perplexity", "count_vs_perplexity", "llm_int8_figure_3b"])
 def test_without_perplexity_panels_say_it_and_published_models_still_stand(name):
-    figure = drawn(name, without(few(), ("perplexity", "bits_per_byte")))
+    unknown = without(few(), ("perplexity", "bits_per_byte")).assign(windows_digest="the same")
+    figure = drawn(name, unknown)
     assert {text.get_text().splitlines()[0] for axes in figure.axes for text in axes.texts} == {"no model to show:"}
     assert "No value of any model measured here is known for: perplexity." in words(figure)
-    beside = drawn(name, without(few(), ("perplexity", "bits_per_byte")), PUBLISHED_TABLES)
+    beside = drawn(name, unknown, PUBLISHED_TABLES)
     assert marks(beside.axes[0], DENSE.marker, filled=False)
 
 
 def test_models_without_perplexity_are_named():
-    summary = few()
+    summary = few().assign(windows_digest="the same")
     summary.loc[summary["kind"] == "moe", "perplexity"] = np.nan
     said = words(drawn("count_vs_perplexity", summary))
     assert "Not shown in a panel of perplexity, which is not known of them: Mixtral-8x7B, GPT-OSS-120B." in said
@@ -343,8 +366,9 @@ def test_models_without_outlier_feature_stand_below_a_logarithmic_axis(name):
 
 def test_models_without_outlier_feature_interrupt_the_lines_and_stand_aside():
     for axes in drawn("reach_lines", without_features()).axes:
-        assert axes.get_xlim() == (-100 * SHELF, 100)
-        assert {x for x, _ in marks(axes, DENSE.marker, filled=True) if not np.isnan(x)} == {-50 * SHELF}
+        low, high = axes.get_xlim()
+        assert low == -high * SHELF
+        assert {x for x, _ in marks(axes, DENSE.marker, filled=True) if not np.isnan(x)} == {low / 2}
         assert "no\noutlier\nfeature" in [tick.get_text() for tick in axes.get_xticklabels()]
 
 

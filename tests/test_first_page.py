@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import first_page, reduction
+from outlier_features import contents, first_page, reduction
 from outlier_features.config import Config
 from outlier_features.errors import DamagedFile, StaleFile
 from outlier_features.first_page import COLUMNS, Findings, read_findings, render, write_first_page
@@ -126,7 +126,7 @@ def findings(rows=BOTH, inference=INFERENCE, **changes):
 
 
 def parsed(found, png=b"\x89PNG"):
-    return Tree(render(found, png, ORIGIN)).root
+    return Tree(render(found, dict.fromkeys(contents.PICTURES, png), ORIGIN)).root
 
 
 def words(element):
@@ -196,7 +196,7 @@ def test_words_from_a_configuration_stay_words():
     inference = {"answer": HOSTILE, "sentences": [HOSTILE]}
     page = parsed(findings(rows, inference, text=text, experiment=HOSTILE, origins={HOSTILE.lower(): origin}))
     assert len(page.all("script")) == 4
-    assert len(page.all("img")) == 1
+    assert len(page.all("img")) == len(contents.PICTURES)
     assert words(body(page)[0][1]) == HOSTILE
     assert page.one("section", id="answer").one("p").text == HOSTILE
     csv = json.loads(page.one("script", id="csv").text)
@@ -275,7 +275,9 @@ def test_headings_scopes_alternatives_and_language_are_there_for_who_cannot_see(
     assert page.one("html").attributes["lang"] == "en"
     assert len(page.all("h1")) == 1
     assert {head.attributes["scope"] for head in page.all("th")} == {"col", "row"}
-    assert page.one("img").attributes["alt"].startswith("Outlier features in mixture-of-experts and dense models. ")
+    explained, found = (image.attributes["alt"] for image in page.all("img"))
+    assert explained.startswith("What an outlier feature is: a toy residual stream. ")
+    assert found.startswith("Outlier features in mixture-of-experts and dense models. ")
     assert all(table.all("caption") for table in page.all("table"))
     named = [field for tag in ("input", "select") for label in page.all("label") for field in label.all(tag)]
     assert len(named) == 3
@@ -321,19 +323,31 @@ def png(path, pixels=(300, 200)):
     return path
 
 
+def pictures(folder):
+    return {name: png(folder / f"{name}.png") for name in contents.PICTURES}
+
+
 def test_the_same_inputs_give_the_same_bytes(tmp_path):
-    figure = png(tmp_path / "figure.png")
+    figures = pictures(tmp_path)
     for name in ("one", "other"):
-        write_first_page(tmp_path / name, findings(), figure, ORIGIN)
+        write_first_page(tmp_path / name, findings(), figures, ORIGIN)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
-def test_the_figure_is_inside_in_its_size_and_on_white(tmp_path):
-    write_first_page(tmp_path / "page.html", findings(), png(tmp_path / "figure.png"), ORIGIN)
-    uri = Tree((tmp_path / "page.html").read_text()).root.one("img").attributes["src"]
-    image = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
-    assert image.size == (300, 200)
-    assert image.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
+def test_the_figures_are_inside_in_their_size_and_on_white(tmp_path):
+    write_first_page(tmp_path / "page.html", findings(), pictures(tmp_path), ORIGIN)
+    for found in Tree((tmp_path / "page.html").read_text()).root.all("img"):
+        uri = found.attributes["src"]
+        image = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+        assert image.size == (300, 200)
+        assert image.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
+
+
+def test_the_first_picture_of_the_page_says_what_an_outlier_feature_is(tmp_path):
+    page = parsed(findings())
+    sections = [element.attributes["id"] for element in page.one("main").all("section")]
+    assert sections[:2] == ["picture", "answer"]
+    assert "A hit is an activation of 6 or more" in page.one("section", id="picture").one("img").attributes["alt"]
 
 
 def test_a_thousand_rows_are_written_quickly_and_open_inside_a_report():
@@ -343,7 +357,7 @@ def test_a_thousand_rows_are_written_quickly_and_open_inside_a_report():
     amounts = rows.select_dtypes("number").columns
     rows[amounts] = numbers[:, : len(amounts)]  # as many digits as real ones
     start = time.process_time()
-    page = render(findings(rows.to_dict("records")), bytes(230_000), ORIGIN)
+    page = render(findings(rows.to_dict("records")), dict.fromkeys(contents.PICTURES, bytes(230_000)), ORIGIN)
     assert time.process_time() - start < 5
     assert len(base64.b64encode(page.encode())) < 2 * 2**20  # Chromium opens no longer address in a frame
 
@@ -395,5 +409,5 @@ def test_a_damaged_file_is_named(files, content):
 def test_a_damaged_figure_is_named(tmp_path):
     (tmp_path / "figure.png").write_bytes(b"no picture")
     with pytest.raises(DamagedFile, match=r"figure\.png: not a readable PNG"):
-        write_first_page(tmp_path / "page.html", findings(), tmp_path / "figure.png", ORIGIN)
+        write_first_page(tmp_path / "page.html", findings(), {contents.HEADLINE: tmp_path / "figure.png"}, ORIGIN)
     assert not (tmp_path / "page.html").exists()

@@ -1,16 +1,21 @@
 """The rules of the workflow and the edges of the library: who may import what, and which paths they agree on."""
 
 import ast
+import html
+import io
 import os
 import re
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
+import jinja2
 import outlier_features
 import pytest
-from outlier_features import layout
+from docutils.core import publish_parts
+from outlier_features import catalogue, contents, layout
 
 REPOSITORY = Path(__file__).parents[1]
 WORKFLOW = REPOSITORY / "workflow"
@@ -55,6 +60,7 @@ LAYOUT = {
     "results/plots/{figure}.svg": layout.figure("{figure}", "svg"),
     "results/plots/{figure}/{model}.png": layout.figure("{figure}", "png", "{model}"),
     "results/plots/{figure}/{model}.svg": layout.figure("{figure}", "svg", "{model}"),
+    "results/plots/{figure}/{model}": layout.mixture_figure("{figure}", "{model}"),
 }
 """What the rules write, as their literal paths, and what the library says of the same."""
 
@@ -131,6 +137,19 @@ def test_a_rule_whose_results_are_in_the_report_has_words_for_them(rule: str) ->
     flagged = directive(rule, "output").count("report(")
     assert directive(rule, "output").count('caption="../report/caption.rst"') == flagged
     assert bool(flagged) == ("caption=" in directive(rule, "params"))
+
+
+def test_every_caption_is_rendered_without_an_error_and_with_its_words_escaped():
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)  # as Snakemake makes it
+    template = environment.from_string((WORKFLOW / "report/caption.rst").read_text(encoding="utf-8"))
+    captions = [*contents.WORDS.values(), contents.of_figures(catalogue.FIGURES), "a < b\n<b>one</b> & 'two'\n\n  *x*"]
+    for caption in captions:
+        rendered = template.render(snakemake=SimpleNamespace(params=SimpleNamespace(caption=caption)))
+        complaints = io.StringIO()
+        body = publish_parts(rendered, writer_name="html", settings_overrides={"warning_stream": complaints})["body"]
+        assert complaints.getvalue() == ""
+        assert "system-message" not in body
+        assert [html.unescape(line) for line in re.findall("<p>(.*?)</p>", body)] == caption.splitlines()
 
 
 @pytest.mark.parametrize("rule", RULES)

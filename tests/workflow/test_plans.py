@@ -115,6 +115,16 @@ def test_the_report_of_an_unfinished_run_is_refused_by_name(project: Path) -> No
     assert "results/plots/channel_map/moe.png marked for report but does not exist" in output.stdout + output.stderr
 
 
+def test_every_caption_of_the_report_is_rendered(project: Path) -> None:
+    output = snakemake(project, "--report", "results/report.html")
+    assert output.returncode == 0
+    assert "ERROR/" not in output.stdout + output.stderr
+    report = (project / "results/report.html").read_text(encoding="utf-8")
+    assert "system-message" not in report
+    assert "results/plots/experts/moe/experts.png" in report
+    assert "results/plots/experts/dense" not in report
+
+
 def test_an_edit_of_the_engine_plans_captures_and_what_follows(project: Path) -> None:
     path = project / "workflow/outlier_features/engine.py"
     path.write_text(path.read_text() + "\nEXTRA = 1\n")

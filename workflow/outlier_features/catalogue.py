@@ -6,7 +6,7 @@ Light, so that the workflow knows the figures without what draws them.
 from dataclasses import dataclass
 from typing import Literal
 
-Scope = Literal["experiment", "series", "model"]
+Scope = Literal["experiment", "series", "model", "mixture"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Figure:
     drawn_by: str
     """The function that draws it, as `module.function`: takes this entry and the tables of its scope."""
     scope: Scope
-    """Whether it is drawn once for all models of an experiment, once for all training runs in it, or for each model."""
+    """Whether it is drawn once for all models of an experiment, once for all training runs in it, for each model, or
+    for each mixture of experts."""
     topic: str
     """The heading it stands under in a report."""
     title: str
@@ -51,6 +52,19 @@ PUBLISHED = ("arb8020_2025", "llm_int8_outliers", "massive_activations", "super_
 FIGURES = {
     figure.name: figure
     for figure in (
+        Figure(
+            "residual_stream",
+            "figures_residual.residual_stream",
+            "experiment",
+            PICTURE,
+            "What an outlier feature is: a toy residual stream",
+            "Each block of a transformer reads the residual stream: a vector of channels (columns) at each position of "
+            "the text (rows). Here is what eight blocks read, one grid each. A hit is an activation of 6 or more on "
+            "either side of zero. A channel is an outlier feature when it is hit in at least 25 % of the layers and at "
+            "no fewer than 6 % of the positions: the blocks agree on its index, it is coordinated. Many hits in one "
+            "block, or at one position, or here and there, make none. A layer is a tensor that is read: one a block "
+            "here, two in a model (the inputs of attention and of MLP).",
+        ),
         Figure(
             "moe_vs_dense",
             "figures_reach.moe_vs_dense",
@@ -115,19 +129,6 @@ FIGURES = {
             REACH,
         ),
         Figure(
-            "residual_stream",
-            "figures_residual.residual_stream",
-            "experiment",
-            PICTURE,
-            "What an outlier feature is: a toy residual stream",
-            "Each block of a transformer reads the residual stream: a vector of channels (columns) at each position of "
-            "the text (rows). Here is what eight blocks read, one grid each. A hit is an activation of 6 or more on "
-            "either side of zero. A channel is an outlier feature when it is hit in at least 25 % of the layers and at "
-            "no fewer than 6 % of the positions: the blocks agree on its index, it is coordinated. Many hits in one "
-            "block, or at one position, or here and there, make none. A layer is a tensor that is read: one a block "
-            "here, two in a model (the inputs of attention and of MLP).",
-        ),
-        Figure(
             "llm_int8_figure_3a",
             "figures_llm_int8.figure_3a",
             "experiment",
@@ -177,7 +178,8 @@ FIGURES = {
             PLACE,
             "Where outlier features live",
             "Every channel of every tensor with an activation at or over the threshold, in any position of any "
-            "sequence. An outlier feature is a channel that is hit in enough tensors and at enough positions.",
+            "sequence; the colour is the largest |x| of the channel in that tensor. An outlier feature is a channel "
+            "that is hit in enough tensors and at enough positions.",
         ),
         Figure(
             "kurtosis",
@@ -220,7 +222,7 @@ FIGURES = {
         Figure(
             "experts",
             "figures_experts.experts",
-            "model",
+            "mixture",
             PLACE,
             "Load and super experts",
             "What every expert of every block sees and gives under natural routing: its share of the tokens, in units "

@@ -164,8 +164,8 @@ class Stages:
         perplexity = [layout.perplexity(corpus, model) for model in self._config.chosen.models]
         tables = layout.summary(corpus, "parquet"), layout.inference(corpus, "json")
         findings = read_findings(self._config, *tables, perplexity, lineage)
-        figure = layout.figure(contents.HEADLINE, "png")
-        write_first_page(layout.first_page(), findings, figure, provenance.record(lineage))
+        pictures = {name: layout.figure(name, "png") for name in contents.PICTURES}
+        write_first_page(layout.first_page(), findings, pictures, provenance.record(lineage))
         print(f"made: {layout.first_page()}")
 
     def _plot_experiment(self) -> None:
@@ -183,7 +183,7 @@ class Stages:
 
     def _plot_model(self, model: str) -> None:
         from outlier_features import catalogue
-        from outlier_features.figures import draw_model
+        from outlier_features.figures import draw_model, save_of_mixture
         from outlier_features.portraits import read_portrait
 
         lineage = self._lineages.model_figure(self._corpus, model)
@@ -192,6 +192,8 @@ class Stages:
         for figure in catalogue.names("model"):
             paths = [layout.figure(figure, suffix, model) for suffix in ("png", "svg")]
             self._save(draw_model(figure, portrait), lineage, *paths)
+        for figure in catalogue.names("mixture"):
+            save_of_mixture(figure, portrait, layout.mixture_figure(figure, model), provenance.record(lineage))
 
     def _plot_timings(self, model: str) -> None:
         from outlier_features import figures_timings, timings

@@ -60,6 +60,10 @@ class Recipe(Strict):
         return self
 
 
+SOURCES = ("hub", "path", "package", "train")
+"""The keys of a model that say where it comes from."""
+
+
 class Model(Strict):
     """One language model: exactly one of `hub`, `path`, `package`, `train` says where it comes from."""
 
@@ -90,7 +94,7 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _has_one_source(self) -> Self:
-        _exactly_one(self, "hub", "path", "package", "train")
+        _exactly_one(self, *SOURCES)
         _belongs(self, "hub", "revision")
         _belongs(self, "hub", "revisions")
         _belongs(self, "package", "file")
@@ -107,6 +111,11 @@ class Model(Strict):
         if (self.series is None) != (self.step is None):
             raise ValueError("series and step belong together: the training run, and how far into it")
         return self
+
+    @property
+    def source(self) -> str:
+        """Which of SOURCES the model comes from."""
+        return next(name for name in SOURCES if getattr(self, name) is not None)
 
     def named(self, key: str) -> str:
         """Return the name of the model called `key` in config.yaml on plots and in tables."""

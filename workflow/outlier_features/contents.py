@@ -7,14 +7,15 @@ from collections.abc import Iterable
 
 from outlier_features import catalogue
 
-HEADLINE = "moe_vs_dense"
-"""The figure of the first page."""
+EXPLANATION, HEADLINE = "residual_stream", "moe_vs_dense"
+PICTURES = (EXPLANATION, HEADLINE)
+"""The figures of the first page: first what is measured, then what was found."""
 
 FIRST, TABLES, TIMINGS = "First page: the answer", "Tables", "Where the time went"
 """Headings of what is no figure of the catalogue; figures stand under their topic."""
 
 WORDS = {
-    "first_page": "Question, answer, headline figure, the summary as a table to sort and filter, and its origin.",
+    "first_page": "What is measured, the answer, the headline figure, the summary to sort and filter, and its origin.",
     "summarize": "One row per model and definition: counts, shares affected with 95 % intervals, perplexity.",
     "infer": "Correlations, phase shifts and differences with their intervals, and the answer in words.",
     "reproduce": "The summary beside the table that was published in 2025.",
@@ -33,7 +34,7 @@ class Contents:
     """The headings of one report. Snakemake sorts them by name, so each begins with its number."""
 
     def __init__(self, *, has_series: bool) -> None:
-        scopes = {"experiment", "model"} | ({"series"} if has_series else set())
+        scopes = {"experiment", "model", "mixture"} | ({"series"} if has_series else set())
         topics = dict.fromkeys(figure.topic for figure in catalogue.FIGURES.values() if figure.scope in scopes)
         self._headings = [FIRST, *topics, TABLES, TIMINGS]
 

@@ -17,7 +17,15 @@ from matplotlib.lines import Line2D
 
 from outlier_features.catalogue import Figure
 from outlier_features.figure_gaps import criterion, gaps, last_steps, unique
-from outlier_features.figure_quantities import LANES, PHASE_SHIFT, Axis, mark_phase_shift, set_x, set_y
+from outlier_features.figure_quantities import (
+    LANES,
+    PHASE_SHIFT,
+    Axis,
+    mark_phase_shift,
+    set_x,
+    set_y,
+    tells_phase_shift,
+)
 from outlier_features.figure_scales import below
 from outlier_features.figure_style import (
     FAINT,
@@ -27,6 +35,7 @@ from outlier_features.figure_style import (
     MARKER_SIZE,
     NAME,
     SMALL_NAME,
+    TOY_SIZE,
     Look,
     Name,
     Segment,
@@ -37,10 +46,13 @@ from outlier_features.figure_style import (
 from outlier_features.published_points import Source
 
 PLACES = ["x", "x_low", "x_high", "y", "y_low", "y_high"]
-FLAGS = ["is_published", "is_empty"]
+FLAGS = ["is_published", "is_empty", "is_toy"]
 COLUMNS = ["label", "kind", "hub", "family", *PLACES, *FLAGS]
+TOY = "#8f8f8f"
+"""The colour of toys."""
 MOST_NAMES = 48
 """Points of a panel that are named: places are weighed for each pair of names."""
+TOY_LABEL = "small and grey: a toy, trained here"
 PHASE_SHIFT_LABEL = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
 
 
@@ -51,6 +63,8 @@ class Panel:
     definition: str
     x: Axis
     y: Axis
+    has_measured: bool = True
+    """Whether it shows the models measured here beside the published ones."""
 
 
 class Points:
@@ -58,8 +72,9 @@ class Points:
 
     def __init__(self, panels: Sequence[Panel], summary: pd.DataFrame, source: Source) -> None:
         self._summary, self._series_notes = last_steps(summary)
+        self._summary = self._summary.assign(is_toy=toys(self._summary, has_others=len(source.models) > 0))
         self._panels, self._source = panels, source
-        self.by_panel = {panel: _points(self._rows(panel.definition), source.models, panel) for panel in panels}
+        self.by_panel = {panel: _points(self._shown(panel), source.models, panel) for panel in panels}
         self.all = pd.concat(list(self.by_panel.values()), ignore_index=True)
         self.all = self.all.astype(dict.fromkeys([*FLAGS, "is_joined"], bool))
         self._ranges = {axis.unit: axis.range(values) for axis, values in self._values()}
@@ -72,20 +87,29 @@ class Points:
         """Say what the figure cannot show, and what is wrong with the published points that it does."""
         missing: list[str] = []
         for name in unique(panel.definition for panel in self._panels):
-            xs, ys = zip(*((panel.x, panel.y) for panel in self._panels if panel.definition == name), strict=True)
+            own = [(p.x, p.y) for p in self._panels if p.definition == name and p.has_measured]
+            xs, ys = zip(*own, strict=True)
             missing += gaps(self._summary, self._rows(name), name, unique(xs), unique(ys))
         faults = [self._source.faults] if self.all["is_published"].any() else []
         most = max((int((~points["is_joined"]).sum()) for points in self.by_panel.values()), default=0)
         unnamed = [f"Of {most} points the first {MOST_NAMES} are named."] if most > MOST_NAMES else []
         return unique([*missing, *self._series_notes, *unnamed, *faults])
 
+    def range(self, axis: Axis) -> tuple[float, float]:
+        """Return where an axis of the figure begins and ends."""
+        return self._ranges[axis.unit]
+
     def set_axes(self, axes: Axes, panel: Panel) -> None:
         """Give a panel its axes: as long as those of the other panels that have the same unit."""
         set_x(axes, panel.x, *self._ranges[panel.x.unit])
         has_shelf = any(points["is_empty"].any() for other, points in self.by_panel.items() if other.y == panel.y)
         set_y(axes, panel.y, *self._ranges[panel.y.unit], shelf=has_shelf)
-        if panel.x.unit == "parameters":
+        if self.tells_phase_shift(panel):
             mark_phase_shift(axes)
+
+    def tells_phase_shift(self, panel: Panel) -> bool:
+        """Tell whether the phase shift of 2022 has a place in a panel: an axis of its own criterion."""
+        return tells_phase_shift(panel.x, panel.definition, self._rows(panel.definition)["threshold"])
 
     def why_empty(self, panel: Panel) -> str:
         """Return the words for a panel without points."""
@@ -111,7 +135,7 @@ class Points:
         floor, ground = axes.get_ylim()[0], self._ranges[panel.y.unit][0]
         named = points[~points["is_joined"]].head(MOST_NAMES)
         names = [_name(row, floor, ground) for _, row in named.iterrows()]
-        if panel.x.unit == "parameters":
+        if self.tells_phase_shift(panel):
             segments.append(((PHASE_SHIFT, floor), (PHASE_SHIFT, axes.get_ylim()[1])))
         write_names(axes, names, list(zip(points["x"], points["y"], strict=True)), segments)
 
@@ -124,9 +148,11 @@ class Points:
 
     def legend(self) -> list[Artist]:
         """Return an entry for every mark that is in the picture."""
-        found, kinds = self.all, set(self.all["kind"])
+        found, plain = self.all, Look("", GREY, "o")
+        kinds = set(found[~found["is_toy"]]["kind"])
         entries: list[Artist] = [
             *(Line2D([], [], label=look.label, **mark(look, False)) for kind, look in KINDS.items() if kind in kinds),
+            *([Line2D([], [], label=TOY_LABEL, **mark(plain, False, is_toy=True))] * bool(found["is_toy"].any())),
             *self.origins(),
             *map(bar_handle, unique(self._bars())),
         ]
@@ -135,9 +161,14 @@ class Points:
             entries.append(Line2D([], [], label=joined, color=GREY, linewidth=1.4, linestyle=":"))
         if found["family"].notna().any():
             entries.append(Line2D([], [], label="published models of one family", color=FAINT, linewidth=1.4))
-        if any(panel.x.unit == "parameters" and len(points) for panel, points in self.by_panel.items()):
+        if any(self.tells_phase_shift(panel) and len(points) for panel, points in self.by_panel.items()):
             entries.append(Line2D([], [], label=PHASE_SHIFT_LABEL, color=GREY, linewidth=1.2, linestyle="--"))
         return entries
+
+    def _shown(self, panel: Panel) -> pd.DataFrame:
+        """Return the rows of the measured models that a panel shows."""
+        rows = self._rows(panel.definition)
+        return rows if panel.has_measured else rows.head(0)
 
     def _rows(self, definition: str) -> pd.DataFrame:
         rows = self._summary[self._summary["definition"] == definition]
@@ -151,7 +182,10 @@ class Points:
             for letter, axis in (("x", panel.x), ("y", panel.y))
         ]
         for axis in {axis.unit: axis for axis, _ in along}.values():
-            yield axis, np.concatenate([part.to_numpy(float).ravel() for own, part in along if own.unit == axis.unit])
+            values = [part.to_numpy(float).ravel() for own, part in along if own.unit == axis.unit]
+            if any(panel.x == axis and self.tells_phase_shift(panel) for panel in self._panels):
+                values.append(np.array([PHASE_SHIFT]))
+            yield axis, np.concatenate(values)
 
     def _bars(self) -> Iterator[str]:
         """Yield what the bars of each panel are, as far as it has any."""
@@ -195,7 +229,7 @@ def _points(measured: pd.DataFrame, published: pd.DataFrame, panel: Panel) -> pd
     measured too.
     """
     own = _located(measured.assign(family=None, is_published=False), panel)
-    others = _located(published.assign(is_published=True, is_empty=False), panel)
+    others = _located(published.assign(is_published=True, is_empty=False, is_toy=False), panel)
     points = pd.DataFrame(own.to_dict("records") + others.to_dict("records"), columns=COLUMNS)
     points = points.astype(dict.fromkeys(PLACES, float) | dict.fromkeys(FLAGS, bool))
     points = points[points["x"].notna() & (points["y"].notna() | points["is_empty"])].reset_index(drop=True)
@@ -218,25 +252,27 @@ def _located(models: pd.DataFrame, panel: Panel) -> pd.DataFrame:
 def draw_points(axes: Axes, points: pd.DataFrame) -> list[Segment]:
     """Draw marks, bars, and lines from published to measured values and along families; return the lines drawn."""
     bars, joins, families = _bars(points), _joins(points), _families(points)
-    for kind, bar in bars:
-        axes.plot(*zip(*bar, strict=True), color=KINDS[kind].color, linewidth=2.5, solid_capstyle="butt", zorder=3)
+    for color, bar in bars:
+        axes.plot(*zip(*bar, strict=True), color=color, linewidth=2.5, solid_capstyle="butt", zorder=3)
     for line in joins:
         axes.plot(*zip(*line, strict=True), color=GREY, linewidth=1.4, linestyle=":", zorder=2)
     for line in families:
         axes.plot(*zip(*line, strict=True), color=FAINT, linewidth=1.4, zorder=1)
-    for (kind, look), is_published in itertools.product(KINDS.items(), (True, False)):
-        group = points[(points["kind"] == kind) & (points["is_published"] == is_published)]
-        axes.plot(group["x"], group["y"], **mark(look, is_published), clip_on=False, zorder=4 if is_published else 5)
+    for (is_published, is_toy, kind), group in points.groupby(["is_published", "is_toy", "kind"]):
+        height = 3.5 if is_toy else 4 if is_published else 5
+        looks = mark(KINDS[kind], is_published, is_toy=is_toy)
+        axes.plot(group["x"], group["y"], **looks, clip_on=False, zorder=height)
     return [bar for _, bar in bars] + joins + families
 
 
 def _bars(points: pd.DataFrame) -> list[tuple[str, Segment]]:
-    """Return the kind and the line of every bar that is known, upright or level."""
+    """Return the colour and the line of every bar that is known, upright or level."""
+    points = points.assign(color=points["kind"].map(lambda kind: KINDS[kind].color).where(~points["is_toy"], TOY))
     upright = points.dropna(subset=["y_low", "y_high"])
     level = points.dropna(subset=["x_low", "x_high"])
     return [
-        *((row["kind"], ((row["x"], row["y_low"]), (row["x"], row["y_high"]))) for _, row in upright.iterrows()),
-        *((row["kind"], ((row["x_low"], row["y"]), (row["x_high"], row["y"]))) for _, row in level.iterrows()),
+        *((row["color"], ((row["x"], row["y_low"]), (row["x"], row["y_high"]))) for _, row in upright.iterrows()),
+        *((row["color"], ((row["x_low"], row["y"]), (row["x_high"], row["y"]))) for _, row in level.iterrows()),
     ]
 
 
@@ -257,19 +293,30 @@ def _families(points: pd.DataFrame) -> list[Segment]:
 
 
 def _name(row: pd.Series, floor: float, ground: float) -> Name:
-    """Return how a point is named: published ones small and grey, and only models without outliers on the shelf."""
-    size, color = (SMALL_NAME, GREY) if row["is_published"] else (NAME, INK)
+    """Return how a point is named: published and toys small and grey; only models without outliers on the shelf."""
+    size, color = (SMALL_NAME, GREY) if row["is_published"] or row["is_toy"] else (NAME, INK)
     return Name(row["label"], row["x"], row["y"], size, color, floor=floor if row["is_empty"] else ground)
 
 
-def mark(look: Look, is_published: bool) -> dict[str, Any]:
-    """Return how a point is drawn: filled with a white rim when measured here, hollow when published."""
+def toys(models: pd.DataFrame, *, has_others: bool) -> "pd.Series[bool]":
+    """Tell which models are toys: those that a `train:` entry trains here, beside models that come from elsewhere.
+
+    `has_others` is whether there are such models besides these. Where all are trained here, none is a toy.
+    """
+    is_trained = models["source"].eq("train") if "source" in models else pd.Series(False, models.index)
+    return is_trained & (has_others or not is_trained.all())
+
+
+def mark(look: Look, is_published: bool, *, is_toy: bool = False) -> dict[str, Any]:
+    """Return how a point is drawn: filled with a white rim when measured here, hollow when published; toys small."""
+    size = (MARKER_SIZE if look.marker != "D" else 0.9 * MARKER_SIZE) * (TOY_SIZE if is_toy else 1)
+    color = TOY if is_toy else look.color
     return {
         "linestyle": "none",
         "marker": look.marker,
-        "markersize": MARKER_SIZE if look.marker != "D" else 0.9 * MARKER_SIZE,
-        "markerfacecolor": "white" if is_published else look.color,
-        "markeredgecolor": look.color if is_published else "white",
+        "markersize": size,
+        "markerfacecolor": "white" if is_published else color,
+        "markeredgecolor": color if is_published else "white",
         "markeredgewidth": 1.8 if is_published else 0.8,
     }
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis as Ruler
 from matplotlib.ticker import MaxNLocator, NullLocator
@@ -42,12 +43,11 @@ class Axis:
         """Return where the axis begins and ends so that it holds all values that are known."""
         known = values[np.isfinite(values)]
         if self.unit == "percent":
-            return 0.0, 100.0
-        if self.unit == "parameters":
-            known = np.append(known, [1e8, 1e11])
-            return float(known.min() / 2.5), float(known.max() * 2.5)
+            return 0.0, next(top for top in TOPS if top >= 100 or top >= 1.05 * known.max(initial=0.0))
         if not known.size:
-            return 1.0, 10.0
+            return (1e8, 1e11) if self.unit == "parameters" else (1.0, 10.0)
+        if self.unit == "parameters":
+            return _decades(float(known.min() / 2.5), float(known.max() * 2.5))
         if self.scale == "log":
             low, high = float(known.min() / 1.35), float(known.max() * 1.35)
             return low, max(high, low * self.least_span)
@@ -56,13 +56,23 @@ class Axis:
 
     def ticks(self, low: float, high: float) -> dict[float, str]:
         """Return the ticks between two ends, and what is written at each."""
-        if self.unit == "percent":
-            return {float(tick): f"{tick}" for tick in range(0, 101, 20)}
         if self.unit == "parameters":
             return {tick: parameters(tick) for tick in 10.0 ** np.arange(3, 16) if low <= tick <= high}
         even = MaxNLocator(nbins=6, steps=[1, 2, 5, 10])
         found = round_numbers(low, high) if self.scale == "log" else even.tick_values(low, high)
         return {float(tick): f"{tick:,g}" for tick in found if low <= tick <= high}
+
+
+TOPS = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0)
+"""Percentages that an axis may end at; it begins at 0."""
+FEWEST_DECADES = 2.0
+"""How long an axis of parameters is at least, so that it has ticks to read sizes off."""
+
+
+def _decades(low: float, high: float) -> tuple[float, float]:
+    """Return the ends of an axis of parameters, moved apart where it is too short."""
+    apart = 10 ** (max(0.0, FEWEST_DECADES - np.log10(high / low)) / 2)
+    return low / apart, high * apart
 
 
 def _estimated(column: str, name: str, label: str, scale: Scale, unit: str, **more: Any) -> Axis:
@@ -131,6 +141,14 @@ def _set_ticks(ruler: Ruler, ticks: dict[float, str]) -> None:
 
 PHASE_SHIFT = 6.7e9
 """Parameters at which Dettmers et al. (2022) saw outlier features reach all layers of dense models."""
+PHASE_SHIFT_CRITERION = ("llm_int8", "llm_int8_paper"), 6.0
+"""Under which definitions, and at which threshold, it was seen: other axes do not tell of it."""
+
+
+def tells_phase_shift(axis: Axis, definition: str, thresholds: "pd.Series[float]") -> bool:
+    """Tell whether the phase shift of 2022 has a place along an axis, of values measured under a definition."""
+    definitions, threshold = PHASE_SHIFT_CRITERION
+    return axis.unit == "parameters" and definition in definitions and bool(thresholds.dropna().eq(threshold).all())
 
 
 def mark_phase_shift(axes: Axes) -> None:

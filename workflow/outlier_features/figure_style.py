@@ -34,6 +34,8 @@ DPI = 200
 """Names are placed at the resolution figures are saved at, so what was measured is what is seen."""
 TITLE, TEXT, NAME, SMALL_NAME, NOTE = 18.0, 13.0, 12.0, 10.5, 11.0
 MARKER_SIZE = 10.0
+TOY_SIZE = 0.6
+"""How large the mark of a toy is beside that of another model."""
 MASSIVE = "#c1272d"
 """What is said of massive activations."""
 INK, GREY, FAINT, SHADE = "#222222", "#666666", "#c4c4c4", "#ededed"
@@ -118,6 +120,7 @@ def style() -> Iterator[None]:
         "xtick.labelcolor": INK,
         "ytick.labelcolor": INK,
         "svg.hashsalt": "outlier-features",
+        "svg.fonttype": "none",  # letters stay text: a tenth of the bytes, and a reader can search and copy them
     }
     with matplotlib.rc_context(settings):
         yield
@@ -228,7 +231,8 @@ def write_names(
     if not names:
         return
     halo = withStroke(linewidth=2.5, foreground="white")
-    look: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 6, "path_effects": [halo]}
+    ground = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "boxstyle": "square,pad=0.1"}
+    look: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 6, "bbox": ground}
     texts = [axes.annotate(n.text, (n.x, n.y), size=n.size, color=n.color, **look) for n in names]
     anchors_N2 = _on_page(axes, [(name.x, name.y) for name in names])
     frames = [_frame(axes, name.floor) for name in names]

@@ -44,6 +44,11 @@ class Portrait:
     published: Mapping[str, pd.DataFrame]
     """The published tables, by the names of their files."""
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether routers of the model were seen: a dense model has none."""
+        return "router" in set(self.layers["site"])
+
 
 def read_published(paths: Iterable[Path]) -> dict[str, pd.DataFrame]:
     """Read published tables, each under the name of its file."""

@@ -43,17 +43,19 @@ class Metric:
 def kurtosis(entry: Figure, model: Portrait) -> Drawing:
     """Draw the four kurtoses by block and site, of all positions beside those without position 0."""
     metrics = (
-        Metric("kurtosis_neuron_rms", "kurtosis_neuron_rms", "He et al. 2024", 3.2, ends=(1, model.hidden_size)),
-        Metric("kurtosis_flattened", "kurtosis_flattened", "Bondarenko\net al. 2023", 1.9, normal=3),
-        Metric("kurtosis_token_excess", "kurtosis_token_excess", "Outlier-Safe\nPre-Training", 1.9, "symlog", 0),
-        Metric("kurtosis_channel_mean", "kurtosis_channel_mean", "llama.cpp\nimatrix", 1.9, "symlog", 0),
+        Metric("kurtosis_neuron_rms", "over the RMS of channels", "He et al. 2024", 3.2, ends=(1, model.hidden_size)),
+        Metric("kurtosis_flattened", "over all values", "Bondarenko\net al. 2023", 1.9, normal=3),
+        Metric("kurtosis_token_excess", "within a token", "Outlier-Safe\nPre-Training", 1.9, "symlog", 0),
+        Metric("kurtosis_channel_mean", "over the means of channels", "llama.cpp\nimatrix", 1.9, "symlog", 0),
     )
     ends = f"lowest and highest possible (1 and {model.hidden_size:,})"
     dotted = Line2D([], [], color=INK, linestyle=":", label=ends)
     normal = Line2D([], [], color=GREY, linestyle="--", linewidth=1.0, label="normally distributed values")
     words = (
-        "kurtosis_neuron_rms is 1 where all channels have the same mean square, and the number of channels where one "
-        "has all of it. The axes of the lower two are linear between -1 and 1."
+        "Over the RMS of channels it is 1 where all channels have the same mean square, and the number of channels "
+        "where one has all of it. The lower two are excess kurtoses, 0 for normally distributed values; their axes are "
+        f"linear between -1 and 1. Columns of the table of layers, from the top: "
+        f"{', '.join(metric.column for metric in metrics)}."
     )
     notes = [words, *_other_widths(model)]
     drawn = _rows(entry, model, metrics, ("all", "rest"), [dotted, normal], notes)
@@ -140,7 +142,7 @@ def _rows(
     missing = [SITES[site].label for site in SITES if site not in sites]
     entries = [*_site_entries(sites), *handles]
     values = {metric.column: _values(model, metric, sites, classes) for metric in metrics}
-    gaps = _gaps(values, model.blocks)
+    gaps = _gaps({metric.name: values[metric.column] for metric in metrics}, model.blocks)
     absent = [f"Not captured: {', '.join(missing)}."] if missing else []
     gap, heading, top = 0.24, 0.4, 0.0
     width = (11.2 - gap * (len(classes) - 1)) / len(classes)
@@ -212,11 +214,11 @@ def _reason(layers: pd.DataFrame, metric: Metric, token_class: str) -> str:
 def _gaps(values: Mapping[str, pd.DataFrame], blocks: int) -> list[str]:
     """Say which lines of the panels that have marks lack some."""
     found = []
-    for column, rows in values.items():
+    for name, rows in values.items():
         for token_class, own in rows.groupby("token_class", sort=False):
             lacking = own["value"].isna().groupby(own["site"], sort=False).sum()
             for site, count in lacking[lacking > 0].items() if own["value"].notna().any() else ():
-                found.append(f"{column} of {site} ({CLASSES[str(token_class)]}) at {count} of {blocks}")
+                found.append(f"{name} of {site} ({CLASSES[str(token_class)]}) at {count} of {blocks}")
     more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
     return [f"Blocks without a value: {'; '.join(found[:4])}{more}."] if found else []
 

@@ -1,6 +1,6 @@
 """Where the outlier features of one model live: blocks by channels."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,27 @@ from matplotlib.ticker import MaxNLocator
 
 from outlier_features.catalogue import Figure
 from outlier_features.figure_scales import magnitude_bar, magnitudes
-from outlier_features.figure_style import FAINT, GREY, INK, NAME, SITES, TEXT, magnitude_colors, page, say, spread
+from outlier_features.figure_style import (
+    FAINT,
+    GREY,
+    INK,
+    MASSIVE,
+    NAME,
+    SITES,
+    TEXT,
+    TWIN,
+    magnitude_colors,
+    page,
+    say,
+    spread,
+)
 from outlier_features.figure_tables import Portrait
 
-PANELS = {"llm_int8": "absolute threshold", "llm_int8_rms": "scale-free twin, in units of each tensor's RMS"}
+PANELS = {"llm_int8": "absolute threshold", "llm_int8_rms": "scale-free threshold, in units of each tensor's RMS"}
 MOST_NUMBERED = 20
 """Channels that are numbered above a panel; where there are more, the ones of the largest magnitude."""
+MOST_MASSIVE = 5
+"""Channels with massive activations that are marked, the largest ones."""
 MOST_VECTORS = 5000
 """Marks above which a panel's marks are one image inside an .svg, which would hardly open otherwise."""
 
@@ -28,37 +43,64 @@ def channel_map(entry: Figure, model: Portrait) -> Drawing:
     """Draw, block by channel, which tensors are hit: under the absolute threshold and under its scale-free twin."""
     hidden_size, blocks = model.hidden_size, model.blocks
     hits = model.channels[model.channels["definition"].isin(PANELS)].astype({"is_outlier": bool})
+    hits = hits.assign(magnitude=hits["max_abs"])
     sites = [site for site in SITES if site in set(hits["site"])]
-    handles = _map_legend(sites, bool(hits["is_outlier"].any()))
+    massive = massive_channels(model.layers)
+    handles = _map_legend(sites, bool(hits["is_outlier"].any()), bool(massive))
     width, height = 10.4, float(np.clip(0.14 * blocks, 2.2, 6.0))
     stride = height + 1.6
     sheet = page(
         f"{entry.title}: {model.label}",
         [entry.caption],
-        [],
+        [_massive_words(massive)] if massive else [],
         width=13,
         body=2 * stride,
         legend_rows=-(-len(handles) // 2),
     )
-    scale = magnitudes(hits["max_abs"])
     for i, (definition, meaning) in enumerate(PANELS.items()):
         own = hits[hits["definition"] == definition].sort_values(["max_abs", "block", "site", "channel"])
+        own, unit = _in_rms(own, model.layers) if definition.endswith(TWIN) else (own, "")
         axes = sheet.axes(0.95, 0.85 + i * stride, width, height)
-        above = 38 if own["is_outlier"].any() else 9  # room for the numbers
-        axes.set_title(f"{definition} ({meaning}): {_count(own)}", loc="left", pad=above, size=TEXT, weight="bold")
+        above = 38 if len(own) and (massive or own["is_outlier"].any()) else 9  # room for the numbers
+        axes.set_title(f"{meaning} ({definition}): {_count(own)}", loc="left", pad=above, size=TEXT, weight="bold")
         if own.empty:
             say(axes, f"No activation reaches the threshold.{_peak(model.layers, definition)}")
             continue
         axes.set(xlim=(-0.01 * hidden_size, 1.01 * hidden_size), ylim=(-0.5, blocks - 0.5))
         axes.set(xlabel=f"channel (0 to {hidden_size - 1})", ylabel="block (0 at the bottom)")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        scale = magnitudes(own["magnitude"])
         _draw_hits(axes, own, sites, scale, height * 72 / blocks)
-        _number(axes, own[own["is_outlier"]].groupby("channel")["max_abs"].max(), width * 72)
-    if len(hits):
-        place = (11.75, 0.85, 0.22, 2 * stride - 1.6)
-        magnitude_bar(sheet, place, scale, "largest |x| of the channel in that tensor")
+        _number(axes, own[own["is_outlier"]].groupby("channel")["magnitude"].max(), massive, width * 72)
+        magnitude_bar(sheet, (11.75, 0.85 + i * stride, 0.22, height), scale, f"largest |x|{unit}")
     sheet.legend(handles, 2)
     return sheet.figure
+
+
+def massive_channels(layers: pd.DataFrame) -> dict[int, float]:
+    """Return the channels of the largest massive activations of the residual stream, and how large they are there."""
+    if "massive_top" not in layers:
+        return {}
+    own = layers[(layers["site"] == "residual") & (layers["token_class"] == "all")]
+    largest: dict[int, float] = {}
+    for top in (top for tops in own["massive_top"].dropna() for top in tops):
+        largest[int(top["channel"])] = max(abs(top["value"]), largest.get(int(top["channel"]), 0.0))
+    return dict(sorted(largest.items(), key=lambda each: -each[1])[:MOST_MASSIVE])
+
+
+def _massive_words(massive: Mapping[int, float]) -> str:
+    largest = ", ".join(f"{channel} (up to {value:,.0f})" for channel, value in massive.items())
+    return (
+        "Massive activations (|x| > 100 and at least 1000 times the median of their hidden state) stand in the "
+        f"residual stream, in channel {largest}. The panels show what attention and MLP read."
+    )
+
+
+def _in_rms(hits: pd.DataFrame, layers: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return hits with magnitudes in units of the RMS of their tensor, if all are known, and what to call the unit."""
+    rms = layers[layers["token_class"] == "all"].drop_duplicates(["block", "site"]).set_index(["block", "site"])["rms"]
+    units = rms.reindex(pd.MultiIndex.from_frame(hits[["block", "site"]])).to_numpy(float)
+    return (hits.assign(magnitude=hits["max_abs"] / units), " / RMS") if np.isfinite(units).all() else (hits, "")
 
 
 def _count(hits: pd.DataFrame) -> str:
@@ -90,7 +132,7 @@ def _draw_hits(axes: Axes, hits: pd.DataFrame, sites: Sequence[str], scale: LogN
             axes.scatter(
                 group["channel"],
                 group["block"] + height,
-                c=group["max_abs"],
+                c=group["magnitude"],
                 cmap=magnitude_colors(),
                 norm=scale,
                 marker=SITES[site].marker,
@@ -102,10 +144,11 @@ def _draw_hits(axes: Axes, hits: pd.DataFrame, sites: Sequence[str], scale: LogN
             )
 
 
-def _number(axes: Axes, max_abs: pd.Series, width: float) -> None:
-    """Write the channel numbers of the largest outlier features above a panel that is `width` points wide."""
-    numbered = sorted(max_abs.nlargest(MOST_NUMBERED).index)
-    axes.vlines(numbered, 0, 1, transform=axes.get_xaxis_transform(), color=FAINT, linewidth=0.8, zorder=1)
+def _number(axes: Axes, outliers: pd.Series, massive: Collection[int], width: float) -> None:
+    """Write channel numbers above a panel `width` points wide: of the largest outlier features, and massive ones."""
+    numbered = sorted({*outliers.nlargest(MOST_NUMBERED).index, *massive})
+    colors = [MASSIVE if channel in massive else FAINT for channel in numbered]
+    axes.vlines(numbered, 0, 1, transform=axes.get_xaxis_transform(), colors=colors, linewidth=0.8, zorder=1)
     low, high = axes.get_xlim()
     places = [(channel - low) / (high - low) * width for channel in numbered]
     gap = 0.64 * NAME * len(f"{high:.0f}") + 8  # the width of a digit, for the longest number, and some air
@@ -117,17 +160,21 @@ def _number(axes: Axes, max_abs: pd.Series, width: float) -> None:
             axes.get_xaxis_transform(),
             "offset points",
             size=NAME,
+            color=MASSIVE if channel in massive else INK,
             ha="center",
             va="bottom",
             arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0},
         )
 
 
-def _map_legend(sites: Sequence[str], has_outliers: bool) -> list[Artist]:
+def _map_legend(sites: Sequence[str], has_outliers: bool, has_massive: bool) -> list[Artist]:
     """Return an entry for every mark that is in the picture."""
     mark: dict[str, Any] = {"linestyle": "none", "markersize": 9, "markerfacecolor": FAINT}
     entries = [Line2D([], [], marker=SITES[s].marker, label=SITES[s].label, mec="none", **mark) for s in sites]
     if has_outliers:
         outlier = "black rim: the channel is an outlier feature, numbered above"
         entries.append(Line2D([], [], marker="o", label=outlier, mec=INK, **mark))
+    if has_massive:
+        red = "red: the channel carries massive activations in the residual stream"
+        entries.append(Line2D([], [], color=MASSIVE, linewidth=1.2, label=red))
     return list(entries)

@@ -46,13 +46,9 @@ LEFT, WIDTH, STEP = 0.95, 7.5, 0.6
 
 
 def experts(entry: Figure, model: Portrait) -> Drawing:
-    """Draw the load of every expert, the entropy of the routing, and the largest output of every expert."""
+    """Draw the load of every expert of a mixture, the entropy of its routing, and the largest outputs."""
     routers = model.layers[model.layers["site"] == "router"].drop_duplicates("block").set_index("block")
     title = f"{entry.title}: {model.label}"
-    if routers.empty:
-        sheet = page(title, [entry.caption], [], width=13, body=1.6, legend_rows=0)
-        say(sheet.axes(0.3, 0.1, 12.4, 1.4), "No router was captured: a dense model has no experts.")
-        return sheet.figure
     height = float(np.clip(0.14 * model.blocks, 2.4, 6.0))
     handles = _legend(routers, model.blocks)
     notes = [*_found(routers), *_published(model, routers)]

@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from outlier_features.catalogue import Figure
-from outlier_features.figure_points import PHASE_SHIFT_LABEL, Panel, Points, bar_handle, mark
-from outlier_features.figure_quantities import ACTIVE, LAYERS, PHASE_SHIFT, POSITIONS, SHELF, TOTAL, parameters
-from outlier_features.figure_style import GREY, KINDS, MARGIN, NAME, SHADE, SHARES, TEXT, Look, Stroke, page, say
+from outlier_features.figure_points import TOY_LABEL, Panel, Points, bar_handle, mark
+from outlier_features.figure_quantities import ACTIVE, LAYERS, POSITIONS, SHELF, TOTAL, parameters
+from outlier_features.figure_style import GREY, INK, KINDS, MARGIN, NAME, SHADE, SHARES, TEXT, Look, Stroke, page, say
 from outlier_features.figure_tables import Sweep
 from outlier_features.figures_reach import OF_SHARES
 from outlier_features.published_points import arb8020
@@ -29,8 +29,8 @@ MOST_ROWS = 80
 """Models that have a row."""
 LONGEST = 36
 """Letters of a name; longer ones are shortened."""
-NO_VALUE = -50 * SHELF
-"""Where, in percent, a model without outlier feature stands."""
+NO_VALUE = -SHELF / 2
+"""Where a model without outlier feature stands, as a share of the length of the axis."""
 
 
 def reach_lines(entry: Figure, sweep: Sweep) -> Drawing:
@@ -65,7 +65,8 @@ def reach_lines(entry: Figure, sweep: Sweep) -> Drawing:
         _set_rows(axes, models, names[size], points)
         for name, measure in MEASURES.items():
             own = points.by_panel[Panel("arb8020", size, measure)]
-            _draw_line(axes, own.assign(row=_key(own).map(models["row"])).dropna(subset="row"), SHARES[name])
+            rows = own.assign(row=_key(own).map(models["row"])).dropna(subset="row")
+            _draw_line(axes, rows, SHARES[name], NO_VALUE * points.range(LAYERS)[1])
     sheet.legend(handles, 3)
     return sheet.figure
 
@@ -93,11 +94,13 @@ def _name(model: pd.Series) -> str:
 def _set_rows(axes: Axes, models: pd.DataFrame, names: Sequence[str], points: Points) -> None:
     """Give a panel a named row per model, smallest on top, and percentages from left to right."""
     has_empty = bool(points.all["is_empty"].any())
-    ticks: Mapping[float, str] = LAYERS.ticks(0, 100)
+    low, high = points.range(LAYERS)
+    ticks: Mapping[float, str] = LAYERS.ticks(low, high)
     if has_empty:
-        ticks = {NO_VALUE: "no\noutlier\nfeature", **ticks}
-        axes.axvspan(2 * NO_VALUE, 0, color=SHADE, zorder=0)
-    axes.set(xlim=(2 * NO_VALUE if has_empty else 0, 100), ylim=(len(models) - 0.5, -0.5))
+        ticks = {NO_VALUE * high: "no\noutlier\nfeature", **ticks}
+        low = 2 * NO_VALUE * high
+        axes.axvspan(low, 0, color=SHADE, zorder=0)
+    axes.set(xlim=(low, high), ylim=(len(models) - 0.5, -0.5))
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.set_xlabel("layers and positions affected (%)")
     axes.set_yticks(models["row"], names)
@@ -105,24 +108,25 @@ def _set_rows(axes: Axes, models: pd.DataFrame, names: Sequence[str], points: Po
     axes.grid(axis="x", color=SHADE, linewidth=0.8)
     for row in models[models["kind"] == "moe"]["row"]:
         axes.axhspan(row - 0.5, row + 0.5, color=KINDS["moe"].color, alpha=0.1, linewidth=0, zorder=0)
-    smaller = int((models["x"] < PHASE_SHIFT).sum())
-    if 0 < smaller < len(models):
-        axes.axhline(smaller - 0.5, color=GREY, linewidth=1.2, linestyle="--", zorder=1)
+    for label, model in zip(axes.get_yticklabels(), models.itertuples(), strict=True):
+        label.set_color(GREY if model.is_toy else INK)
 
 
-def _draw_line(axes: Axes, points: pd.DataFrame, share: Stroke) -> None:
-    """Draw one measure: lines over measured and over published models, their marks and their intervals."""
-    for is_published in (True, False):
-        own = points[points["is_published"] == is_published].sort_values("row")
-        line: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.6} if is_published else {"linewidth": 2.0}
-        axes.plot(own["y"], own["row"], color=share.color, linestyle=share.style, zorder=2, **line)
+def _draw_line(axes: Axes, points: pd.DataFrame, share: Stroke, no_value: float) -> None:
+    """Draw one measure: its marks and intervals, and lines over the models of one kind that are no toys."""
+    for (is_published, is_toy, kind), own in points.sort_values("row").groupby(["is_published", "is_toy", "kind"]):
+        if not is_toy:
+            line: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.6} if is_published else {"linewidth": 2.0}
+            axes.plot(own["y"], own["row"], color=share.color, linestyle=share.style, zorder=2, **line)
         axes.hlines(own["row"], own["y_low"], own["y_high"], color=share.color, linewidth=5, alpha=0.35, zorder=3)
-        for kind, look in KINDS.items():
-            of_kind = own[own["kind"] == kind]
-            place: dict[str, Any] = {"clip_on": False, "zorder": 4 if is_published else 5}
-            axes.plot(of_kind["y"], of_kind["row"], **mark(Look("", share.color, look.marker), is_published), **place)
-            empty = of_kind[of_kind["is_empty"]]
-            axes.plot([NO_VALUE] * len(empty), empty["row"], **mark(Look("", GREY, look.marker), False), **place)
+        looks = mark(Look("", share.color, KINDS[kind].marker), is_published, is_toy=is_toy)
+        place: dict[str, Any] = {"clip_on": False, "zorder": 3.5 if is_toy else 4 if is_published else 5}
+        axes.plot(
+            own["y"], own["row"], **looks | {"markerfacecolor": "white" if is_published else share.color}, **place
+        )
+        empty = own[own["is_empty"]]
+        looks = mark(Look("", GREY, KINDS[kind].marker), False, is_toy=is_toy)
+        axes.plot([no_value] * len(empty), empty["row"], **looks, **place)
 
 
 def _legend(points: Points) -> list[Artist]:
@@ -136,10 +140,9 @@ def _legend(points: Points) -> list[Artist]:
     if "moe" in set(found["kind"]):
         entries.append(Line2D([], [], label="diamond: mixture of experts", **mark(Look("", GREY, "D"), False)))
         entries.append(Patch(facecolor=KINDS["moe"].color, alpha=0.15, label="row of a mixture of experts"))
+    if found["is_toy"].any():
+        entries.append(Line2D([], [], label=TOY_LABEL, **mark(Look("", GREY, "o"), False, is_toy=True)))
     entries += points.origins()
     if found[["y_low", "y_high"]].notna().all(axis=1).any():
         entries.append(bar_handle(LAYERS.bar))
-    sizes = found["x"]
-    if (sizes < PHASE_SHIFT).any() and (sizes >= PHASE_SHIFT).any():
-        entries.append(Line2D([], [], label=PHASE_SHIFT_LABEL, color=GREY, linewidth=1.2, linestyle="--"))
     return entries

@@ -2,9 +2,10 @@
 
 from matplotlib.figure import Figure as Drawing
 
+from outlier_features import figure_qualities
 from outlier_features.catalogue import Figure
 from outlier_features.figure_points import Panel, chart
-from outlier_features.figure_quantities import ACTIVE, CHANNELS, LAYERS, MAGNITUDE, PERPLEXITY, POSITIONS, TOTAL
+from outlier_features.figure_quantities import ACTIVE, CHANNELS, LAYERS, MAGNITUDE, POSITIONS, TOTAL
 from outlier_features.figure_tables import Sweep
 from outlier_features.published_points import llm_int8
 
@@ -32,8 +33,9 @@ def figure_3a(entry: Figure, sweep: Sweep) -> Drawing:
 
 def figure_3b(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw layers and positions affected against perplexity."""
-    panels = [Panel(DEFINITION, PERPLEXITY, y) for y in (LAYERS, POSITIONS)]
-    return chart(entry, [panels], sweep.summary, llm_int8(sweep.published, f"{OF_THE_PAPER} {OF_C4}"))
+    source = llm_int8(sweep.published, f"{OF_THE_PAPER} {OF_C4}")
+    grid = figure_qualities.grid(sweep.summary, DEFINITION, (LAYERS, POSITIONS), source)
+    return chart(entry, grid, sweep.summary, source, figure_qualities.notes(sweep.summary))
 
 
 def figure_4a(entry: Figure, sweep: Sweep) -> Drawing:
@@ -44,5 +46,6 @@ def figure_4a(entry: Figure, sweep: Sweep) -> Drawing:
 
 def figure_4b(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw the number of outlier features against perplexity."""
-    panels = [Panel(DEFINITION, PERPLEXITY, CHANNELS)]
-    return chart(entry, [panels], sweep.summary, llm_int8(sweep.published, f"{OF_THE_PAPER} {OF_C4}"))
+    source = llm_int8(sweep.published, f"{OF_THE_PAPER} {OF_C4}")
+    grid = figure_qualities.grid(sweep.summary, DEFINITION, (CHANNELS,), source)
+    return chart(entry, grid, sweep.summary, source, figure_qualities.notes(sweep.summary))

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from outlier_features.catalogue import Figure
+from outlier_features.figure_quantities import TOPS
 from outlier_features.figure_scales import set_decades
 from outlier_features.figure_style import FAINT, GREY, SHADE, SITES, TEXT, page, say
 from outlier_features.figure_tables import Portrait
@@ -23,6 +24,8 @@ FIRST = -0.75
 """Where position 0 stands, in octaves from position 1: on an axis of octaves it has no place of its own."""
 BREAK = -0.375
 """Where the axis is broken."""
+DASHES = (0, (2.5, 1.2))
+"""Of the line of means."""
 
 
 def positions(entry: Figure, model: Portrait) -> Drawing:
@@ -102,9 +105,10 @@ def _reading(table: pd.DataFrame) -> list[str]:
 def _draw_shares(axes: Axes, rows: pd.DataFrame, site: str) -> None:
     """Draw the share of hidden states with a hit, and fill the part whose largest channel is an outlier feature."""
     look, first, later = SITES[site], rows[rows["place"] < 0], rows[rows["place"] >= 0]
+    top = next(top for top in TOPS if top >= min(100, 105 * rows["hit_share"].max()))
     axes.set_ylabel("hidden states (%)")
-    axes.set_ylim(-5, 107)
-    axes.set_yticks([0, 50, 100])
+    axes.set_ylim(-0.05 * top, 1.07 * top)
+    axes.set_yticks([0, top / 2, top], [f"{tick:g}" for tick in (0, top / 2, top)])
     fill: dict[str, Any] = {"color": look.color, "alpha": 0.3, "linewidth": 0}
     axes.fill_between(later["place"], 0, 100 * later["outlier_share"], **fill)
     axes.bar(first["place"], 100 * first["outlier_share"], width=0.32, **fill)
@@ -120,7 +124,7 @@ def _draw_peaks(axes: Axes, rows: pd.DataFrame, site: str, hit_threshold: float)
     if values.isna().all(axis=None):
         say(axes, "no finite value at any position")
         return
-    for column, dashes in (("max_abs", "-"), ("mean_max_abs", (0, (2.5, 1.2)))):
+    for column, dashes in (("max_abs", "-"), ("mean_max_abs", DASHES)):
         axes.plot(later["place"], values.loc[later.index, column], color=look.color, linewidth=1.6, linestyle=dashes)
         _mark_first(axes, rows["place"][rows["place"] < 0], values.loc[rows["place"] < 0, column], site, column)
     axes.axhline(hit_threshold, color=GREY, linewidth=1.0, linestyle="--", zorder=1)
@@ -151,11 +155,18 @@ def _set_positions(axes: Axes, last: int) -> None:
 
 
 def _legend(hit_threshold: float) -> list[Artist]:
-    """Return an entry for every kind of mark; the sites are named above their panels."""
-    line: dict[str, Any] = {"color": GREY, "linewidth": 1.6, "marker": "o", "ms": 6.5}
+    """Return an entry for every kind of mark, those of the left panels first; sites are named above their panels."""
+    line: dict[str, Any] = {"color": GREY, "linewidth": 1.6}
+    dot: dict[str, Any] = {"color": GREY, "marker": "o", "ms": 6.5, "linestyle": "none"}
     return [
-        Line2D([], [], label=f"left: hit, |x| ≥ {hit_threshold:g} somewhere; right: maximum", **line),
-        Line2D([], [], label="right: mean", linestyle=(0, (2.5, 1.2)), markerfacecolor="white", **line),
-        Patch(color=GREY, alpha=0.3, linewidth=0, label="left: of these the largest channel is an outlier feature"),
-        Line2D([], [], label=f"right: hit threshold ({hit_threshold:g})", color=GREY, linewidth=1.0, linestyle="--"),
+        Line2D(
+            [], [], label=f"left, line: hidden states that are hit (|x| ≥ {hit_threshold:g} in some channel)", **line
+        ),
+        Patch(
+            color=GREY, alpha=0.3, linewidth=0, label="left, filled: those whose largest channel is an outlier feature"
+        ),
+        Line2D([], [], label="filled mark: the same at position 0", **dot),
+        Line2D([], [], label="right, line: the largest |x| of all hidden states", **line),
+        Line2D([], [], label="right, dashes: the mean over hidden states (hollow mark)", linestyle=DASHES, **line),
+        Line2D([], [], label=f"right, thin dashes: {hit_threshold:g}, the hit threshold", color=GREY, lw=1.0, ls="--"),
     ]

@@ -2,17 +2,16 @@
 
 from matplotlib.figure import Figure as Drawing
 
+from outlier_features import figure_qualities
 from outlier_features.catalogue import Figure
 from outlier_features.figure_points import Panel, chart
 from outlier_features.figure_quantities import (
     ACTIVE,
-    BITS,
     CHANNELS,
     FEATURES,
     LAYERS,
     MEDIAN_LAYERS,
     MEDIAN_POSITIONS,
-    PERPLEXITY,
     POSITIONS,
     TOTAL,
     Axis,
@@ -30,6 +29,10 @@ OF_SHARES = f"{SETTING} {COUNTS} and are not drawn; the shares are means over th
 DENSE_ONLY = (
     "A perplexity was published of the dense models only, with each window weighted by its tokens instead of its "
     "predictions, and no bits per byte of any model."
+)
+OTHER_CORPUS = (
+    "The models of LLM.int8() are left out: their perplexity is on another corpus (C4). They stand in figures of their "
+    "own."
 )
 OTHER_TOKENIZERS = (
     "Perplexities of models with different tokenizers are not comparable, bits per byte are. The models of LLM.int8() "
@@ -59,17 +62,20 @@ def moe_vs_dense_median(entry: Figure, sweep: Sweep) -> Drawing:
 
 
 def reach_vs_perplexity(entry: Figure, sweep: Sweep) -> Drawing:
-    """Draw layers and positions affected against perplexity and bits per byte."""
+    """Draw layers and positions affected against perplexity or, where tokenizers differ, bits per byte."""
     source = arb8020(sweep.published, f"{OF_SHARES} {DENSE_ONLY}")
-    grid = _grid("arb8020", (PERPLEXITY, BITS), (LAYERS, POSITIONS))
-    return chart(entry, grid, sweep.summary, source, [OTHER_TOKENIZERS])
+    grid = figure_qualities.grid(sweep.summary, "arb8020", (LAYERS, POSITIONS), source)
+    return chart(entry, grid, sweep.summary, source, [*figure_qualities.notes(sweep.summary), OTHER_CORPUS])
 
 
 def count_vs_perplexity(entry: Figure, sweep: Sweep) -> Drawing:
-    """Draw the number of outlier features, counted in two ways, against perplexity."""
+    """Draw the number of outlier features, counted in two ways, against perplexity or bits per byte."""
     source = arb8020(sweep.published, f"{SETTING} {COUNTS}, as here in the left panel. {DENSE_ONLY}")
-    panels = [Panel("arb8020", PERPLEXITY, FEATURES), Panel("llm_int8", PERPLEXITY, CHANNELS)]
-    return chart(entry, [panels], sweep.summary, source, [OTHER_TOKENIZERS])
+    counted = (("arb8020", FEATURES), ("llm_int8", CHANNELS))
+    panels = [
+        panel for name, y in counted for panel in figure_qualities.panels(sweep.summary, name, y, is_published=False)
+    ]
+    return chart(entry, [panels], sweep.summary, source, [*figure_qualities.notes(sweep.summary), OTHER_CORPUS])
 
 
 def _grid(definition: str, columns: tuple[Axis, Axis], rows: tuple[Axis, Axis]) -> list[list[Panel]]:

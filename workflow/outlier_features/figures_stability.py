@@ -28,7 +28,7 @@ from outlier_features.figure_style import (
 )
 from outlier_features.figure_tables import Portrait
 
-COUNTED = {"llm_int8": "absolute threshold", f"llm_int8{TWIN}": "scale-free twin"}
+COUNTED = {"llm_int8": "absolute threshold", f"llm_int8{TWIN}": "scale-free"}
 """The definitions whose channels are counted one by one."""
 MOST_NUMBERED = 30
 """Channels that there is room to number; where there are more, the panel shows them without numbers."""
@@ -65,7 +65,7 @@ def _draw_counts(axes: Axes, model: Portrait, definition: str, meaning: str) -> 
     """Draw the number of sequences that each channel qualifies in alone, from most to least."""
     channels = _channels(model, definition)
     count = len(channels)
-    axes.set_title(f"{definition} ({meaning}): {_counted(count)}", loc="left", pad=8, size=TEXT, weight="bold")
+    axes.set_title(f"{meaning} ({definition}): {_counted(count)}", loc="left", pad=8, size=TEXT, weight="bold")
     if not count:
         say(axes, "No channel qualifies in all sequences together.")
         return
@@ -105,7 +105,7 @@ def _counted(count: int) -> str:
 
 def _draw_convergence(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], sequences: int, meaning: str) -> None:
     """Draw the similarity of the set found with some of the windows to that of all of them, with its band."""
-    axes.set_title(f"convergence, {meaning}", loc="left", pad=8, size=TEXT, weight="bold")
+    axes.set_title(f"agreement with all windows, {meaning}", loc="left", pad=8, size=TEXT, weight="bold")
     if sequences < 2:
         say(axes, "One window was captured:\nthere is nothing to converge to.")
         return
@@ -143,7 +143,7 @@ def _remarks(model: Portrait, known: pd.DataFrame) -> list[str]:
     """Say how to read the picture, and which definitions it lacks."""
     empty = sorted(set(model.convergence["definition"]) - set(known["definition"])) if len(model.convergence) else []
     reading = (
-        "Convergence: the Jaccard similarity (shared channels over channels of either) of the set found with so many "
+        "Agreement: the Jaccard similarity (shared channels over channels of either) of the set found with so many "
         "windows to that of all of them, mean and central 95 % over random selections of windows; the last is 1 by "
         "definition. Lines that coincide lie inside each other."
     )

@@ -68,9 +68,11 @@ def read_findings(
     return Findings(config.experiment, corpus, config.corpora[corpus], config.definitions, table, answer, origins)
 
 
-def write_first_page(path: Path, findings: Findings, figure: Path, origin: provenance.Provenance) -> None:
-    """Write the page atomically; `figure` is the PNG of the headline figure, `origin` the provenance of the page."""
-    page = render(findings, _smaller(figure), origin)
+def write_first_page(
+    path: Path, findings: Findings, pictures: Mapping[str, Path], origin: provenance.Provenance
+) -> None:
+    """Write the page atomically; `pictures` are the PNG of contents.PICTURES, `origin` the provenance of the page."""
+    page = render(findings, {name: _smaller(picture) for name, picture in pictures.items()}, origin)
     with atomic.file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
 
@@ -87,8 +89,8 @@ def _smaller(figure: Path) -> bytes:
     return written.getvalue()
 
 
-def render(findings: Findings, png: bytes, origin: provenance.Provenance) -> str:
-    """Return the page as HTML."""
+def render(findings: Findings, pictures: Mapping[str, bytes], origin: provenance.Provenance) -> str:
+    """Return the page as HTML; `pictures` are PNG by the names of their figures."""
     summary, inference = findings.summary, findings.inference
     definitions = list(dict.fromkeys(summary["definition"]))
     headline = (inference.get("headline") or {}).get("definition")
@@ -98,7 +100,8 @@ def render(findings: Findings, png: bytes, origin: provenance.Provenance) -> str
         answer=inference.get("answer"),
         sentences=inference.get("sentences") or [],
         missing=list(_missing(summary)),
-        png="data:image/png;base64," + base64.b64encode(png).decode(),
+        pictures={name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in pictures.items()},
+        explanation=catalogue.FIGURES[contents.EXPLANATION],
         figure=catalogue.FIGURES[contents.HEADLINE],
         columns=COLUMNS,
         rows=[_row(row) for row in summary.to_dict("records")],

@@ -88,6 +88,11 @@ def figure(name: str, suffix: str, model: str | None = None) -> Path:
     return RESULTS.joinpath("plots", f"{name}.{suffix}" if model is None else f"{name}/{model}.{suffix}")
 
 
+def mixture_figure(name: str, model: str) -> Path:
+    """Return the folder of a figure of a mixture of experts, in every format; that of a dense model is empty."""
+    return RESULTS / "plots" / name / model
+
+
 def first_page() -> Path:
     """Return the first page of the report."""
     return RESULTS / "first_page.html"

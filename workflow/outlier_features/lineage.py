@@ -128,7 +128,7 @@ class Lineages:
         """Return the lineage of the summary of the chosen experiment."""
         models = self._config.chosen.models
         entries = {model: self._config.models[model] for model in models}
-        names = {model: [self._config.label(model), e.hub, e.series, e.step] for model, e in entries.items()}
+        names = {model: [self._config.label(model), e.source, e.hub, e.series, e.step] for model, e in entries.items()}
         upstream = {f"reduction {model}": self.reduction(corpus, model) for model in models}
         upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in models}
         settings = {"corpus": corpus, "models": list(models), "names": names}

@@ -45,6 +45,8 @@ class Entry:
 
     model: str
     label: str
+    source: str
+    """The key of its entry that says where it comes from: hub, path, package, or train for one that is trained here."""
     hub: str | None
     series: str | None
     step: int | None
@@ -57,7 +59,8 @@ class Entry:
 def entry(models: Mapping[str, Model], name: str, outliers: Path, layers: Path, perplexity: Path) -> Entry:
     """Return the entry of the model `name` of the configuration."""
     model = models[name]
-    return Entry(name, model.named(name), model.hub, model.series, model.step, outliers, layers, perplexity)
+    tables = (outliers, layers, perplexity)
+    return Entry(name, model.named(name), model.source, model.hub, model.series, model.step, *tables)
 
 
 def summarize(entries: Sequence[Entry], corpus: str, lineage: Lineage) -> tuple[pd.DataFrame, provenance.Provenance]:
@@ -88,7 +91,9 @@ def _rows(entry: Entry, corpus: str, lineage: Lineage) -> list[dict[str, Any]]:
     layers, _ = _read(entry.layers, expected, columns=list(LAYER_COLUMNS), rows=RESIDUAL)
     quality = read_json(entry.perplexity, "perplexity", lineage.get(f"perplexity {entry.model}"))
     facts = origin["facts"]
-    common: dict[str, Any] = {name: getattr(entry, name) for name in ("model", "label", "hub", "series", "step")}
+    common: dict[str, Any] = {
+        name: getattr(entry, name) for name in ("model", "label", "source", "hub", "series", "step")
+    }
     common |= {name: facts[name] for name in FACTS}
     common |= {"hidden_size": facts["channels"], "corpus": corpus}
     common |= {"sequences": len(facts["windows"]), "length": quality["window"]}

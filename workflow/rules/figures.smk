@@ -2,13 +2,15 @@
 
 In: results/{corpus}/summary.parquet, inference.parquet and the published tables; for a model its tables
 and the published ones; for its timings the manifests of its statistics, in whose folders they lie.
-Out: results/plots/{figure}.{png,svg}, results/plots/{figure}/{model}.{png,svg} and results/{corpus}/timings/{model}.svg.
+Out: results/plots/{figure}.{png,svg}, results/plots/{figure}/{model}.{png,svg}, of a figure about experts the folder
+results/plots/{figure}/{model}, which stays empty for a dense model, and results/{corpus}/timings/{model}.svg.
 """
 
 from outlier_features import catalogue
 
 FIGURES = catalogue.names("experiment") + HAS_SERIES * catalogue.names("series")
 MODEL_FIGURES = catalogue.names("model")
+MIXTURE_FIGURES = catalogue.names("mixture")
 
 
 localrules:
@@ -73,6 +75,20 @@ rule plot_model:
             for figure in MODEL_FIGURES
         ],
         collect("results/plots/{figure}/{{model}}.svg", figure=MODEL_FIGURES),
+        # Whether a model has experts is known after its fetch only, so a folder holds their figure, or nothing.
+        [
+            report(
+                directory(f"results/plots/{figure}/{{model}}"),
+                patterns=["{figure}.png"],
+                caption="../report/caption.rst",
+                category=headings.of_figure(figure),
+                labels={
+                    "figure": catalogue.FIGURES[figure].title,
+                    "model": "{model}",
+                },
+            )
+            for figure in MIXTURE_FIGURES
+        ],
     log:
         "results/logs/plot_model/{model}.log",
     conda:
@@ -81,7 +97,9 @@ rule plot_model:
         lineage=carried(
             lambda wildcards: lineages.model_figure(CORPUS, wildcards.model)
         ),
-        caption=lambda wildcards, output: contents.of_figures(MODEL_FIGURES),
+        caption=lambda wildcards, output: contents.of_figures(
+            MODEL_FIGURES + MIXTURE_FIGURES
+        ),
     script:
         "../scripts/plot_model.py"
 

@@ -1,6 +1,6 @@
 """Report: the first page of what `snakemake --report` makes. Readable alone, without a network, and small enough to send.
 
-In: the summary, what follows from it, the headline figure, and of each model the file that says how it was measured.
+In: the summary, what follows from it, the pictures of what is measured and of what was found, and of each model the file that says how it was measured.
 Out: results/first_page.html.
 """
 
@@ -14,7 +14,7 @@ rule first_page:
         summary=f"results/{CORPUS}/summary.parquet",
         inference=f"results/{CORPUS}/inference.json",
         perplexity=collect(f"results/{CORPUS}/perplexity/{{model}}.json", model=MODELS),
-        figure="results/plots/{figure}.png".format(figure=contents.HEADLINE),
+        pictures=collect("results/plots/{figure}.png", figure=contents.PICTURES),
         moved=lambda wildcards: moved("first_page", wildcards),
     output:
         page=report(

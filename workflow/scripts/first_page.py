@@ -1,4 +1,4 @@
-"""Rule first_page: hand the summary, its inference and the headline figure to the library."""
+"""Rule first_page: hand the summary, its inference and the pictures to the library."""
 
 from pathlib import Path
 
@@ -11,4 +11,5 @@ config, found = Config.check(snakemake.config), snakemake.input
 with logged(snakemake.log[0]):
     lineage = snakemake.params.lineage
     findings = read_findings(config, Path(found.summary), Path(found.inference), map(Path, found.perplexity), lineage)
-    write_first_page(Path(snakemake.output.page), findings, Path(found.figure), record(lineage))
+    pictures = {picture.stem: picture for picture in map(Path, found.pictures)}
+    write_first_page(Path(snakemake.output.page), findings, pictures, record(lineage))

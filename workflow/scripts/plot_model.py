@@ -4,7 +4,7 @@ from pathlib import Path
 
 from outlier_features.catalogue import names
 from outlier_features.config import Config
-from outlier_features.figures import draw_model, save
+from outlier_features.figures import draw_model, save, save_of_mixture
 from outlier_features.logs import logged
 from outlier_features.portraits import read_portrait
 from outlier_features.provenance import record
@@ -17,3 +17,5 @@ with logged(snakemake.log[0]):
         figure = draw_model(name, portrait)
         for path in (path for path in map(Path, snakemake.output) if path.parent.name == name):
             save(figure, path, record(lineage))
+    for folder in (path for path in map(Path, snakemake.output) if path.parent.name in names("mixture")):
+        save_of_mixture(folder.parent.name, portrait, folder, record(lineage))
