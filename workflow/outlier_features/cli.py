@@ -89,7 +89,8 @@ class Stages:
         from outlier_features.reduction import TABLES, reduce
 
         corpus, manifests = self._corpus, self._manifests(name)
-        lineage, outputs = self._lineages.reduction(corpus, name), self._tables(name, TABLES)
+        lineage = self._lineages.reduction(corpus, name)
+        outputs = self._tables(name, TABLES) | {"answer": layout.answer(corpus, name)}
         if self._is_due("reduction", lineage, *outputs.values()):
             reduce(manifests, outputs, self._config.definitions, lineage)
         lineage, output = self._lineages.perplexity(corpus, name), layout.perplexity(corpus, name)

@@ -52,6 +52,11 @@ def perplexity(corpus: str, model: str) -> Path:
     return RESULTS / corpus / "perplexity" / f"{model}.json"
 
 
+def answer(corpus: str, model: str) -> Path:
+    """Return the answer for one model: its outlier channels, in values and in words."""
+    return RESULTS / corpus / "answers" / f"{model}.json"
+
+
 def summary(corpus: str, suffix: str) -> Path:
     """Return the summary of an experiment as `suffix`: parquet, csv or json."""
     return RESULTS / corpus / f"summary.{suffix}"
