@@ -17,14 +17,14 @@ import jinja2
 import pandas as pd
 from PIL import Image
 
-from outlier_features import atomic, catalogue, contents, layout, provenance
+from outlier_features import atomic, catalogue, contents, layout, provenance, shipped
 from outlier_features.config import Config, Corpus, Definition
 from outlier_features.counts import human
 from outlier_features.errors import DamagedFile
 from outlier_features.lineage import Lineage
 from outlier_features.tables import read_json, read_table
 
-TEMPLATES = Path(__file__).parents[1] / "report" / "first_page"
+TEMPLATES = shipped.path("report") / "first_page"
 """The page without its words: markup, style, behaviour and the library of tables. Part of the lineage by content."""
 
 TWIN = "_rms"
@@ -317,4 +317,4 @@ def _files(corpus: str) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _link(path: Path) -> str:
     """Return a result as seen from the page, which lies at the top of the results."""
-    return quote(path.relative_to(layout.RESULTS).as_posix())
+    return quote(path.relative_to(layout.results()).as_posix())

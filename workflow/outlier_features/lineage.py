@@ -13,17 +13,19 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
+from outlier_features import shipped
 from outlier_features.config import Config
 
 PACKAGE = Path(__file__).parent
-SCRIPTS = PACKAGE.parent / "scripts"
-PAGE = PACKAGE.parent / "report" / "first_page"
+SCRIPTS = shipped.path("scripts")
+PAGE = shipped.path("report") / "first_page"
 
 WITHOUT_EFFECT = {
     "config",
     "disk",
     "errors",
     "footprint",
+    "history",
     "hub",
     "layout",
     "leases",
@@ -31,6 +33,7 @@ WITHOUT_EFFECT = {
     "logs",
     "patience",
     "planning",
+    "shipped",
     "timings",
 }
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
@@ -191,8 +194,14 @@ def _lineage(artefact: str, stage: str, settings: Any, **upstream: Lineage) -> L
 def _code(stage: str) -> str:
     digest = hashlib.sha256()
     for path in sources(SCRIPTS / f"{stage}.py"):
-        digest.update(f"{path.relative_to(PACKAGE.parent).as_posix()}\n{_meaning(path)}\n".encode())
+        digest.update(f"{_name(path)}\n{_meaning(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _name(path: Path) -> str:
+    """Return what a file is called, in a checkout and in an installed package alike."""
+    is_script = path.parent == SCRIPTS
+    return f"scripts/{path.name}" if is_script else path.relative_to(PACKAGE.parent).as_posix()
 
 
 @cache

@@ -2,7 +2,7 @@
 
 # Shapes: N tensor (one block and site), S sequence, C channel, K channel that is told of.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -111,7 +111,11 @@ def _channel(found: Evidence, shares: Shares, channel: int, first_NS: np.ndarray
         "hits": int(hits_N.sum()),
         "hits_at_first": hits_at_first,
         "max_value": float(value_NS[tensor, window]),
-        "max_at": {"block": block, "site": site, "is_first": bool(first_NS[tensor, window] == value_NS[tensor, window])},
+        "max_at": {
+            "block": block,
+            "site": site,
+            "is_first": bool(first_NS[tensor, window] == value_NS[tensor, window]),
+        },
         "one_sided": found.sides(found.everything, channel) == 1,
     }
 
@@ -186,8 +190,3 @@ def _int8(layers: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 def _worst(layers: pd.DataFrame, column: str) -> list[dict[str, Any]]:
     rows = layers[layers[column].notna()].sort_values([column, "block"], kind="stable").head(WORST)
     return [{"block": int(row["block"]), "site": row["site"], "db": float(row[column])} for _, row in rows.iterrows()]
-
-
-def told(answers: Mapping[str, Answer]) -> list[str]:
-    """Return the first sentence of the answer for each model, by its label."""
-    return [f"{label}: {found['sentences'][0]}" for label, found in answers.items()]

@@ -13,7 +13,7 @@ UNSEEN = "inputs of down projections are not captured, where int8 often loses mo
 def sentences(told: Entry) -> list[str]:
     """Return the answer in sentences; `told` is what `model_answer.answer` gathers."""
     found = [
-        *_channels(told),
+        _lead(told),
         _massive(told["massive"]),
         _largest(told["largest"]),
         _experts(told["experts"]),
@@ -43,15 +43,15 @@ def share(value: float) -> str:
 def where(entry: Entry) -> str:
     """Say at which positions a channel hits."""
     if entry["hits"] == entry["hits_at_first"]:
-        return "position 0 only"
-    return f"{share(entry['position_share'])} of positions"
+        return "0 only"
+    return share(entry["position_share"])
 
 
 def side(entry: Entry) -> str:
     """Say which signs the hits of a channel have."""
     if not entry["one_sided"]:
-        return "both signs"
-    return "always positive" if entry["max_value"] > 0 else "always negative"
+        return "both"
+    return "always +" if entry["max_value"] > 0 else "always -"
 
 
 def tensors(entry: Entry) -> str:
@@ -59,38 +59,41 @@ def tensors(entry: Entry) -> str:
     return "; ".join(f"{site} {ranges(blocks)}" for site, blocks in entry["blocks"].items())
 
 
-def _channels(told: Entry) -> list[str]:
+HEADINGS = ("channel", "tensors", "sites and blocks", "positions", "largest", "where", "sign")
+
+
+def row(entry: Entry) -> tuple[str, ...]:
+    """Return what a table says of one channel, under HEADINGS."""
+    at = entry["max_at"]
+    return (
+        str(entry["channel"]),
+        f"{entry['tensors']} of {entry['of_tensors']}",
+        tensors(entry),
+        where(entry),
+        signed(entry["max_value"]),
+        f"{at['site']} of block {at['block']}{', position 0' if at['is_first'] else ''}",
+        side(entry),
+    )
+
+
+def _lead(told: Entry) -> str:
+    """Say how many channels are outlier features, by which rule, and which comes nearest where none is."""
     criterion, count = told["criterion"], told["outlier_channels"]
     if told["gap"]:
-        return [f"By {criterion['name']} there is no answer: {told['gap']}."]
+        return f"By {criterion['name']} there is no answer: {told['gap']}."
     unit = " x RMS" if criterion["unit"] == "rms" else ""
     rule = (
-        f"|x| >= {criterion['threshold']:g}{unit} in at least {share(criterion['min_layers'])} of the tensors and at "
-        f"{share(criterion['min_positions'])} of the positions"
+        f"{criterion['name']}: |x| >= {criterion['threshold']:g}{unit} in at least {share(criterion['min_layers'])} of "
+        f"the tensors and at {share(criterion['min_positions'])} of the positions"
     )
     if not count:
-        return [f"No channel is an outlier feature ({criterion['name']}: {rule}).{_nearest(told['channels'])}"]
-    noun = "channel is an outlier feature" if count == 1 else "channels are outlier features"
-    shown = "" if count <= len(told["channels"]) else f"; the {len(told['channels'])} that reach most tensors are told"
-    return [
-        f"{count} {noun} ({criterion['name']}: {rule}){shown}.",
-        *(f"Channel {entry['channel']}: {_channel(entry)}." for entry in told["channels"]),
-    ]
-
-
-def _nearest(entries: Sequence[Entry]) -> str:
-    if not entries:
-        return " No activation reaches the threshold."
-    return f" The nearest is channel {entries[0]['channel']}: {_channel(entries[0])}."
-
-
-def _channel(entry: Entry) -> str:
-    at = entry["max_at"]
-    first = " at position 0" if at["is_first"] else ""
-    return (
-        f"{entry['tensors']} of {entry['of_tensors']} tensors ({tensors(entry)}), {where(entry)}, largest "
-        f"{signed(entry['max_value'])} ({at['site']} of block {at['block']}{first}), {side(entry)}"
-    )
+        nearest = "These come nearest." if told["channels"] else "No activation reaches the threshold."
+        return f"No channel is an outlier feature ({rule}). {nearest}"
+    listed = ", ".join(str(entry["channel"]) for entry in told["channels"])
+    if count == 1:
+        return f"One channel is an outlier feature: {listed} ({rule})."
+    shown = listed if count <= len(told["channels"]) else f"{listed} reach farthest"
+    return f"{count} channels are outlier features: {shown} ({rule})."
 
 
 def _massive(found: Entry | None) -> str:
