@@ -1,6 +1,6 @@
 """What ships beside the code: published tables, schemas, the default configuration, scripts, and the page's markup.
 
-In a checkout these lie where the repository keeps them; in an installed package, in `shipped` inside it.
+In a checkout these lie where the repository keeps them; in an installed package, in `shipped_files` inside it.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ _PLACES = {
 
 def path(name: str) -> Path:
     """Return where one of `resources`, `scripts`, `report` and `config.yaml` lies."""
-    return PACKAGE / "shipped" / name if CHECKOUT is None else CHECKOUT / _PLACES[name]
+    return PACKAGE / "shipped_files" / name if CHECKOUT is None else CHECKOUT / _PLACES[name]
 
 
 def published(name: str) -> Path:
