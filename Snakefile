@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -15,7 +16,7 @@ gc.set_threshold(1_000_000, 50, 50)
 # The library is found by path and reaches the scripts too; it is never installed.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import contents, layout, profiles
+from outlier_features import contents, layout, profiles, run_end
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError
 from outlier_features.lineage import Lineages
@@ -34,6 +35,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
+STARTED = time.time()
 lineages, requests = Lineages(settings), Requests(settings)
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
@@ -68,6 +70,14 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/export.smk"
 include: "workflow/rules/report.smk"
+
+
+onsuccess:
+    print(run_end.succeeded(settings))
+
+
+onerror:
+    print(run_end.failed(Path("results/logs"), STARTED), file=sys.stderr)
 
 
 localrules:

@@ -1,8 +1,9 @@
 """Measure one model: the configuration of its measurement, made in memory, and the folder of its results."""
 
 import re
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ class Request:
         last = Path(source).resolve().name if not _is_hub(self.source) else source.rpartition("/")[2]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{last}-{revision}" if revision else last).strip("-._")
         return name or "model"
+
+    @property
+    def command(self) -> str:
+        """The command that asks for this."""
+        chosen = [
+            f"--{field.name} {shlex.quote(f'{value:g}' if isinstance(value, float) else str(value))}"
+            for field in fields(self)
+            if field.name != "source" and (value := getattr(self, field.name)) != field.default
+        ]
+        return " ".join(["outlier-features measure", shlex.quote(self.source), *chosen])
 
     @property
     def folder(self) -> Path:

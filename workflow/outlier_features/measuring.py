@@ -6,6 +6,7 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -27,7 +28,8 @@ from outlier_features.tables import read_json, read_table
 DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "bfloat16"}
 """The precision of a pass by that of the checkpoint: float16 overflows where outliers are large."""
 EACH = ("tokenize", "capture", "reduce")
-WHOLE = ("summarize", "infer", "plot", "export", "page")
+WHOLE = ("summarize", "infer", "export", "page")
+YOURS = "YOUR_TEXT.jsonl"
 FEWEST = 7
 """Models it takes to ask for a phase shift."""
 
@@ -63,6 +65,7 @@ def _measure(request: Request, *, against: str | None, is_opened: bool, force: b
         stages = Stages(config, leave, force=force, say=_silent)
         for stage in EACH:
             getattr(stages, stage)(request.name, config.model(request.name))
+        stages.plot_model(request.name)
         for stage in WHOLE:
             getattr(stages, stage)()
         summary = _show_answer(request, config)
@@ -173,15 +176,14 @@ def _next(request: Request, config: Config) -> str:
     """Say where the results lie and what to try next."""
     folder, corpus = request.folder, config.chosen.corpus
     other = next(value for value in config.capture.thresholds if value > request.threshold)
-    command = f"outlier-features measure {request.source}"
     return "\n".join(
         (
             f"page: {layout.index()}",
             f"tables: {folder / corpus}; figures: {folder / 'plots'}",
             f"for quantisers: {layout.export(corpus, request.name)}",
             "next:",
-            f"  {command} --threshold {other:g}   # another threshold, from the statistics kept",
+            f"  {replace(request, threshold=other).command}   # another threshold, from the statistics kept",
             f"  outlier-features show {folder} --layers   # every tensor, by what int8 would lose",
-            f"  {command} --text YOUR_TEXT.jsonl --against last   # does it hold on your text?",
+            f"  {replace(request, text=YOURS).command} --against last   # does it hold on your text?",
         )
     )

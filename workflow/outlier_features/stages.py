@@ -139,7 +139,7 @@ class Stages:
         """Draw every figure."""
         self._plot_experiment()
         for model in self._config.chosen.models:
-            self._plot_model(model)
+            self.plot_model(model)
             self._plot_timings(model)
 
     def export(self) -> None:
@@ -182,7 +182,8 @@ class Stages:
         for figure in catalogue.names("experiment") + catalogue.names("series") * bool(summary["series"].notna().any()):
             self._save(draw_experiment(figure, sweep), lineage, *(layout.figure(figure, end) for end in ("png", "svg")))
 
-    def _plot_model(self, model: str) -> None:
+    def plot_model(self, model: str) -> None:
+        """Draw the figures of one model."""
         from outlier_features import catalogue
         from outlier_features.figures import draw_model
         from outlier_features.portraits import read_portrait
