@@ -87,7 +87,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        "results/first_page.html",
+        "results/index.html",
         f"results/{CORPUS}/summary.parquet",
         f"results/{CORPUS}/summary.csv",
         f"results/{CORPUS}/summary.json",

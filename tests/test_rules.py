@@ -50,7 +50,7 @@ LAYOUT = {
     },
     "results/{corpus}/export/summary.tex": layout.export_summary("{corpus}", "tex"),
     "results/{corpus}/export/summary.md": layout.export_summary("{corpus}", "md"),
-    "results/first_page.html": layout.first_page(),
+    "results/index.html": layout.index(),
     "results/plots/{figure}.png": layout.figure("{figure}", "png"),
     "results/plots/{figure}.svg": layout.figure("{figure}", "svg"),
     "results/plots/{figure}/{model}.png": layout.figure("{figure}", "png", "{model}"),
@@ -91,7 +91,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_rules_are_found() -> None:
     stages = {"fetch", "train", "tokenize", "capture", "reduce", "perplexity", "summarize", "reproduce", "plot"}
-    assert stages | {"plot_model", "plot_timings", "export", "export_summary", "infer", "first_page"} <= set(RULES)
+    assert stages | {"plot_model", "plot_timings", "export", "export_summary", "infer", "index"} <= set(RULES)
     declared = sum(len(re.findall(r"^(?:use )?rule ", path.read_text(encoding="utf-8"), re.M)) for path in RULE_FILES)
     assert declared == len(RULES)
 
@@ -181,7 +181,7 @@ def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_is_dr
     ended = run(
         "import sys\n"
         "import outlier_features.figures as figures, outlier_features.reproduction, outlier_features.summary\n"
-        "import outlier_features.inference, outlier_features.exports, outlier_features.first_page\n"
+        "import outlier_features.inference, outlier_features.exports, outlier_features.index_page\n"
         "print([name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules])\n"
         "for figure in figures.FIGURES.values():\n"
         "    module, function = figure.drawn_by.split('.')\n"

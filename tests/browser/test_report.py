@@ -95,7 +95,7 @@ def tab_to(browser: Browser, name: str) -> None:
 
 @pytest.fixture
 def page(results: Path, browser: Browser) -> Browser:
-    browser.open(results / "first_page.html")
+    browser.open(results / "index.html")
     return browser
 
 
@@ -104,7 +104,7 @@ def test_the_first_page_loads_without_a_complaint_and_without_a_network(page: Br
     assert page.driver.execute_script("return document.images[0].naturalWidth") > 1000
     assert page.complaints() == []
     assert page.requests() == []
-    page.photograph(PICTURES / "first_page_wide.png")
+    page.photograph(PICTURES / "index_wide.png")
 
 
 def test_a_label_of_markup_is_only_words(page: Browser) -> None:
@@ -168,10 +168,10 @@ def test_links_lead_to_files_that_are_there(page: Browser, results: Path) -> Non
 
 
 def test_on_a_phone_nothing_but_the_wide_parts_scrolls_sideways(results: Path, browser: Browser) -> None:
-    browser.open(results / "first_page.html", NARROW)
+    browser.open(results / "index.html", NARROW)
     assert browser.driver.execute_script("return document.documentElement.scrollWidth") == NARROW[0]
     assert browser.driver.execute_script("return parseFloat(getComputedStyle(document.body).fontSize)") >= 16
-    browser.photograph(PICTURES / "first_page_narrow.png")
+    browser.photograph(PICTURES / "index_narrow.png")
     browser.resize(WIDE)
 
 
@@ -180,7 +180,7 @@ def test_printing_keeps_the_table_and_leaves_the_controls_out(page: Browser) -> 
     shown = {name: page.driver.find_element(By.ID, name).is_displayed() for name in ("summary", "filters", "count")}
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     assert shown == {"summary": True, "filters": False, "count": True}
-    printed = page.print(PICTURES / "first_page.pdf")
+    printed = page.print(PICTURES / "index.pdf")
     assert printed.startswith(b"%PDF")
     assert b"/S /Table" in printed
     assert b"/S /Figure" in printed
@@ -188,7 +188,7 @@ def test_printing_keeps_the_table_and_leaves_the_controls_out(page: Browser) -> 
 
 def test_without_scripts_the_table_is_whole_and_no_control_is_dead(results: Path, browser: Browser) -> None:
     browser.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    browser.open(results / "first_page.html")
+    browser.open(results / "index.html")
     try:
         assert len(browser.driver.find_elements(By.CSS_SELECTOR, "#summary tbody tr")) == 12
         assert not browser.driver.find_element(By.ID, "filters").is_displayed()
@@ -230,7 +230,7 @@ def test_the_first_page_is_found_again_from_the_graph_of_rules(report: Browser) 
     report.driver.find_element(By.LINK_TEXT, "Workflow").click()
     wait(report, lambda: not report.driver.find_elements(By.TAG_NAME, "iframe"))
     report.photograph(PICTURES / "report_workflow.png")
-    link = report.driver.find_element(By.ID, "open-first-page")
+    link = report.driver.find_element(By.ID, "open-page")
     link.send_keys(Keys.ENTER)
     wait(report, lambda: report.driver.find_elements(By.TAG_NAME, "iframe"))
 

@@ -105,11 +105,6 @@ def figure(name: str, suffix: str, model: str | None = None) -> Path:
     return folder / f"{name}.{suffix}" if model is None else folder / name / f"{model}.{suffix}"
 
 
-def first_page() -> Path:
-    """Return the first page of the report."""
-    return results() / "first_page.html"
-
-
 def configuration() -> Path:
     """Return the configuration of a measurement, kept with its results."""
     return results() / "config.yaml"

@@ -18,7 +18,7 @@ from outlier_features.config import Config
 
 PACKAGE = Path(__file__).parent
 SCRIPTS = shipped.path("scripts")
-PAGE = shipped.path("report") / "first_page"
+PAGE = shipped.path("report") / "index"
 
 WITHOUT_EFFECT = {
     "config",
@@ -152,11 +152,14 @@ class Lineages:
         label = self._config.label(model)
         return _lineage("model_figure", "plot_model", {"label": label}, reduction=self.reduction(corpus, model))
 
-    def first_page(self, corpus: str) -> Lineage:
-        """Return the lineage of the first page of the report, with its markup and style, which no import leads to."""
+    def index(self, corpus: str) -> Lineage:
+        """Return the lineage of the page of the run, with its markup and style, which no import leads to."""
         upstream = {"summary": self.summary(corpus), "inference": self.inference(corpus), "figure": self.figure(corpus)}
-        upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in self._config.chosen.models}
-        return _lineage("first_page", "first_page", {"page": _content(PAGE)}, **upstream)
+        for model in self._config.chosen.models:
+            upstream[f"perplexity {model}"] = self.perplexity(corpus, model)
+            upstream[f"reduction {model}"] = self.reduction(corpus, model)
+            upstream[f"model_figure {model}"] = self.model_figure(corpus, model)
+        return _lineage("index", "index", {"page": _content(PAGE)}, **upstream)
 
     def timings(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the figure of timings, which themselves are no result and no part of it."""

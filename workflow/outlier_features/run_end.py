@@ -20,7 +20,7 @@ def succeeded(config: Config) -> str:
     leads = [f"{config.label(name)}: {lead}" for name, path in found.items() if (lead := _lead(path))]
     if not leads:
         return ""
-    page = [f"page: {layout.first_page()}"] if layout.first_page().is_file() else []
+    page = [f"page: {layout.index()}"] if layout.index().is_file() else []
     return "\n".join(["", *leads, *page, "next: outlier-features show, or outlier-features show --layers"])
 
 

@@ -157,17 +157,17 @@ class Stages:
         self._say(f"made: {outputs[1]}")
 
     def page(self) -> None:
-        """Write the first page of the report; the report around it is made by `snakemake --report`."""
-        from outlier_features import contents
-        from outlier_features.first_page import read_findings, write_first_page
+        """Write the page of the run: the answer, every figure, the summary, the words, where all of it comes from."""
+        from outlier_features.index_page import read_findings, write_page
 
-        corpus, lineage = self._corpus, self._lineages.first_page(self._corpus)
-        perplexity = [layout.perplexity(corpus, model) for model in self._config.chosen.models]
+        corpus, lineage = self._corpus, self._lineages.index(self._corpus)
+        answers, perplexity = (
+            [path(corpus, model) for model in self._config.chosen.models] for path in (layout.answer, layout.perplexity)
+        )
         tables = layout.summary(corpus, "parquet"), layout.inference(corpus, "json")
-        findings = read_findings(self._config, *tables, perplexity, lineage)
-        figure = layout.figure(contents.HEADLINE, "png")
-        write_first_page(layout.first_page(), findings, figure, provenance.record(lineage))
-        self._say(f"made: {layout.first_page()}")
+        findings = read_findings(self._config, *tables, answers, perplexity, lineage)
+        write_page(layout.index(), findings, provenance.record(lineage))
+        self._say(f"made: {layout.index()}")
 
     def _plot_experiment(self) -> None:
         from outlier_features import catalogue

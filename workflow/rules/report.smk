@@ -1,33 +1,35 @@
-"""Report: the first page of what `snakemake --report` makes. Readable alone, without a network, and small enough to send.
+"""Report: the page of the run. Readable alone, without a network, and small enough to send.
 
-In: the summary, what follows from it, the headline figure, and of each model the file that says how it was measured.
-Out: results/first_page.html.
+In: the summary, what follows from it, every figure, and of each model its answer and the file that says how it was
+measured.
+Out: results/index.html.
 """
 
 
 localrules:
-    first_page,
+    index,
 
 
-rule first_page:
+rule index:
     input:
         summary=f"results/{CORPUS}/summary.parquet",
         inference=f"results/{CORPUS}/inference.json",
         perplexity=collect(f"results/{CORPUS}/perplexity/{{model}}.json", model=MODELS),
-        figure="results/plots/{figure}.png".format(figure=contents.HEADLINE),
-    output:
-        page=report(
-            "results/first_page.html",
-            caption="../report/caption.rst",
-            category=headings.heading(contents.FIRST),
-            labels={"page": "first page"},
+        answers=collect(f"results/{CORPUS}/answers/{{model}}.json", model=MODELS),
+        figures=collect("results/plots/{figure}.png", figure=FIGURES),
+        # Of what one job makes together, one file stands for all.
+        of_models=collect(
+            "results/plots/{figure}/{model}.png",
+            figure=MODEL_FIGURES[-1:],
+            model=MODELS,
         ),
+    output:
+        page="results/index.html",
     log:
-        "results/logs/first_page/first_page.log",
+        "results/logs/index/index.log",
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=lambda wildcards: lineages.first_page(CORPUS),
-        caption=lambda wildcards, output: contents.WORDS["first_page"],
+        lineage=lambda wildcards: lineages.index(CORPUS),
     script:
-        "../scripts/first_page.py"
+        "../scripts/index.py"
