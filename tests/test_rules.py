@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import outlier_features
@@ -35,6 +34,7 @@ LAYOUT = {
     "results/{corpus}/draws/{model}.parquet": layout.table("draws", "{corpus}", "{model}"),
     "results/{corpus}/convergence/{model}.parquet": layout.table("convergence", "{corpus}", "{model}"),
     "results/{corpus}/positions/{model}.parquet": layout.table("positions", "{corpus}", "{model}"),
+    "results/{corpus}/answers/{model}.json": layout.answer("{corpus}", "{model}"),
     "results/{corpus}/perplexity/{model}.json": layout.perplexity("{corpus}", "{model}"),
     "results/{corpus}/summary.parquet": layout.summary("{corpus}", "parquet"),
     "results/{corpus}/summary.csv": layout.summary("{corpus}", "csv"),
@@ -197,10 +197,21 @@ def test_the_catalogue_of_figures_is_read_without_what_draws_them() -> None:
     assert ended.stdout.strip() == "set()", ended.stderr
 
 
-def test_the_library_is_that_of_this_checkout_and_installed_nowhere() -> None:
+def test_a_rule_runs_the_code_of_its_checkout_whatever_is_installed(tmp_path: Path) -> None:
     assert Path(outlier_features.__file__) == WORKFLOW / "outlier_features/__init__.py"
-    with pytest.raises(metadata.PackageNotFoundError):
-        metadata.distribution("outlier-features")
+    installed = tmp_path / "outlier_features"
+    installed.mkdir()
+    (installed / "__init__.py").write_text("raise SystemExit('the installed package was imported')")
+    ended = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--list-rules"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "capture" in ended.stdout
 
 
 @pytest.mark.parametrize(
