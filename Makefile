@@ -6,11 +6,12 @@ READY := $(VENV)/.ready
 STORAGE := $(VENV)/storage
 TESTS := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo storage test cluster check lint format clean
+.PHONY: demo report storage test cluster check lint format clean
 
-demo: $(READY)  ## set up, run the experiment of config.yaml, and make its report
+demo: $(READY)  ## set up, run the experiment of config.yaml, and print its answer
 	$(BIN)/snakemake --cores 1 --resources gpu=1
-	PYTHONPATH=workflow $(BIN)/python -m outlier_features show
+
+report: $(READY)  ## Snakemake's own report of the last run: every figure with the code and the run times behind it
 	$(BIN)/snakemake --report results/report.html
 
 storage: $(STORAGE)/.ready  ## the plugin for object stores, beside the environment; docs/object-store.md
@@ -43,6 +44,7 @@ $(READY): envs/requirements.lock envs/packages.lock
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r envs/packages.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
 $(STORAGE)/.ready: $(READY) envs/storage.lock

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import time
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -15,7 +16,7 @@ gc.set_threshold(1_000_000, 50, 50)
 # The library is found by path and reaches the scripts too; it is never installed.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import contents, layout, local_sources, profiles
+from outlier_features import contents, layout, local_sources, profiles, run_end
 from outlier_features.config import Config
 from outlier_features.digests import Digests
 from outlier_features.errors import ConfigError
@@ -40,6 +41,7 @@ try:
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
+STARTED = time.time()
 lineages = Lineages(settings, Digests(layout.digests(), dry=workflow.dryrun))
 requests = Requests(settings)
 MODELS = list(settings.chosen.models)
@@ -101,6 +103,14 @@ include: "workflow/rules/export.smk"
 include: "workflow/rules/report.smk"
 
 
+onsuccess:
+    print(run_end.succeeded(settings))
+
+
+onerror:
+    print(run_end.failed(Path("results/logs"), STARTED), file=sys.stderr)
+
+
 localrules:
     all,
 
@@ -108,7 +118,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        "results/first_page.html",
+        "results/index.html",
         f"results/{CORPUS}/summary.parquet",
         f"results/{CORPUS}/summary.csv",
         f"results/{CORPUS}/summary.json",

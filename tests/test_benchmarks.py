@@ -202,7 +202,7 @@ def jobs(models: int) -> int:
         ("tokenize", "capture", "reduce", "perplexity"),
         ("fetch", "plot_model", "plot_timings", "export"),
     )
-    experiment = ("infer", "export_summary", "first_page", "all", *catalogue.names("experiment"))
+    experiment = ("infer", "export_summary", "index", "all", *catalogue.names("experiment"))
     return models * (2 * len(on_a_corpus) + len(once)) + 2 * len(("summarize", "reproduce")) + len(experiment)
 
 

@@ -63,7 +63,7 @@ def test_every_result_is_there(project: Path) -> None:
     expected |= {"words/inference.parquet", "words/inference.json", "words/export/summary.tex"}
     expected |= {f"words/export/moe/{name}" for name in ("outlier_channels.json", "act_scales.safetensors", "table.md")}
     expected |= {f"words/summary.{suffix}" for suffix in ("parquet", "csv", "json")}
-    expected |= {"words/reproduction.csv", "words/reproduction.md", "first_page.html"}
+    expected |= {"words/reproduction.csv", "words/reproduction.md", "index.html"}
     expected |= {"words/statistics/moe/timings.arrow", "words/timings/moe.svg"}
     expected |= {"plots/moe_vs_dense.png", "plots/moe_vs_dense.svg", "plots/channel_map/moe.png"}
     assert expected <= names

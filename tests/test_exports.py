@@ -57,7 +57,7 @@ def consumers(kind: str, blocks: int = BLOCKS) -> dict[str, list[str]]:
 
 def tables(manifests: Sequence[Path], tokens: Path, folder: Path, definitions: dict[str, Definition]) -> Entry:
     """Reduce statistics to the tables of the model `m` in `folder`."""
-    paths = {name: folder / f"{name}.parquet" for name in TABLES}
+    paths = {name: folder / f"{name}.parquet" for name in TABLES} | {"answer": folder / "answer.json"}
     reduce(manifests, paths, definitions, {"reduction": "test", "statistics": "test"})
     quality = folder / "perplexity.json"
     write_perplexity(manifests, tokens, quality, {"perplexity": "test", "statistics": "test"})

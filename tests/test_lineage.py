@@ -20,8 +20,8 @@ from outlier_features.lineage import Lineages, sources
 REPOSITORY = Path(__file__).parents[1]
 WORKFLOW = REPOSITORY / "workflow"
 SCRIPTS = sorted((WORKFLOW / "scripts").glob("*.py"))
-PICTURES = {"figure", "model_figure", "timings", "first_page"}
-OF_SUMMARY = {"summary", "reproduction", "inference", "figure", "export_summary", "first_page"}
+PICTURES = {"figure", "model_figure", "timings", "index"}
+OF_SUMMARY = {"summary", "reproduction", "inference", "figure", "export_summary", "index"}
 AFTER_REDUCTION = {"reduction", *OF_SUMMARY, "model_figure", "export"}
 AFTER_STATISTICS = {"statistics", "perplexity", "timings", *AFTER_REDUCTION}
 AFTER_TOKENS = {"tokens", *AFTER_STATISTICS}
@@ -34,7 +34,7 @@ def artefacts(config: Config) -> dict[str, str]:
     lineages, corpus = Lineages(config), config.chosen.corpus
     found = {
         name: getattr(lineages, name)(corpus)[name]
-        for name in ("summary", "reproduction", "inference", "figure", "export_summary", "first_page")
+        for name in ("summary", "reproduction", "inference", "figure", "export_summary", "index")
     }
     for model in config.chosen.models:
         found[f"checkpoint {model}"] = lineages.checkpoint(model)["checkpoint"]
@@ -268,7 +268,7 @@ WRITTEN: dict[str, tuple[str, dict[str, set[str]]]] = {
     "a text of another experiment": ("shipped_text/speech.txt", {}),
     "a published table": (
         "resources/published/massive_activations.csv",
-        of(ALL, {"figure", "model_figure", "first_page"}),
+        of(ALL, {"figure", "model_figure", "index"}),
     ),
 }
 
@@ -357,7 +357,7 @@ EDITS: dict[str, Callable[[Path], None]] = {
         copy / "outlier_features/reproduction.py", lambda text: text + "\nSIDES = 2\n"
     ),
     "style of the first page": lambda copy: edit(
-        copy / "report/first_page/page.css", lambda text: text + "p { color: red }"
+        copy / "report/index/page.css", lambda text: text + "p { color: red }"
     ),
     "code of the timings": lambda copy: edit(copy / "outlier_features/timings.py", lambda text: text + "\nSPEED = 2\n"),
     "code of a script": lambda copy: edit(copy / "scripts/reduce.py", lambda text: text + "\ntotal = 2\n"),
@@ -414,9 +414,9 @@ def test_code_of_the_figures_changes_pictures_only(after_edit: dict[str, dict[st
     assert moved(artefacts(Config.check(shipped())), after_edit["code of the figures"]) == of(MODELS, PICTURES)
 
 
-def test_style_of_the_first_page_changes_the_first_page_only(after_edit: dict[str, dict[str, str]]) -> None:
+def test_style_of_the_page_changes_the_page_only(after_edit: dict[str, dict[str, str]]) -> None:
     found = moved(artefacts(Config.check(shipped())), after_edit["style of the first page"])
-    assert found == {"first_page": set()}
+    assert found == {"index": set()}
 
 
 def test_code_of_the_timings_changes_nothing(after_edit: dict[str, dict[str, str]]) -> None:
@@ -454,7 +454,7 @@ def test_the_sources_of_a_stage_are_not_those_of_the_next() -> None:
     assert modules("plot").isdisjoint({"outliers", "metrics", "shards", "capture"})
     assert modules("reproduce").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
     assert modules("export").isdisjoint({"capture", "engine", "figures", "reproduction"})
-    assert modules("first_page").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
+    assert modules("index").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
     assert modules("fetch").isdisjoint({"documents", "tokenize", "capture", "training/trainer"})
 
 

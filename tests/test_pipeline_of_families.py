@@ -25,7 +25,8 @@ def test_a_family_runs_from_its_files_to_its_tables(name: str, tmp_path: Path) -
     (tmp_path / "text.txt").write_text(TEXT)
     original = save_family(FAMILIES[name], tmp_path / "original")
     checkpoint, tokens = tmp_path / "checkpoint", tmp_path / "tokens.arrow"
-    manifest, tables = tmp_path / "statistics.json", {name: tmp_path / f"{name}.parquet" for name in TABLES}
+    manifest = tmp_path / "statistics.json"
+    tables = {name: tmp_path / f"{name}.parquet" for name in TABLES} | {"answer": tmp_path / "answer.json"}
     corpus = Corpus(path=str(tmp_path / "text.txt"), sequences=3, length=32)
 
     fetch(Model(path=str(original)), checkpoint, {"checkpoint": "a"})

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,6 +39,7 @@ LAYOUT = {
     "results/{corpus}/draws/{model}.parquet": layout.table("draws", "{corpus}", "{model}"),
     "results/{corpus}/convergence/{model}.parquet": layout.table("convergence", "{corpus}", "{model}"),
     "results/{corpus}/positions/{model}.parquet": layout.table("positions", "{corpus}", "{model}"),
+    "results/{corpus}/answers/{model}.json": layout.answer("{corpus}", "{model}"),
     "results/{corpus}/perplexity/{model}.json": layout.perplexity("{corpus}", "{model}"),
     "results/{corpus}/summary.parquet": layout.summary("{corpus}", "parquet"),
     "results/{corpus}/summary.csv": layout.summary("{corpus}", "csv"),
@@ -55,7 +55,7 @@ LAYOUT = {
     },
     "results/{corpus}/export/summary.tex": layout.export_summary("{corpus}", "tex"),
     "results/{corpus}/export/summary.md": layout.export_summary("{corpus}", "md"),
-    "results/first_page.html": layout.first_page(),
+    "results/index.html": layout.index(),
     "results/plots/{figure}.png": layout.figure("{figure}", "png"),
     "results/plots/{figure}.svg": layout.figure("{figure}", "svg"),
     "results/plots/{figure}/{model}.png": layout.figure("{figure}", "png", "{model}"),
@@ -97,7 +97,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_rules_are_found() -> None:
     stages = {"fetch", "train", "tokenize", "capture", "reduce", "perplexity", "summarize", "reproduce", "plot"}
-    assert stages | {"plot_model", "plot_timings", "export", "export_summary", "infer", "first_page"} <= set(RULES)
+    assert stages | {"plot_model", "plot_timings", "export", "export_summary", "infer", "index"} <= set(RULES)
     declared = sum(len(re.findall(r"^(?:use )?rule ", path.read_text(encoding="utf-8"), re.M)) for path in RULE_FILES)
     assert declared == len(RULES)
 
@@ -207,7 +207,7 @@ def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_is_dr
     ended = run(
         "import sys\n"
         "import outlier_features.figures as figures, outlier_features.reproduction, outlier_features.summary\n"
-        "import outlier_features.inference, outlier_features.exports, outlier_features.first_page\n"
+        "import outlier_features.inference, outlier_features.exports, outlier_features.index_page\n"
         "print([name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules])\n"
         "for figure in figures.FIGURES.values():\n"
         "    module, function = figure.drawn_by.split('.')\n"
@@ -223,10 +223,21 @@ def test_the_catalogue_of_figures_is_read_without_what_draws_them() -> None:
     assert ended.stdout.strip() == "set()", ended.stderr
 
 
-def test_the_library_is_that_of_this_checkout_and_installed_nowhere() -> None:
+def test_a_rule_runs_the_code_of_its_checkout_whatever_is_installed(tmp_path: Path) -> None:
     assert Path(outlier_features.__file__) == WORKFLOW / "outlier_features/__init__.py"
-    with pytest.raises(metadata.PackageNotFoundError):
-        metadata.distribution("outlier-features")
+    installed = tmp_path / "outlier_features"
+    installed.mkdir()
+    (installed / "__init__.py").write_text("raise SystemExit('the installed package was imported')")
+    ended = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--list-rules"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "capture" in ended.stdout
 
 
 @pytest.mark.parametrize(

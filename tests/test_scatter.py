@@ -41,7 +41,7 @@ def test_parts_are_named_as_snakemake_names_scatter_items_and_the_whole_has_no_n
 
 
 def results(manifests: list[Path], tokens: Path, folder: Path) -> tuple[list[pd.DataFrame], dict]:
-    paths = {name: folder / f"{name}.parquet" for name in TABLES}
+    paths = {name: folder / f"{name}.parquet" for name in TABLES} | {"answer": folder / "answer.json"}
     reduce(manifests, paths, DEFINITIONS, {"reduction": "test"})
     write_perplexity(manifests, tokens, folder / "perplexity.json", {"perplexity": "test"})
     return [pd.read_parquet(path) for path in paths.values()], json.loads((folder / "perplexity.json").read_text())

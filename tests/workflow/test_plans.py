@@ -53,7 +53,7 @@ def project(finished: Path, tmp_path: Path) -> Path:
 
 
 FIGURES = len(catalogue.names("experiment"))
-AGGREGATES = {"summarize": 1, "infer": 1, "reproduce": 1, "plot": FIGURES, "export_summary": 1, "first_page": 1}
+AGGREGATES = {"summarize": 1, "infer": 1, "reproduce": 1, "plot": FIGURES, "export_summary": 1, "index": 1}
 PLOTS = ("plot_model", "plot_timings")
 """The figures of each model; the second needs its statistics only."""
 LAST = (*PLOTS, "export")
@@ -93,19 +93,19 @@ def test_another_label_plans_no_computation(project: Path) -> None:
 def test_an_edit_of_the_figures_plans_only_plots(project: Path) -> None:
     path = project / "workflow/outlier_features/figures.py"
     path.write_text(path.read_text() + "\nCOLOUR = 'purple'\n")
-    assert plan(project) == {"plot": FIGURES, "first_page": 1} | dict.fromkeys(PLOTS, 2)
+    assert plan(project) == {"plot": FIGURES, "index": 1} | dict.fromkeys(PLOTS, 2)
 
 
-def test_an_edit_of_the_style_of_the_first_page_plans_that_page_only(project: Path) -> None:
-    path = project / "workflow/report/first_page/page.css"
+def test_an_edit_of_the_style_of_the_page_plans_that_page_only(project: Path) -> None:
+    path = project / "workflow/report/index/page.css"
     path.write_text(path.read_text() + "p { color: red }")
-    assert plan(project) == {"first_page": 1}
+    assert plan(project) == {"index": 1}
 
 
-def test_other_words_about_a_result_plan_the_first_page_only(project: Path) -> None:
+def test_other_words_about_a_result_plan_the_page_only(project: Path) -> None:
     path = project / "workflow/outlier_features/contents.py"
     path.write_text(path.read_text().replace("The summary beside", "What was measured beside"))
-    assert plan(project) == {"first_page": 1}  # which carries words of that module
+    assert plan(project) == {"index": 1}  # which carries words of that module
 
 
 def test_the_report_of_an_unfinished_run_is_refused_by_name(project: Path) -> None:
@@ -195,7 +195,7 @@ def test_an_edited_text_of_the_same_size_and_time_is_found(project: Path) -> Non
 def test_an_edited_published_table_plans_what_shows_it(project: Path) -> None:
     table = project / "resources/published/massive_activations.csv"
     table.write_text(table.read_text() + "\n")
-    assert plan(project) == {"plot": FIGURES, "plot_model": 2, "first_page": 1}
+    assert plan(project) == {"plot": FIGURES, "plot_model": 2, "index": 1}
 
 
 def copied(finished: Path, target: Path) -> Path:

@@ -1,7 +1,20 @@
-"""python -m outlier_features: see `cli`."""
+"""python -m outlier_features, and the console command outlier-features: see `cli`."""
+
+import sys
 
 from outlier_features.cli import main
 from outlier_features.logs import one_line_errors
 
-with one_line_errors():
-    main()
+
+def console() -> None:
+    """Run one command; an expected error is one line, and an interrupted one says how to resume."""
+    try:
+        with one_line_errors():
+            main()
+    except KeyboardInterrupt:
+        print("\nstopped; the same command resumes: finished blocks and stages are kept", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    console()

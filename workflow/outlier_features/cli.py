@@ -1,285 +1,72 @@
-"""The command line for a machine without Snakemake: the same stages, paths and lineages."""
+"""The command line: one command measures one model; the stages of a configuration run without Snakemake."""
 
 import argparse
-import json
-import shutil
 import sys
-import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from outlier_features import layout, leases, local_sources, planning, provenance, scatter
-from outlier_features.config import Config, Model
+from outlier_features import layout, local_sources, planning, shipped, tour
+from outlier_features.config import Config
 from outlier_features.errors import ConfigError
-from outlier_features.freshness import is_fresh
-from outlier_features.lineage import Lineage, Lineages
+from outlier_features.listing import LISTS
+from outlier_features.stages import EACH_MODEL, WHOLE_EXPERIMENT, Stages, in_words
+
+ALL = "all"
+"""In place of the name of a definition."""
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import pandas as pd
 
     from outlier_features.runs import Run
     from outlier_features.selection import Selection
-    from outlier_features.summary import Entry
 
-PUBLISHED = Path("resources/published")
-
-
-class Stages:
-    """Runs stages of the chosen experiment; a result whose lineage is the present one is left as it is.
-
-    `part` is the one of `capture.scatter` parts to capture, counted from 1; all of them, one by one, by default. The
-    GPU that the first job takes is held until `leave` is left: a process uses one from its first job to its last.
-    """
-
-    def __init__(self, config: Config, leave: ExitStack, *, force: bool, part: int | None = None) -> None:
-        self._config, self._leave, self._force, self._part = config, leave, force, part
-        self._has_device = False
-        self._lineages, self._corpus = Lineages(config), config.chosen.corpus
-
-    def fetch(self, name: str, model: Model) -> None:
-        """Put a model's checkpoint into results/checkpoints."""
-        from outlier_features.admission import Use
-        from outlier_features.sources import fetch
-
-        lineage = self._lineages.checkpoint(name)
-        if not model.keep_weights and not self._force and self._has_statistics(name):
-            print(f"up to date without weights: {self._manifests(name)[0]}")
-        elif model.train is None and self._is_due("checkpoint", lineage, layout.source(name)):
-            fetch(model, layout.checkpoint(name), lineage, Use.of(self._config))
-
-    def train(self, name: str, model: Model) -> None:
-        """Train a model that has a recipe."""
-        from outlier_features.training.checkpoint import train_checkpoint
-
-        lineage = self._lineages.checkpoint(name)
-        if model.train is not None and self._is_due("checkpoint", lineage, layout.source(name)):
-            self._take_device()
-            text = self._config.corpora[model.train.corpus]
-            train_checkpoint(model.train, text, layout.checkpoint(name), lineage)
-
-    def tokenize(self, name: str, model: Model) -> None:
-        """Pack the corpus into windows for a model."""
-        from outlier_features.tokenize import tokenize
-
-        lineage, output = self._lineages.tokens(self._corpus, name), layout.tokens(self._corpus, name)
-        if self._is_due("tokens", lineage, output):
-            tokenize(layout.checkpoint(name), self._config.corpora[self._corpus], output, lineage)
-
-    def capture(self, name: str, model: Model) -> None:
-        """Run a model over its windows and keep its statistics and losses."""
-        from outlier_features.capture import Settings, capture
-
-        config, lineage = self._config, self._lineages.statistics(self._corpus, name)
-        settings = Settings.of(
-            config.capture, config.counted_sites, config.coverages, model.dtype, model.experts_implementation
-        )
-        inputs = layout.checkpoint(name), layout.tokens(self._corpus, name)
-        for part in self._parts():
-            output = layout.manifest(self._corpus, name, part)
-            if self._is_due("statistics", lineage, output):
-                self._take_device()
-                windows = scatter.windows(part, config.corpora[self._corpus].sequences)
-                capture(*inputs, output, settings, lineage, windows=windows, memory_budget=config.capture.memory_bytes)
-        if not model.keep_weights and self._has_statistics(name):
-            shutil.rmtree(layout.checkpoint(name), ignore_errors=True)
-
-    def reduce(self, name: str, model: Model) -> None:
-        """Evaluate definitions and metrics, and the perplexity."""
-        from outlier_features.perplexity import write_perplexity
-        from outlier_features.reduction import TABLES, reduce
-
-        corpus, manifests = self._corpus, self._manifests(name)
-        lineage, outputs = self._lineages.reduction(corpus, name), self._tables(name, TABLES)
-        if self._is_due("reduction", lineage, *outputs.values()):
-            reduce(manifests, outputs, self._config.definitions, lineage)
-        lineage, output = self._lineages.perplexity(corpus, name), layout.perplexity(corpus, name)
-        if self._is_due("perplexity", lineage, output):
-            write_perplexity(manifests, layout.tokens(corpus, name), output, lineage)
-
-    def summarize(self) -> None:
-        """Join the models of the experiment into one table."""
-        from outlier_features.summary import summarize, write_summary
-
-        lineage = self._lineages.summary(self._corpus)
-        outputs = [layout.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
-        if self._is_due("summary", lineage, *outputs):
-            entries = [self._entry(name) for name in self._config.chosen.models]
-            write_summary(*summarize(entries, self._corpus, lineage), *outputs)
-
-    def reproduce(self) -> None:
-        """Set the summary beside the published table; it takes no time, so it is always done."""
-        from outlier_features.reproduction import reproduce
-        from outlier_features.tables import read_table
-
-        lineage, corpus = self._lineages.reproduction(self._corpus), self._corpus
-        summary, _ = read_table(layout.summary(corpus, "parquet"), "summary", lineage["summary"])
-        outputs = layout.reproduction(corpus, "csv"), layout.reproduction(corpus, "md")
-        reproduce(summary, PUBLISHED / "arb8020_2025.csv", *outputs, corpus, lineage)
-        print(f"made: {outputs[1]}")
-
-    def infer(self) -> None:
-        """Say what follows: correlations, phase shifts, differences, and the answer in words."""
-        from outlier_features.inference import infer
-
-        lineage, corpus = self._lineages.inference(self._corpus), self._corpus
-        outputs = layout.inference(corpus, "parquet"), layout.inference(corpus, "json")
-        if self._is_due("inference", lineage, *outputs):
-            models = self._config.chosen.models
-            draws = {name: layout.table("draws", corpus, name) for name in models}
-            perplexity = {name: layout.perplexity(corpus, name) for name in models}
-            convergence = {name: layout.table("convergence", corpus, name) for name in models}
-            infer(layout.summary(corpus, "parquet"), draws, perplexity, convergence, *outputs, lineage)
-        _say(json.loads(outputs[1].read_text(encoding="utf-8")))
-
-    def plot(self) -> None:
-        """Draw every figure."""
-        self._plot_experiment()
-        for model in self._config.chosen.models:
-            self._plot_model(model)
-            self._plot_timings(model)
-
-    def export(self) -> None:
-        """Write what people who quantise and people who write papers take along."""
-        from outlier_features.exports import export, export_summary
-
-        config, corpus = self._config, self._corpus
-        for name in config.chosen.models:
-            lineage, folder = self._lineages.export(corpus, name), layout.export(corpus, name)
-            if self._is_due("export", lineage, *(folder / each for each in layout.EXPORTS)):
-                export(self._entry(name), self._manifests(name), config.definitions, corpus, folder, lineage)
-        outputs = layout.export_summary(corpus, "tex"), layout.export_summary(corpus, "md")
-        summary = layout.summary(corpus, "parquet")
-        export_summary(summary, *outputs, config.definitions, corpus, self._lineages.export_summary(corpus))
-        print(f"made: {outputs[1]}")
-
-    def page(self) -> None:
-        """Write the first page of the report; the report around it is made by `snakemake --report`."""
-        from outlier_features import contents
-        from outlier_features.first_page import read_findings, write_first_page
-
-        corpus, lineage = self._corpus, self._lineages.first_page(self._corpus)
-        perplexity = [layout.perplexity(corpus, model) for model in self._config.chosen.models]
-        tables = layout.summary(corpus, "parquet"), layout.inference(corpus, "json")
-        findings = read_findings(self._config, *tables, perplexity, lineage)
-        pictures = {name: layout.figure(name, "png") for name in contents.PICTURES}
-        write_first_page(layout.first_page(), findings, pictures, provenance.record(lineage))
-        print(f"made: {layout.first_page()}")
-
-    def _plot_experiment(self) -> None:
-        from outlier_features import catalogue
-        from outlier_features.figure_tables import Sweep, read_published
-        from outlier_features.figures import draw_experiment
-        from outlier_features.tables import read_table
-
-        lineage = self._lineages.figure(self._corpus)
-        summary, _ = read_table(layout.summary(self._corpus, "parquet"), "summary", lineage["summary"])
-        trends, _ = read_table(layout.inference(self._corpus, "parquet"), "inference", lineage["inference"])
-        sweep = Sweep(summary, trends, read_published(self._published()))
-        for figure in catalogue.names("experiment") + catalogue.names("series") * bool(summary["series"].notna().any()):
-            self._save(draw_experiment(figure, sweep), lineage, *(layout.figure(figure, end) for end in ("png", "svg")))
-
-    def _plot_model(self, model: str) -> None:
-        from outlier_features import catalogue
-        from outlier_features.figures import draw_model, save_of_mixture
-        from outlier_features.portraits import read_portrait
-
-        lineage = self._lineages.model_figure(self._corpus, model)
-        tables, published = self._tables(model, catalogue.MODEL_TABLES), self._published()
-        portrait = read_portrait(self._config.label(model), tables, published, lineage)
-        for figure in catalogue.names("model"):
-            paths = [layout.figure(figure, suffix, model) for suffix in ("png", "svg")]
-            self._save(draw_model(figure, portrait), lineage, *paths)
-        for figure in catalogue.names("mixture"):
-            save_of_mixture(figure, portrait, layout.mixture_figure(figure, model), provenance.record(lineage))
-
-    def _plot_timings(self, model: str) -> None:
-        from outlier_features import figures_timings, timings
-
-        lineage = self._lineages.timings(self._corpus, model)
-        parts = [timings.read(timings.beside(m), lineage["statistics"]) for m in self._manifests(model)]
-        drawn = figures_timings.draw(self._config.label(model), parts)
-        self._save(drawn, lineage, layout.timings(self._corpus, model))
-
-    def _save(self, drawn: "Figure", lineage: Lineage, *paths: Path) -> None:
-        from outlier_features.figures import save
-
-        for path in paths:
-            save(drawn, path, provenance.record(lineage))
-
-    def _entry(self, name: str) -> "Entry":
-        from outlier_features.summary import entry
-
-        tables = self._tables(name, ("outliers", "layers"))
-        return entry(self._config.models, name, **tables, perplexity=layout.perplexity(self._corpus, name))
-
-    def _published(self) -> list[Path]:
-        from outlier_features import catalogue
-
-        return [PUBLISHED / f"{name}.csv" for name in catalogue.PUBLISHED]
-
-    def _tables(self, model: str, names: Iterable[str]) -> dict[str, Path]:
-        return {name: layout.table(name, self._corpus, model) for name in names}
-
-    def _take_device(self) -> None:
-        if not self._has_device:
-            self._leave.enter_context(leases.device())
-            self._has_device = True
-
-    def _has_statistics(self, name: str) -> bool:
-        return is_fresh("statistics", self._lineages.statistics(self._corpus, name), *self._manifests(name))
-
-    def _manifests(self, name: str) -> list[Path]:
-        return layout.manifests(self._corpus, name, self._config.capture.scatter)
-
-    def _parts(self) -> list[str | None]:
-        """Return the names of the parts to capture. Raises ConfigError."""
-        found = scatter.parts(self._config.capture.scatter)
-        if self._part is None:
-            return found
-        if not 1 <= self._part <= len(found):
-            raise ConfigError(f"--part {self._part}: capture.scatter is {len(found)}; give a part of 1 to {len(found)}")
-        return [found[self._part - 1]]
-
-    def _is_due(self, artefact: str, lineage: Lineage, *paths: Path) -> bool:
-        fresh = is_fresh(artefact, lineage, *paths)
-        print(f"{'up to date' if fresh and not self._force else 'making'}: {paths[0]}")
-        return self._force or not fresh
+PROGRAM = "outlier-features"
+MEASURE, RESULTS, LEARN, STAGES = (
+    "Measure a model",
+    "Look at results",
+    "Plan, and look things up",
+    "Stages of the experiment in config.yaml, in this order (snakemake runs them all)",
+)
+"""What a person wants, in the order of the help."""
 
 
-EACH_MODEL: dict[str, Callable[[Stages, str, Model], None]] = {
-    "fetch": Stages.fetch,
-    "train": Stages.train,
-    "tokenize": Stages.tokenize,
-    "capture": Stages.capture,
-    "reduce": Stages.reduce,
-}
-WHOLE_EXPERIMENT: dict[str, Callable[[Stages], None]] = {
-    "summarize": Stages.summarize,
-    "infer": Stages.infer,
-    "reproduce": Stages.reproduce,
-    "plot": Stages.plot,
-    "export": Stages.export,
-    "page": Stages.page,
-}
+@dataclass(frozen=True)
+class Command:
+    """One command: what it does in a sentence, its options, and what runs."""
+
+    group: str
+    words: str
+    add_options: Callable[[argparse.ArgumentParser], object]
+    run: Callable[[argparse.Namespace], object]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command. Expected errors end as one line and exit status 1."""
-    options = _parser().parse_args(arguments)
+    """Run one command, a short tour without any. Expected errors end as one line and exit status 1."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words:
+        print(tour.TOUR)
+        return
+    options = _parser().parse_args(words)
+    COMMANDS[options.command].run(options)
+
+
+def _config(options: argparse.Namespace) -> Config:
     config = Config.read(options.config)
     if options.experiment:
-        config = Config.check(config.model_dump() | {"experiment": options.experiment}, "--experiment")
-    if options.command != "show" and not getattr(options, "published", False):
-        local_sources.require(config, str(options.config))
-    if options.command in READ_ONLY:
-        READ_ONLY[options.command](config, options)
-        return
-    if options.command == "infer" and options.published:
+        return Config.check(config.model_dump() | {"experiment": options.experiment}, "--experiment")
+    return config
+
+
+def _stage(options: argparse.Namespace) -> None:
+    """Run one stage of the experiment, for each of its models or once."""
+    if getattr(options, "published", False):
         _infer_published()
         return
+    config = _config(options)
+    local_sources.require(config, str(options.config))
     with ExitStack() as leave:
         stages = Stages(config, leave, force=options.force, part=getattr(options, "part", None))
         if options.command in WHOLE_EXPERIMENT:
@@ -289,7 +76,54 @@ def main(arguments: Sequence[str] | None = None) -> None:
             EACH_MODEL[options.command](stages, name, config.model(name))
 
 
-def _show(config: Config, options: argparse.Namespace) -> None:
+def _measure(options: argparse.Namespace) -> None:
+    from outlier_features.measure import Request
+    from outlier_features.measuring import measure_all
+
+    values = {field.name: getattr(options, field.name) for field in fields(Request) if field.name != "source"}
+    requests = [Request(source=source, **values) for source in options.sources]
+    measure_all(requests, device=options.device, against=options.against, is_opened=options.open, force=options.force)
+
+
+def _list(options: argparse.Namespace) -> None:
+    found = LISTS[options.what](
+        _config(options) if options.config.is_file() else Config.read(shipped.path("config.yaml"))
+    )
+    wide = max(map(len, found)) + 2
+    print("\n".join(f"{name.ljust(wide)}{words}" for name, words in found.items()))
+
+
+def _explain(_: argparse.Namespace) -> None:
+    print(tour.explanation())
+
+
+def _show(options: argparse.Namespace) -> None:
+    with ExitStack() as leave:
+        folder = options.folder or _newest_measurement(options)
+        if folder is not None:
+            leave.enter_context(layout.within(folder))
+        _show_results(_measured(folder) if folder is not None else _config(options), options)
+
+
+def _measured(folder: Path) -> Config:
+    """Return the configuration of a measurement. Raises ConfigError where the folder holds none."""
+    if not layout.configuration().is_file():
+        raise ConfigError(f"{folder}: holds no measurement; give the folder that `measure` wrote.")
+    return Config.read(layout.configuration())
+
+
+def _newest_measurement(options: argparse.Namespace) -> Path | None:
+    """Return the folder of the last measurement where there is no configuration to show the results of."""
+    from outlier_features.measure import FOLDER
+
+    kept = sorted(FOLDER.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    if options.config.is_file() or not kept:
+        return None
+    print(f"no {options.config} here; the newest measurement: {kept[-1].parent}", file=sys.stderr)
+    return kept[-1].parent
+
+
+def _show_results(config: Config, options: argparse.Namespace) -> None:
     from outlier_features.runs import Run
     from outlier_features.selection import Selection
     from outlier_features.tables import read_table
@@ -299,25 +133,56 @@ def _show(config: Config, options: argparse.Namespace) -> None:
     if not path.is_file():
         raise ConfigError(f"{path}: no summary yet; run snakemake or the stages up to summarize.")
     run = Run(*read_table(path))
-    selection = Selection(**{field.name: getattr(options, field.name) for field in fields(Selection)})
-    if options.against is None:
-        show(run.summary, selection, format=options.format, plot=options.plot, stream=sys.stdout)
+    chosen = {field.name: getattr(options, field.name) for field in fields(Selection)}
+    selection = Selection(**chosen | {"definition": None if options.definition == ALL else options.definition})
+    if options.layers:
+        _show_layers(selection.of(run.summary))
+    elif options.against is not None:
+        _show_against(run, selection, options, config)
+    elif options.format != "table":
+        show(run.summary, selection, format=options.format, stream=sys.stdout, plot=options.plot)
     else:
-        _show_against(run, selection, options)
+        _show_tables(run, selection, options)
 
 
-def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace) -> None:
+def _show_tables(run: "Run", selection: "Selection", options: argparse.Namespace) -> None:
+    """Print the summary and the answer for each model; by the definition that names channels unless one is chosen."""
+    from outlier_features.tables import read_json
+    from outlier_features.terminal import show
+    from outlier_features.terminal_answer import show_answers
+
+    models = selection.of(run.summary).drop_duplicates("model")
+    paths = {row["label"]: layout.answer(row["corpus"], row["model"]) for row in models.to_dict("records")}
+    answers = {label: read_json(path, "reduction", None) for label, path in paths.items() if path.is_file()}
+    if options.definition is None and answers:
+        selection = replace(selection, definition=next(iter(answers.values()))["criterion"]["name"])
+    show(run.summary, selection, plot=options.plot, stream=sys.stdout)
+    show_answers(answers, sys.stdout)
+
+
+def _show_layers(rows: "pd.DataFrame") -> None:
+    from outlier_features.tables import read_table
+    from outlier_features.terminal_answer import show_layers
+
+    chosen = rows.drop_duplicates("model")
+    tables = {row["label"]: layout.table("layers", row["corpus"], row["model"]) for row in chosen.to_dict("records")}
+    show_layers({label: read_table(path)[0] for label, path in tables.items()}, sys.stdout)
+
+
+def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace, config: Config) -> None:
+    from outlier_features import history
     from outlier_features.comparison import compare
     from outlier_features.runs import Run
     from outlier_features.terminal_comparison import show_comparison
 
     if options.plot:
         raise ConfigError("a plot shows one run; leave --plot or --against out")
-    other = Run.read(options.against)
+    path = history.find(options.against, layout.summary(config.chosen.corpus, "parquet"), config.experiment)
+    other = Run.read(path)
     chosen = replace(run, summary=selection.of(run.summary))
-    same = selection.matching(other.summary, str(options.against))
+    same = selection.matching(other.summary, str(path))
     comparison = compare(chosen, replace(other, summary=same))
-    show_comparison(comparison, against=str(options.against), format=options.format, stream=sys.stdout)
+    show_comparison(comparison, against=str(path), format=options.format, stream=sys.stdout)
 
 
 def _infer_published() -> None:
@@ -326,68 +191,161 @@ def _infer_published() -> None:
     from outlier_features.inference import conclusions
     from outlier_features.reproduction import as_summary
 
-    found = conclusions(as_summary(pd.read_csv(PUBLISHED / "arb8020_2025.csv")), {}, {}, {})
-    _say(found)
+    found = conclusions(as_summary(pd.read_csv(shipped.published("arb8020_2025"))), {}, {}, {})
+    print(in_words(found))
 
 
-def _say(found: Mapping[str, Any]) -> None:
-    """Print the answer of an inference, and what can and cannot be concluded."""
-    for paragraph in (found["answer"], *(f"- {sentence}" for sentence in found["sentences"])):
-        print(textwrap.fill(paragraph, 120))
-
-
-def _plan(config: Config, options: argparse.Namespace) -> None:
+def _plan(options: argparse.Namespace) -> None:
     import pandas as pd
 
     from outlier_features.inventory import plans
     from outlier_features.terminal_plan import show_plans
 
-    found, chosen = plans(config, options.configurations), {n: getattr(options, n) for n in ("flops", "bandwidth")}
-    show_plans(found, pd.read_csv(PUBLISHED / "model_sizes.csv"), **chosen, format=options.format, stream=sys.stdout)
-
-
-READ_ONLY: dict[str, Callable[[Config, argparse.Namespace], None]] = {"show": _show, "plan": _plan}
+    config = _config(options)
+    local_sources.require(config, str(options.config))
+    found = plans(config, options.configurations)
+    chosen = {n: getattr(options, n) for n in ("flops", "bandwidth")}
+    show_plans(found, pd.read_csv(shipped.published("model_sizes")), **chosen, format=options.format, stream=sys.stdout)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m outlier_features", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("config.yaml"), help="the configuration (config.yaml)")
-    parser.add_argument("--experiment", help="which experiment of it, instead of the one it names")
-    everywhere = argparse.ArgumentParser(add_help=False)  # the same options after the command
-    everywhere.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-    everywhere.add_argument("--experiment", default=argparse.SUPPRESS, help="which experiment of the configuration")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name, command in COMMANDS.items():
+        groups.setdefault(command.group, []).append((name, command.words))
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage=f"{PROGRAM} [--config FILE] [--experiment NAME] COMMAND ...",
+        description=tour.grouped(groups),
+        epilog=f"{tour.EXAMPLES}\n{PROGRAM} COMMAND --help tells the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=True,
+    )
+    _add_everywhere(parser, defaults=True)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands", help="see above"
+    )
+    for name, command in COMMANDS.items():
+        own = commands.add_parser(name, description=command.words)
+        _add_everywhere(own, defaults=False)
+        command.add_options(own)
+    return parser
 
-    def add(name: str, words: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=words.rstrip("."), description=words, parents=[everywhere])
 
-    for name, stage in {**EACH_MODEL, **WHOLE_EXPERIMENT}.items():
-        command = add(name, stage.__doc__ or "")
-        command.add_argument("--force", action="store_true", help="make it again even if it is up to date")
-        if name in EACH_MODEL:
-            command.add_argument("models", nargs="*", help="models of config.yaml; those of the experiment by default")
-        if name == "infer":
-            command.add_argument("--published", action="store_true", help="from the table published in 2025 instead")
-        if name == "capture":
-            command.add_argument(
-                "--part", type=int, help="the one of capture.scatter parts to run, from 1; all by default"
-            )
-    plan = add("plan", "Print what measuring each model takes: parameters, bytes, memory, time.")
-    plan.add_argument("--flops", type=float, default=planning.FLOPS, help="operations a second the device sustains")
-    plan.add_argument("--bandwidth", type=float, default=planning.BANDWIDTH, help="bytes a second weights are read at")
-    plan.add_argument("--format", choices=("table", "json"), default="table")
-    plan.add_argument(
+def _add_everywhere(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
+    """Add the options that may stand before and after a command; only those before it have defaults."""
+
+    def default(value: object) -> object:
+        return value if defaults else argparse.SUPPRESS
+
+    parser.add_argument(
+        "--config", type=Path, default=default(Path("config.yaml")), help="the configuration (config.yaml)"
+    )
+    parser.add_argument(
+        "--experiment", default=default(None), help="which experiment of it, instead of the one it names"
+    )
+    parser.add_argument(
+        "--force", action="store_true", default=default(False), help="make results again even if they are up to date"
+    )
+
+
+def _no_options(_: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", nargs="*", help="models of config.yaml; those of the experiment by default")
+
+
+def _capture_options(parser: argparse.ArgumentParser) -> None:
+    _models(parser)
+    parser.add_argument("--part", type=int, help="the one of capture.scatter parts to run, from 1; all by default")
+
+
+def _infer_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--published", action="store_true", help="from the table published in 2025 instead")
+
+
+def _measure_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="PATH_OR_HUB_ID",
+        help="a folder with a checkpoint, or organisation/name[@revision]",
+    )
+    parser.add_argument(
+        "--text", help="a file (.txt .jsonl .csv .parquet …), a corpus (list corpora), or - for standard input"
+    )
+    parser.add_argument("--sequences", type=int, default=16, help="windows to run (16)")
+    parser.add_argument("--length", type=int, default=512, help="tokens of a window (512)")
+    parser.add_argument("--threshold", type=float, default=6.0, help="|x| from which an activation counts (6)")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="precision of the pass; auto: that of the checkpoint, bfloat16 for float16",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--out", type=Path, help="the folder of the results (outlier-features/NAME)")
+    parser.add_argument(
+        "--against", help="compare with: last (the run before), a kept run, a folder or summary.parquet"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+
+
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=tuple(LISTS), help="what to list")
+
+
+def _plan_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--flops", type=float, default=planning.FLOPS, help="operations a second the device sustains")
+    parser.add_argument(
+        "--bandwidth", type=float, default=planning.BANDWIDTH, help="bytes a second weights are read at"
+    )
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument(
         "--configurations", type=Path, help="where {hub name}/config.json lie, to plan without asking the hub"
     )
-    show = add("show", "Print the summary of the experiment.")
-    show.add_argument("--format", choices=("table", "csv", "json"), default="table")
-    show.add_argument("--definition", help="only the rows of this definition")
-    show.add_argument("--kind", choices=("dense", "moe"), help="only models of this kind")
-    show.add_argument("--family", help="only models whose architecture begins so: qwen3 takes Qwen3MoeForCausalLM too")
-    show.add_argument("--sort", help="a column of the summary to sort by, ascending")
-    show.add_argument("--descending", action="store_true", help="sort the other way round")
-    show.add_argument(
-        "--against", type=Path, metavar="SUMMARY", help="say what moved since another run, from its summary.parquet"
+
+
+def _show_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", nargs="?", type=Path, help="the folder of a measurement; results of config.yaml else")
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table")
+    parser.add_argument("--definition", help="the rows of this definition; all: of every one (the first pooled one)")
+    parser.add_argument("--kind", choices=("dense", "moe"), help="only models of this kind")
+    parser.add_argument(
+        "--family", help="only models whose architecture begins so: qwen3 takes Qwen3MoeForCausalLM too"
     )
-    show.add_argument("--plot", action="store_true", help="draw layers affected against active parameters")
-    return parser
+    parser.add_argument("--sort", help="a column of the summary to sort by, ascending")
+    parser.add_argument("--descending", action="store_true", help="sort the other way round")
+    parser.add_argument("--layers", action="store_true", help="rank the tensors of each model by what int8 would lose")
+    parser.add_argument(
+        "--against",
+        metavar="RUN",
+        help="say what moved since another run: last, a kept one, a folder, or its summary.parquet",
+    )
+    parser.add_argument("--plot", action="store_true", help="draw layers affected against active parameters")
+
+
+_OPTIONS = {**dict.fromkeys(EACH_MODEL, _models), "capture": _capture_options, "infer": _infer_options}
+
+COMMANDS: dict[str, Command] = {
+    "measure": Command(
+        MEASURE,
+        "Measure models, each a folder or a hub id: which channels carry outlier features, where, and what breaks.",
+        _measure_options,
+        _measure,
+    ),
+    "show": Command(
+        RESULTS, "Print the answer and the summary of an experiment or a measurement.", _show_options, _show
+    ),
+    "plan": Command(
+        LEARN, "Print what measuring each model takes: parameters, bytes, memory, time.", _plan_options, _plan
+    ),
+    "list": Command(LEARN, f"List what can be named: {', '.join(LISTS)}.", _list_options, _list),
+    "explain": Command(LEARN, "Explain the ten words that the results use.", _no_options, _explain),
+    **{
+        name: Command(STAGES, stage.__doc__ or "", _OPTIONS.get(name, _no_options), _stage)
+        for name, stage in {**EACH_MODEL, **WHOLE_EXPERIMENT}.items()
+    },
+}
+"""Every command, in the order of the help."""

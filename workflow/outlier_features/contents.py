@@ -7,15 +7,10 @@ from collections.abc import Iterable
 
 from outlier_features import catalogue
 
-EXPLANATION, HEADLINE = "residual_stream", "moe_vs_dense"
-PICTURES = (EXPLANATION, HEADLINE)
-"""The figures of the first page: first what is measured, then what was found."""
-
-FIRST, TABLES, TIMINGS = "First page: the answer", "Tables", "Where the time went"
+TABLES, TIMINGS = "Tables", "Where the time went"
 """Headings of what is no figure of the catalogue; figures stand under their topic."""
 
 WORDS = {
-    "first_page": "What is measured, the answer, the headline figure, the summary to sort and filter, and its origin.",
     "summarize": "One row per model and definition: counts, shares affected with 95 % intervals, perplexity.",
     "infer": "Correlations, phase shifts and differences with their intervals, and the answer in words.",
     "reproduce": "The summary beside the table that was published in 2025.",
@@ -36,7 +31,7 @@ class Contents:
     def __init__(self, *, has_series: bool) -> None:
         scopes = {"experiment", "model", "mixture"} | ({"series"} if has_series else set())
         topics = dict.fromkeys(figure.topic for figure in catalogue.FIGURES.values() if figure.scope in scopes)
-        self._headings = [FIRST, *topics, TABLES, TIMINGS]
+        self._headings = [*topics, TABLES, TIMINGS]
 
     def heading(self, name: str) -> str:
         """Return a heading as it stands in the report: `2. Against size and quality`."""

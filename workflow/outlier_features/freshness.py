@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from outlier_features import catalogue, layout
+from outlier_features import catalogue, layout, shipped
 from outlier_features.config import Config
-from outlier_features.contents import HEADLINE
 from outlier_features.file_states import Memory, State, state
 from outlier_features.lineage import Lineage, Lineages
 from outlier_features.records import WITHOUT, recorded
@@ -31,7 +30,7 @@ class Result:
 
     artefact: str
     model: str
-    """Empty where it is of all models; of a figure its name, but for the one that the first page shows."""
+    """Empty where it is of all models."""
     name: str
     """Model, part as `model.2-of-4`, or figure; empty where there is one of a corpus."""
     lineage: Lineage
@@ -62,7 +61,9 @@ class Freshness:
     def _examined(self, corpus: str) -> set[tuple[str, str]]:
         """Return what has moved, older than the mark now; put the file times of what has not in order."""
         moved: dict[tuple[str, str], list[Path]] = {}
-        newest = {("published", ""): max((state(path)[1] for path in layout.PUBLISHED.glob("*.csv")), default=0)}
+        newest = {
+            ("published", ""): max((state(path)[1] for path in shipped.published("*").parent.glob("*.csv")), default=0)
+        }
         arrived: list[Path] = []
         is_in_order = True
         for result in self.results(corpus):
@@ -103,12 +104,11 @@ class Freshness:
             return
         for figure in catalogue.names("experiment", "series"):
             paths = [layout.figure(figure, suffix) for suffix in ("png", "svg")]
-            model = "" if figure == HEADLINE else figure
-            yield Result("figure", model, figure, lineages.figure(corpus), paths)
-        yield Result("first_page", "", "", lineages.first_page(corpus), [layout.first_page()])
+            yield Result("figure", "", figure, lineages.figure(corpus), paths)
         for model in models:
             paths = [layout.figure(name, end, model) for name in catalogue.names("model") for end in ("png", "svg")]
             yield Result("model_figure", model, model, lineages.model_figure(corpus, model), paths)
+        yield Result("index", "", "", lineages.index(corpus), [layout.index()])
 
     def _of_model(self, corpus: str, model: str) -> Iterator[Result]:
         lineages = self._lineages

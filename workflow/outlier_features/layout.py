@@ -1,18 +1,34 @@
 """Where results lie: the same paths as in the rules, for those who run without Snakemake."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from outlier_features import scatter
 
-RESULTS = Path("results")
-PUBLISHED = Path("resources/published")
+_results = ContextVar("results", default=Path("results"))
+
+
+@contextmanager
+def within(folder: Path) -> Iterator[None]:
+    """Let results lie in another folder than `results`, as those of a model that is measured by itself do."""
+    before = _results.set(Path(folder))
+    try:
+        yield
+    finally:
+        _results.reset(before)
+
+
+def results() -> Path:
+    """Return the folder of all results."""
+    return _results.get()
 
 
 def checkpoint(model: str) -> Path:
     """Return the directory of a model: config, tokenizer, safetensors, source.json."""
-    return RESULTS / "checkpoints" / model
+    return results() / "checkpoints" / model
 
 
 def source(model: str) -> Path:
@@ -27,12 +43,12 @@ def seal(model: str, *, stays: bool) -> Path:
 
 def benchmark(corpus: str, name: str) -> Path:
     """Return what Snakemake measures of a capture, whose time it compares too; `name` is that of the manifest."""
-    return RESULTS / "logs" / "capture" / corpus / f"{name}.benchmark.tsv"
+    return results() / "logs" / "capture" / corpus / f"{name}.benchmark.tsv"
 
 
 def tokens(corpus: str, model: str) -> Path:
     """Return the file of packed windows of token ids."""
-    return RESULTS / corpus / "tokens" / f"{model}.arrow"
+    return results() / corpus / "tokens" / f"{model}.arrow"
 
 
 def manifest(corpus: str, model: str, part: str | None = None) -> Path:
@@ -40,7 +56,7 @@ def manifest(corpus: str, model: str, part: str | None = None) -> Path:
 
     `part`, as `2-of-4`, is that of one of several captures that share the windows out.
     """
-    return RESULTS / corpus / "statistics" / (f"{model}.json" if part is None else f"{model}.{part}.json")
+    return results() / corpus / "statistics" / (f"{model}.json" if part is None else f"{model}.{part}.json")
 
 
 def manifests(corpus: str, model: str, parts: int) -> list[Path]:
@@ -50,83 +66,98 @@ def manifests(corpus: str, model: str, parts: int) -> list[Path]:
 
 def table(name: str, corpus: str, model: str) -> Path:
     """Return a table of a model: `name` is one of TABLES."""
-    return RESULTS.joinpath(corpus, name, f"{model}.parquet")
+    return results().joinpath(corpus, name, f"{model}.parquet")
 
 
 def perplexity(corpus: str, model: str) -> Path:
     """Return the file of perplexity and bits per byte."""
-    return RESULTS / corpus / "perplexity" / f"{model}.json"
+    return results() / corpus / "perplexity" / f"{model}.json"
+
+
+def answer(corpus: str, model: str) -> Path:
+    """Return the answer for one model: its outlier channels, in values and in words."""
+    return results() / corpus / "answers" / f"{model}.json"
 
 
 def summary(corpus: str, suffix: str) -> Path:
     """Return the summary of an experiment as `suffix`: parquet, csv or json."""
-    return RESULTS / corpus / f"summary.{suffix}"
+    return results() / corpus / f"summary.{suffix}"
 
 
 def inference(corpus: str, suffix: str) -> Path:
     """Return what follows from the summary as `suffix`: parquet, or json with the answer in words."""
-    return RESULTS / corpus / f"inference.{suffix}"
+    return results() / corpus / f"inference.{suffix}"
 
 
 def reproduction(corpus: str, suffix: str) -> Path:
     """Return the comparison with the published table as `suffix`: csv, or md to read."""
-    return RESULTS / corpus / f"reproduction.{suffix}"
+    return results() / corpus / f"reproduction.{suffix}"
 
 
 def export(corpus: str, model: str, name: str = "") -> Path:
     """Return a file of a model's export, one of EXPORTS, or the folder that holds them."""
-    return RESULTS.joinpath(corpus, "export", model, name)
+    return results().joinpath(corpus, "export", model, name)
 
 
 def export_summary(corpus: str, suffix: str) -> Path:
     """Return the table of an experiment for a paper as `suffix`: tex or md."""
-    return RESULTS / corpus / "export" / f"summary.{suffix}"
+    return results() / corpus / "export" / f"summary.{suffix}"
 
 
 def figure(name: str, suffix: str, model: str | None = None) -> Path:
     """Return a figure, of one model where one is named."""
-    return RESULTS.joinpath("plots", f"{name}.{suffix}" if model is None else f"{name}/{model}.{suffix}")
+    return results().joinpath("plots", f"{name}.{suffix}" if model is None else f"{name}/{model}.{suffix}")
 
 
 def mixture_figure(name: str, model: str) -> Path:
     """Return the folder of a figure of a mixture of experts, in every format; that of a dense model is empty."""
-    return RESULTS / "plots" / name / model
+    return results() / "plots" / name / model
 
 
-def first_page() -> Path:
-    """Return the first page of the report."""
-    return RESULTS / "first_page.html"
+def configuration() -> Path:
+    """Return the configuration of a measurement, kept with its results."""
+    return results() / "config.yaml"
+
+
+def standard_input() -> Path:
+    """Return where a text that came through standard input is kept."""
+    return results() / "standard-input.txt"
+
+
+def index() -> Path:
+    """Return the page of a run."""
+    return results() / "index.html"
+
+
+def history() -> Path:
+    """Return the folder of summaries that later runs have overwritten."""
+    return results() / "history"
 
 
 def timings(corpus: str, model: str) -> Path:
     """Return the figure of where the capture of a model spent its time."""
-    return RESULTS / corpus / "timings" / f"{model}.svg"
-
-
-def published(name: str) -> Path:
-    """Return a published table."""
-    return PUBLISHED / f"{name}.csv"
+    return results() / corpus / "timings" / f"{model}.svg"
 
 
 def digests() -> Path:
     """Return the folder that remembers what local texts and checkpoints hold."""
-    return RESULTS / ".digests"
+    return results() / ".digests"
 
 
 def lineages_seen() -> Path:
     """Return the file that remembers which lineages results carry."""
-    return RESULTS / ".digests" / "lineages.json"
+    return results() / ".digests" / "lineages.json"
 
 
 def mark() -> Path:
     """Return what Snakemake is told to take for a newer input of each result whose lineage has moved."""
-    return RESULTS / ".lineage-has-moved"
+    return results() / ".lineage-has-moved"
 
 
 def of_model(corpus: str, model: str) -> dict[str, list[Path]]:
     """Return the files of each artefact that is made from the statistics of a model, by artefact."""
     return {
-        "reduction": [table(name, corpus, model) for name in TABLES],
+        "reduction": [*(table(name, corpus, model) for name in TABLES), answer(corpus, model)],
         "perplexity": [perplexity(corpus, model)],
         "timings": [timings(corpus, model)],
         "export": [export(corpus, model, name) for name in EXPORTS],

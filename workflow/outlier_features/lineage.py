@@ -14,7 +14,7 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal
 
-from outlier_features import layout, local_files, packages
+from outlier_features import layout, local_files, packages, shipped
 from outlier_features.catalogue import PUBLISHED
 from outlier_features.config import Config, Model
 from outlier_features.digests import Digests, of_file
@@ -22,8 +22,8 @@ from outlier_features.errors import SourceError
 from outlier_features.records import recorded
 
 PACKAGE = Path(__file__).parent
-SCRIPTS = PACKAGE.parent / "scripts"
-PAGE = PACKAGE.parent / "report" / "first_page"
+SCRIPTS = shipped.path("scripts")
+PAGE = shipped.path("report") / "index"
 
 WITHOUT_EFFECT = {
     "admission",
@@ -33,6 +33,7 @@ WITHOUT_EFFECT = {
     "errors",
     "failures",
     "footprint",
+    "history",
     "hub",
     "layout",
     "leases",
@@ -41,6 +42,7 @@ WITHOUT_EFFECT = {
     "patience",
     "planning",
     "remedies",
+    "shipped",
     "timings",
 }
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
@@ -170,11 +172,14 @@ class Lineages:
         settings = {"label": self._config.label(model), "published": _published(PUBLISHED)}
         return _lineage("model_figure", "plot_model", settings, reduction=self.reduction(corpus, model))
 
-    def first_page(self, corpus: str) -> Lineage:
-        """Return the lineage of the first page of the report, with its markup and style, which no import leads to."""
+    def index(self, corpus: str) -> Lineage:
+        """Return the lineage of the page of the run, with its markup and style, which no import leads to."""
         upstream = {"summary": self.summary(corpus), "inference": self.inference(corpus), "figure": self.figure(corpus)}
-        upstream |= {f"perplexity {model}": self.perplexity(corpus, model) for model in self._config.chosen.models}
-        return _lineage("first_page", "first_page", {"page": _folder(PAGE)}, **upstream)
+        for model in self._config.chosen.models:
+            upstream[f"perplexity {model}"] = self.perplexity(corpus, model)
+            upstream[f"reduction {model}"] = self.reduction(corpus, model)
+            upstream[f"model_figure {model}"] = self.model_figure(corpus, model)
+        return _lineage("index", "index", {"page": _folder(PAGE)}, **upstream)
 
     def timings(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the figure of timings, which themselves are no result and no part of it."""
@@ -232,7 +237,7 @@ def _lineage(artefact: str, stage: str, settings: Any, content: str | None = Non
 def _code(stage: str) -> str:
     digest = hashlib.sha256()
     for path in sources(SCRIPTS / f"{stage}.py"):
-        digest.update(f"{path.relative_to(PACKAGE.parent).as_posix()}\n{_meaning(path)}\n".encode())
+        digest.update(f"{_name(path)}\n{_meaning(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -245,10 +250,16 @@ def _content(read: Callable[[], str], made: Path | None = None) -> str:
     return found or (recorded(made, "content") if made else None) or ""
 
 
+def _name(path: Path) -> str:
+    """Return what a file is called, in a checkout and in an installed package alike."""
+    is_script = path.parent == SCRIPTS
+    return f"scripts/{path.name}" if is_script else path.relative_to(PACKAGE.parent).as_posix()
+
+
 @cache
 def _published(names: tuple[str, ...]) -> list[str]:
     """Return the digests of published tables."""
-    return [of_file(layout.published(name)) for name in names]
+    return [of_file(shipped.published(name)) for name in names]
 
 
 @cache

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from outlier_features import int8_estimates
 from outlier_features.shards import BlockTable, SiteTable, Statistics
 
 TOKEN_CLASSES = {"all": slice(None), "first": slice(0, 1), "rest": slice(1, None)}
 """Which positions of a sequence a row is about: attention sinks live at the first."""
+
+MATRIX_INPUTS = ("attn_in", "out_proj_in", "mlp_in")
+"""The sites that a matrix reads."""
 
 TOP_MASSIVE = 5
 
@@ -34,6 +38,8 @@ LAYER_COLUMNS = {
     "mmr": "float64",
     "input_correlation": "float64",
     "median_abs": "float64",
+    "int8_tensor_db": "float64",
+    "int8_token_db": "float64",
     "massive_count": "Int64",
     "massive_top": "object",
     "nan_count": "Int64",
@@ -52,6 +58,7 @@ LAYER_COLUMNS = {
 The formulas are those of DEFINITIONS: `kurtosis_neuron_rms` He et al. 2024 Eq. 1, `kurtosis_flattened` Bondarenko et
 al. 2023, `kurtosis_token_excess` Outlier-Safe Pre-Training, `kurtosis_channel_mean` llama.cpp imatrix, `mmr` and
 `input_correlation` He et al. 2024, massive activations Sun et al. 2024 (`residual` only, as is `mmr`).
+`int8_tensor_db` and `int8_token_db` are what symmetric int8 would lose at a matrix input, estimated (int8_estimates).
 `hit_share` is the share of values with |x| >= `hit_threshold`; `routing_entropy` is in bits. `expert_max_abs` is each
 expert's largest |down-projection output| before the router's weight, over the tokens routed to it (None without any);
 `super_experts` lists the experts of the block that are super experts of the model (Su et al. 2025).
@@ -64,12 +71,17 @@ def layers(statistics: Statistics, hit_threshold: float) -> pd.DataFrame:
     for block in range(statistics.blocks):
         table = statistics.block(block)
         for site in table.sites:
-            found = _router_rows(table) if site == "router" else _site_rows(table.site(site), hit_threshold)
-            rows += [{"block": block, "site": site} | row for row in found]
+            rows += [{"block": block, "site": site} | row for row in _rows(table, site, hit_threshold)]
     routers = [row for row in rows if row["site"] == "router"]
     for row, experts in zip(routers, super_experts([row["expert_max_abs"] for row in routers]), strict=True):
         row["super_experts"] = experts
     return pd.DataFrame(rows, columns=list(LAYER_COLUMNS)).astype(LAYER_COLUMNS)
+
+
+def _rows(table: BlockTable, site: str, hit_threshold: float) -> Iterator[dict[str, Any]]:
+    if site == "router":
+        return _router_rows(table)
+    return _site_rows(table.site(site), hit_threshold, is_matrix_input=site in MATRIX_INPUTS)
 
 
 def super_experts(largest: Sequence[Sequence[float | None]]) -> list[list[int]]:
@@ -86,7 +98,8 @@ def super_experts(largest: Sequence[Sequence[float | None]]) -> list[list[int]]:
     return [[e for e, value in enumerate(of_block) if value is not None and value > limit] for of_block in largest]
 
 
-def _site_rows(site: SiteTable, hit_threshold: float) -> Iterator[dict[str, Any]]:
+def _site_rows(site: SiteTable, hit_threshold: float, *, is_matrix_input: bool) -> Iterator[dict[str, Any]]:
+    int8_columns = int8_estimates.of_site(site) if is_matrix_input else {}
     for token_class, positions in TOKEN_CLASSES.items():
         moments = _Moments(site, token_class)
         yield {
@@ -103,6 +116,7 @@ def _site_rows(site: SiteTable, hit_threshold: float) -> Iterator[dict[str, Any]
             "inf_count": int(site.values("inf_count").sum()) if token_class == "all" else None,
             **_hit_share(site, token_class, hit_threshold, moments.values),
             **_median_metrics(site, token_class, positions),
+            **(int8_columns if token_class == "all" else {}),
         }
 
 

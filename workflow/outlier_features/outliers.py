@@ -118,6 +118,10 @@ class Evidence:
         """All sequences."""
         return list(range(self.hits_NSC.shape[1]))
 
+    def shares(self, members: Sequence[int]) -> "Shares":
+        """Return by how much each channel meets the criterion over some sequences taken together."""
+        return _shares(self, members)
+
     def sides(self, members: Sequence[int], channel: int) -> int:
         """Return how many signs the hits of a channel have: 2 if both."""
         scale = self.scale_NS[:, members]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from outlier_features import metrics, outliers, provenance
+from outlier_features import atomic, metrics, model_answer, outliers, provenance
 from outlier_features.config import Definition
 from outlier_features.convergence import convergence
 from outlier_features.layout import TABLES
@@ -21,7 +21,7 @@ def reduce(
     """Evaluate every definition, its scale-free twin and every metric; no model and no GPU is needed.
 
     `manifests` are those of all captures that shared the windows out; how many they were moves no number. `outputs`
-    says where each of TABLES goes.
+    says where each of TABLES goes, and `answer`, the answer for this model as JSON.
     """
     statistics = Statistics(manifests, lineage.get("statistics"))
     found = outliers.gather(statistics, outliers.criteria(definitions))
@@ -47,6 +47,8 @@ def reduce(
     )
     for name in TABLES:
         write_table(outputs[name], tables[name], origin)
+    answer = model_answer.answer(statistics, model_answer.preferred(found), tables["layers"])
+    atomic.write_json(outputs["answer"], answer | {"provenance": origin})
 
 
 def _marked_channels(features: pd.DataFrame, definitions: Mapping[str, Definition]) -> set[int]:

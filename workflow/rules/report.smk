@@ -1,34 +1,36 @@
-"""Report: the first page of what `snakemake --report` makes. Readable alone, without a network, and small enough to send.
+"""Report: the page of the run. Readable alone, without a network, and small enough to send.
 
-In: the summary, what follows from it, the pictures of what is measured and of what was found, and of each model the file that says how it was measured.
-Out: results/first_page.html.
+In: the summary, what follows from it, every figure, and of each model its answer and the file that says how it was
+measured.
+Out: results/index.html.
 """
 
 
 localrules:
-    first_page,
+    index,
 
 
-rule first_page:
+rule index:
     input:
         summary=f"results/{CORPUS}/summary.parquet",
         inference=f"results/{CORPUS}/inference.json",
         perplexity=collect(f"results/{CORPUS}/perplexity/{{model}}.json", model=MODELS),
-        pictures=collect("results/plots/{figure}.png", figure=contents.PICTURES),
-        moved=lambda wildcards: moved("first_page", wildcards),
-    output:
-        page=report(
-            "results/first_page.html",
-            caption="../report/caption.rst",
-            category=headings.heading(contents.FIRST),
-            labels={"page": "first page"},
+        answers=collect(f"results/{CORPUS}/answers/{{model}}.json", model=MODELS),
+        figures=collect("results/plots/{figure}.png", figure=FIGURES),
+        # Of what one job makes together, one file stands for all.
+        of_models=collect(
+            "results/plots/{figure}/{model}.png",
+            figure=MODEL_FIGURES[-1:],
+            model=MODELS,
         ),
+        moved=lambda wildcards: moved("index", wildcards),
+    output:
+        page="results/index.html",
     log:
-        "results/logs/first_page/first_page.log",
+        "results/logs/index/index.log",
     conda:
         "../../envs/outlier-features.yaml"
     params:
-        lineage=carried(lambda wildcards: lineages.first_page(CORPUS)),
-        caption=lambda wildcards, output: contents.WORDS["first_page"],
+        lineage=carried(lambda wildcards: lineages.index(CORPUS)),
     script:
-        "../scripts/first_page.py"
+        "../scripts/index.py"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from outlier_features import history
 from outlier_features.config import Config
 from outlier_features.logs import logged
 from outlier_features.summary import entry, summarize, write_summary
@@ -12,3 +13,4 @@ with logged(snakemake.log[0]):
     entries = [entry(config.models, name, *map(Path, paths)) for name, paths in zip(config.chosen.models, files)]
     summary, origin = summarize(entries, snakemake.wildcards.corpus, snakemake.params.lineage)
     write_summary(summary, origin, *map(Path, snakemake.output))
+    history.keep(Path(snakemake.output.parquet), config.experiment)

@@ -1,4 +1,4 @@
-"""The first page: what it says of a summary, what it does with words from outside, what it is without some parts."""
+"""The page of a run: what it says of models, what it does with words from outside, what it is without some parts."""
 
 import base64
 import gzip
@@ -11,21 +11,39 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import contents, first_page, reduction
+from outlier_features import catalogue, index_page, layout, reduction, tour
 from outlier_features.config import Config
 from outlier_features.errors import DamagedFile, StaleFile
-from outlier_features.first_page import COLUMNS, Findings, read_findings, render, write_first_page
+from outlier_features.index_page import COLUMNS, FEWEST, Findings, Picture, pictures, read_findings, render, write_page
 from outlier_features.provenance import record
 from outlier_features.tables import write_table
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
 CONFIG = Config.read(PROJECT / "config.yaml")
-ORIGIN = {"lineage": {"first_page": "page", "summary": "sum", "inference": "inf"}, "versions": {"python": "3.11"}}
+ORIGIN = {"lineage": {"index": "page", "summary": "sum", "inference": "inf"}, "versions": {"python": "3.11"}}
 INFERENCE = {
     "answer": "No jump was found.",
     "sentences": ["Twelve models could have shown a jump of 40 points.", "Nothing follows for larger ones."],
     "headline": {"definition": "llm_int8", "measure": "mean_layer_pct"},
+}
+ANSWER = {
+    "criterion": {"name": "llm_int8"},
+    "sentences": ["One channel is an outlier feature: 247.", "Largest |x|: attn_in 12 (block 12)."],
+    "channels": [
+        {
+            "channel": 247,
+            "tensors": 15,
+            "of_tensors": 60,
+            "blocks": {"attn_in": [9, 10, 12]},
+            "position_share": 0.992,
+            "hits": 9,
+            "hits_at_first": 0,
+            "max_value": -12.0,
+            "max_at": {"block": 12, "site": "attn_in", "is_first": False},
+            "one_sided": True,
+        }
+    ],
 }
 SEALED = {
     "source": {"hub": "org/name", "revision": "main", "commit": "0123abcd"},
@@ -120,13 +138,25 @@ def findings(rows=BOTH, inference=INFERENCE, **changes):
         "definitions": CONFIG.definitions,
         "summary": summary,
         "inference": inference,
+        "answers": dict.fromkeys(summary["model"], ANSWER),
         "origins": dict.fromkeys(summary["model"], SEALED),
     }
     return Findings(**values | changes)
 
 
-def parsed(found, png=b"\x89PNG"):
-    return Tree(render(found, dict.fromkeys(contents.PICTURES, png), ORIGIN)).root
+FIGURES = [
+    Picture(catalogue.FIGURES["residual_stream"], None, "data:image/png;base64,AAAA", "plots/residual_stream.svg"),
+    Picture(catalogue.FIGURES["channel_map"], "Dense", "data:image/png;base64,BBBB", "plots/channel_map/dense.svg"),
+]
+
+
+def parsed(found, shown=FIGURES):
+    return Tree(render(found, shown, ORIGIN)).root
+
+
+def many(**values):
+    """Return rows of as many models as a phase shift takes."""
+    return [row(f"Model {i}", kind="moe" if i % 2 else "dense", **values) for i in range(FEWEST)]
 
 
 def words(element):
@@ -144,17 +174,40 @@ def body(page):
 
 
 def missing(rows):
-    answer = parsed(findings(rows)).one("section", id="answer")
-    heading = [title for title in answer.all("h3") if title.text == "What is missing"]
-    return [item.text for item in answer.all("ul")[0].all("li")] if heading else []
+    return list(index_page._missing(findings(rows).summary))
 
 
-def test_the_page_says_the_question_the_answer_and_what_follows():
-    page = parsed(findings())
-    assert page.one("h1").text.startswith("Do outlier features of language models jump at some size")
-    answer = page.one("section", id="answer")
-    assert answer.all("p")[0].text == "No jump was found."
-    assert [item.text for item in answer.all("li")] == INFERENCE["sentences"]
+def test_the_page_says_the_answer_for_each_model_in_words_and_as_a_table():
+    page = parsed(findings([row("Dense")]))
+    assert page.one("h1").text == "Outlier features of Dense"
+    own = page.one("section", id="answer").one("article", **{"class": "model"})
+    assert own.one("h3").text == "Dense"
+    assert own.one("p", **{"class": "answer"}).text == ANSWER["sentences"][0]
+    cells = [child.text for child in own.one("tbody").one("tr").children if not isinstance(child, str)]
+    where = ["attn_in 9-10, 12", "99.2 %", "-12", "attn_in of block 12", "always -"]
+    assert cells == ["247", "15 of 60", *where]
+    assert [item.text for item in own.all("li")] == ANSWER["sentences"][1:]
+
+
+def test_a_phase_shift_is_asked_for_only_of_enough_models():
+    assert not parsed(findings()).one("section", id="answer").all("article", **{"class": "sweep"})
+    sweep = parsed(findings(many())).one("section", id="answer").one("article", **{"class": "sweep"})
+    assert sweep.one("p").text == "No jump was found."
+    assert [item.text for item in sweep.all("li")] == INFERENCE["sentences"]
+
+
+def test_the_title_names_few_models_and_counts_many():
+    assert parsed(findings()).one("h1").text == "Outlier features of Dense and Mixture"
+    assert parsed(findings(many())).one("h1").text == f"Outlier features of {FEWEST} models"
+
+
+def test_figures_stand_under_their_topic_or_model_with_caption_and_exact_form():
+    section = parsed(findings()).one("section", id="figures")
+    assert [heading.text for heading in section.all("h3")] == [catalogue.FIGURES["residual_stream"].topic, "Dense"]
+    first, second = section.all("figure")
+    assert catalogue.FIGURES["residual_stream"].caption in words(first.one("figcaption"))
+    assert second.one("img").attributes["src"] == "data:image/png;base64,BBBB"
+    assert second.one("a").attributes["href"] == "plots/channel_map/dense.svg"
 
 
 def test_the_table_has_a_row_per_model_and_definition_with_values_intervals_and_what_to_sort_by():
@@ -169,10 +222,12 @@ def test_the_table_has_a_row_per_model_and_definition_with_values_intervals_and_
     assert float(cells[0][8].attributes["data-order"]) == 25.04
 
 
-def test_the_definition_of_the_headline_is_shown_first_if_the_summary_has_it():
+def test_the_definition_of_the_answer_is_shown_first_if_the_summary_has_it():
     assert parsed(findings()).one("form").attributes["data-definition"] == "llm_int8"
-    other = INFERENCE | {"headline": {"definition": "gone"}}
-    assert parsed(findings(inference=other)).one("form").attributes["data-definition"] == ""
+    other = {"dense": ANSWER | {"criterion": {"name": "gone"}}}
+    inference = INFERENCE | {"headline": {"definition": "gone"}}
+    found = findings([row("Dense")], inference, answers=other)
+    assert parsed(found).one("form").attributes["data-definition"] == ""
 
 
 def test_what_is_not_known_is_a_dash_and_sorts_below_everything():
@@ -193,12 +248,14 @@ def test_words_from_a_configuration_stay_words():
     origin = SEALED | {"source": {"path": HOSTILE}}
     text = CONFIG.corpora["sotu"].model_copy(update={"package": HOSTILE})
     rows = [row(HOSTILE, note=HOSTILE, kind=HOSTILE, definition=HOSTILE)]
-    inference = {"answer": HOSTILE, "sentences": [HOSTILE]}
-    page = parsed(findings(rows, inference, text=text, experiment=HOSTILE, origins={HOSTILE.lower(): origin}))
+    answers = {HOSTILE.lower(): ANSWER | {"sentences": [HOSTILE, HOSTILE]}}
+    origins = {HOSTILE.lower(): origin}
+    page = parsed(findings(rows, text=text, experiment=HOSTILE, answers=answers, origins=origins))
     assert len(page.all("script")) == 4
-    assert len(page.all("img")) == len(contents.PICTURES)
+    assert len(page.all("img")) == len(FIGURES)
     assert words(body(page)[0][1]) == HOSTILE
-    assert page.one("section", id="answer").one("p").text == HOSTILE
+    own = page.one("section", id="answer")
+    assert own.one("h3").text == own.one("p").text == own.one("li").text == HOSTILE
     csv = json.loads(page.one("script", id="csv").text)
     assert pd.read_csv(io.StringIO(unpacked(csv)))["label"].tolist() == [HOSTILE]
 
@@ -230,7 +287,7 @@ def test_links_lead_from_the_page_to_the_results():
 
 
 def test_the_page_links_every_table_of_a_model():
-    assert set(first_page.TABLES) == set(reduction.TABLES)
+    assert set(index_page.TABLES) == set(reduction.TABLES)
 
 
 def test_the_page_says_where_models_and_text_come_from():
@@ -259,7 +316,8 @@ def test_a_source_is_named_as_exactly_as_it_is_known(source, said):
 
 def test_definitions_are_explained_with_their_numbers():
     rows = [row(definition=name) for name in ("arb8020", "llm_int8", "llm_int8_rms", "gone")]
-    lists = parsed(findings(rows)).one("section", id="words").all("dl")
+    glossary, *lists = parsed(findings(rows)).one("section", id="words").all("dl")
+    assert [dt.text for dt in glossary.all("dt")] == list(tour.WORDS)
     explained = dict(zip((dt.text for dt in lists[0].all("dt")), (dd.text for dd in lists[0].all("dd")), strict=True))
     assert "|x| ≥ 6 in at least 25 % of the tensors (attn_in, mlp_in of every block)" in explained["arb8020"]
     assert "in each sequence by itself; the count is the sum over sequences" in explained["arb8020"]
@@ -275,9 +333,7 @@ def test_headings_scopes_alternatives_and_language_are_there_for_who_cannot_see(
     assert page.one("html").attributes["lang"] == "en"
     assert len(page.all("h1")) == 1
     assert {head.attributes["scope"] for head in page.all("th")} == {"col", "row"}
-    explained, found = (image.attributes["alt"] for image in page.all("img"))
-    assert explained.startswith("What an outlier feature is: a toy residual stream. ")
-    assert found.startswith("Outlier features in mixture-of-experts and dense models. ")
+    assert page.all("img")[1].attributes["alt"] == "Where outlier features live of Dense"
     assert all(table.all("caption") for table in page.all("table"))
     named = [field for tag in ("input", "select") for label in page.all("label") for field in label.all(tag)]
     assert len(named) == 3
@@ -312,8 +368,8 @@ def test_what_is_missing_is_said(rows, said):
 
 @pytest.mark.parametrize("inference", [{}, {"answer": None, "sentences": None, "headline": None}])
 def test_without_an_answer_the_page_says_so(inference):
-    answer = parsed(findings(inference=inference)).one("section", id="answer")
-    assert words(answer) == "Answer The statistics give no answer for this experiment."
+    sweep = parsed(findings(many(), inference)).one("article", **{"class": "sweep"})
+    assert sweep.one("p").text == "The statistics give no answer for this experiment."
 
 
 def png(path, pixels=(300, 200)):
@@ -323,46 +379,64 @@ def png(path, pixels=(300, 200)):
     return path
 
 
-def pictures(folder):
-    return {name: png(folder / f"{name}.png") for name in contents.PICTURES}
+@pytest.fixture
+def drawn(tmp_path):
+    """A folder of results with one figure of the experiment and one of a model."""
+    with layout.within(tmp_path):
+        for path in (layout.figure("moe_vs_dense", "png"), layout.figure("channel_map", "png", "dense")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            png(path)
+        yield tmp_path
 
 
-def test_the_same_inputs_give_the_same_bytes(tmp_path):
-    figures = pictures(tmp_path)
+def test_the_same_inputs_give_the_same_bytes(drawn):
     for name in ("one", "other"):
-        write_first_page(tmp_path / name, findings(), figures, ORIGIN)
-    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+        write_page(drawn / name, findings(), ORIGIN)
+    assert (drawn / "one").read_bytes() == (drawn / "other").read_bytes()
 
 
-def test_the_figures_are_inside_in_their_size_and_on_white(tmp_path):
-    write_first_page(tmp_path / "page.html", findings(), pictures(tmp_path), ORIGIN)
-    for found in Tree((tmp_path / "page.html").read_text()).root.all("img"):
-        uri = found.attributes["src"]
-        image = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
-        assert image.size == (300, 200)
-        assert image.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
+def test_figures_that_are_there_are_inside_in_their_size_and_on_white(drawn):
+    write_page(drawn / "index.html", findings(), ORIGIN)
+    images = Tree((drawn / "index.html").read_text()).root.all("img")
+    assert len(images) == 2
+    uri = images[0].attributes["src"]
+    image = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+    assert image.size == (300, 200)
+    assert image.convert("RGB").getpixel((5, 5)) == (255, 255, 255)
 
 
-def test_the_first_picture_of_the_page_says_what_an_outlier_feature_is(tmp_path):
-    page = parsed(findings())
-    sections = [element.attributes["id"] for element in page.one("main").all("section")]
-    assert sections[:2] == ["picture", "answer"]
-    assert "A hit is an activation of 6 or more" in page.one("section", id="picture").one("img").attributes["alt"]
+def test_a_wide_figure_is_made_smaller_inside_the_page(drawn):
+    png(drawn / "plots/moe_vs_dense.png", (3000, 900))
+    (picture, *_) = pictures(findings())
+    image = Image.open(io.BytesIO(base64.b64decode(picture.source.removeprefix("data:image/png;base64,"))))
+    assert image.size == (index_page.WIDEST, 450)
 
 
-def test_a_thousand_rows_are_written_quickly_and_open_inside_a_report():
+def test_figures_of_many_models_are_read_from_beside_the_page(drawn):
+    rows = [row("Dense"), *many()]
+    found = [picture for picture in pictures(findings(rows)) if picture.model is not None]
+    assert [picture.source for picture in found] == ["plots/channel_map/dense.png"]
+
+
+def test_a_thousand_rows_are_written_quickly_and_stay_small():
     numbers = np.random.default_rng(0).uniform(1, 100, (167 * 6, len(row())))
     models = [row(f"Some model of {i}B", definition, note="a note") for i in range(167) for definition in "abcdef"]
     rows = pd.DataFrame(models)
     amounts = rows.select_dtypes("number").columns
     rows[amounts] = numbers[:, : len(amounts)]  # as many digits as real ones
     start = time.process_time()
-    page = render(findings(rows.to_dict("records")), dict.fromkeys(contents.PICTURES, bytes(230_000)), ORIGIN)
+    page = render(findings(rows.to_dict("records")), FIGURES, ORIGIN)
     assert time.process_time() - start < 5
-    assert len(base64.b64encode(page.encode())) < 2 * 2**20  # Chromium opens no longer address in a frame
+    assert len(page) < 3e6
 
 
-LINEAGE = {"first_page": "page", "summary": "sum", "inference": "inf", "perplexity tiny-moe": "ppl"}
+LINEAGE = {
+    "index": "page",
+    "summary": "sum",
+    "inference": "inf",
+    "perplexity tiny-moe": "ppl",
+    "reduction tiny-moe": "red",
+}
 
 
 @pytest.fixture
@@ -376,7 +450,9 @@ def files(tmp_path):
     (tmp_path / "perplexity.json").write_text(
         json.dumps({"provenance": {"lineage": {"perplexity": "ppl"}, "statistics": SEALED}})
     )
-    paths = tmp_path / "summary.parquet", tmp_path / "inference.json", [tmp_path / "perplexity.json"]
+    (tmp_path / "answer.json").write_text(json.dumps(ANSWER | {"provenance": {"lineage": {"reduction": "red"}}}))
+    each = [tmp_path / "answer.json"], [tmp_path / "perplexity.json"]
+    paths = tmp_path / "summary.parquet", tmp_path / "inference.json", *each
     return config, paths
 
 
@@ -394,6 +470,8 @@ def test_results_of_something_else_are_refused(files):
         read_findings(config, *paths, LINEAGE | {"summary": "another"})
     with pytest.raises(StaleFile, match=r"inference\.json: made from other"):
         read_findings(config, *paths, LINEAGE | {"inference": "another"})
+    with pytest.raises(StaleFile, match=r"answer\.json: made from other"):
+        read_findings(config, *paths, LINEAGE | {"reduction tiny-moe": "another"})
     with pytest.raises(StaleFile, match=r"perplexity\.json: made from other"):
         read_findings(config, *paths, LINEAGE | {"perplexity tiny-moe": "another"})
 
@@ -406,8 +484,8 @@ def test_a_damaged_file_is_named(files, content):
         read_findings(config, *paths, LINEAGE)
 
 
-def test_a_damaged_figure_is_named(tmp_path):
-    (tmp_path / "figure.png").write_bytes(b"no picture")
-    with pytest.raises(DamagedFile, match=r"figure\.png: not a readable PNG"):
-        write_first_page(tmp_path / "page.html", findings(), {contents.HEADLINE: tmp_path / "figure.png"}, ORIGIN)
-    assert not (tmp_path / "page.html").exists()
+def test_a_damaged_figure_is_named(drawn):
+    (drawn / "plots/moe_vs_dense.png").write_bytes(b"no picture")
+    with pytest.raises(DamagedFile, match=r"moe_vs_dense\.png: not a readable PNG"):
+        write_page(drawn / "index.html", findings(), ORIGIN)
+    assert not (drawn / "index.html").exists()

@@ -1,13 +1,14 @@
-"""First page: an experiment for a reader in a hurry, as one file of HTML that needs nothing beside it.
+"""The page of a run: one file of HTML that needs nothing beside it.
 
-The question, the answer that the statistics write, the headline figure, the summary as a table, and where all of it
-comes from. The same inputs give the same bytes. Every word that comes from a configuration or a table is escaped.
+The answer for each model, what follows from all of them, every figure with its caption, the summary as a table, the
+words, and where all of it comes from. The same inputs give the same bytes. Every word that comes from a configuration
+or a table is escaped.
 """
 
 import base64
 import gzip
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,23 @@ import jinja2
 import pandas as pd
 from PIL import Image
 
-from outlier_features import atomic, catalogue, contents, layout, provenance, remedies
+from outlier_features import atomic, catalogue, layout, model_answer_words, provenance, remedies, shipped, tour
 from outlier_features.config import Config, Corpus, Definition
 from outlier_features.counts import human
 from outlier_features.lineage import Lineage
 from outlier_features.tables import read_json, read_table
 
-TEMPLATES = Path(__file__).parents[1] / "report" / "first_page"
+TEMPLATES = shipped.path("report") / "index"
 """The page without its words: markup, style, behaviour and the library of tables. Part of the lineage by content."""
 
+EXPLAINING = "residual_stream"
+"""The figure that shows what an outlier feature is: the first picture."""
+FEWEST = 7
+"""Models it takes to ask for a phase shift."""
+INLINE = 4
+"""Models whose own figures are inside the page; those of more are read from beside it."""
+WIDEST, COLOURS = 1500, 128
+"""Pixels and colours of a figure inside the page: it stays small, and the SVG beside it is exact."""
 TWIN = "_rms"
 KINDS = {"dense": "dense", "moe": "mixture of experts"}
 TABLES = {
@@ -51,12 +60,19 @@ class Findings:
     """One row per model and definition."""
     inference: Mapping[str, Any]
     """`answer`, `sentences` and `headline`, as far as the statistics gave them."""
+    answers: Mapping[str, Mapping[str, Any]]
+    """The answer for each model, by its key in the configuration, as `model_answer` writes it."""
     origins: Mapping[str, provenance.Provenance]
     """How each model was measured, by its key in the configuration: source, precision, device, versions, lineage."""
 
 
 def read_findings(
-    config: Config, summary: Path, inference: Path, perplexity: Iterable[Path], lineage: Lineage
+    config: Config,
+    summary: Path,
+    inference: Path,
+    answers: Iterable[Path],
+    perplexity: Iterable[Path],
+    lineage: Lineage,
 ) -> Findings:
     """Read what the page tells. Raises DamagedFile, and StaleFile for what was made of something else."""
     table, _ = read_table(summary, "summary", lineage["summary"])
@@ -65,23 +81,67 @@ def read_findings(
     files = zip(models, perplexity, strict=True)
     found = {model: read_json(path, "perplexity", lineage[f"perplexity {model}"]) for model, path in files}
     origins = {model: each["provenance"].get("statistics", {}) for model, each in found.items()}  # how it was measured
-    return Findings(config.experiment, corpus, config.corpora[corpus], config.definitions, table, answer, origins)
+    each = {
+        model: read_json(path, "reduction", lineage[f"reduction {model}"])
+        for model, path in zip(models, answers, strict=True)
+    }
+    return Findings(config.experiment, corpus, config.corpora[corpus], config.definitions, table, answer, each, origins)
 
 
-def write_first_page(
-    path: Path, findings: Findings, pictures: Mapping[str, Path], origin: provenance.Provenance
-) -> None:
-    """Write the page atomically; `pictures` are the PNG of contents.PICTURES, `origin` the provenance of the page."""
-    page = render(findings, {name: _smaller(picture) for name, picture in pictures.items()}, origin)
+def write_page(path: Path, findings: Findings, origin: provenance.Provenance) -> None:
+    """Write the page atomically, with the figures that lie where `layout` says; `origin` is its provenance."""
+    page = render(findings, pictures(findings), origin)
     with atomic.file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page."""
+
+    figure: catalogue.Figure
+    model: str | None
+    """The name of the model it is of; None for one of the whole experiment."""
+    source: str
+    """The picture itself, or a link to it."""
+    exact: str
+    """A link to the same as SVG."""
+
+
+def pictures(findings: Findings) -> list[Picture]:
+    """Return every figure that is there, the explaining one first, then by topic, then model by model."""
+    explaining = [EXPLAINING] if EXPLAINING in catalogue.FIGURES else []
+    names = [*explaining, *(name for name in catalogue.names("experiment", "series") if name not in explaining)]
+    found = [_picture(name, None, None, is_inline=True) for name in names]
+    labels = dict(zip(findings.summary["model"], findings.summary["label"], strict=True))
+    for model, label in labels.items():
+        is_inline = len(labels) <= INLINE
+        found += [_picture(name, model, label, is_inline=is_inline) for name in catalogue.names("model", "mixture")]
+    return [picture for picture in found if picture is not None]
+
+
+def _picture(name: str, model: str | None, label: str | None, *, is_inline: bool) -> Picture | None:
+    path = _path(name, model, "png")
+    if not path.is_file():
+        return None
+    source = "data:image/png;base64," + base64.b64encode(_smaller(path)).decode() if is_inline else _link(path)
+    return Picture(catalogue.FIGURES[name], label, source, _link(_path(name, model, "svg")))
+
+
+def _path(name: str, model: str | None, suffix: str) -> Path:
+    if model is not None and catalogue.FIGURES[name].scope == "mixture":
+        return layout.mixture_figure(name, model) / f"{name}.{suffix}"
+    return layout.figure(name, suffix, model)
+
+
 def _smaller(figure: Path) -> bytes:
-    """Return a PNG in 256 colours, a third of the bytes: browsers open no more than 2 MB inside a report."""
+    """Return a PNG of at most WIDEST pixels in few colours."""
     try:
         with Image.open(figure) as image:
-            fewer = image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
+            plain = image.convert("RGB")
+            if plain.width > WIDEST:
+                plain = plain.resize((WIDEST, round(plain.height * WIDEST / plain.width)), Image.Resampling.LANCZOS)
+            fewer = plain.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     except OSError as error:
         raise remedies.unusable(figure, "PNG", error) from error
     written = io.BytesIO()
@@ -89,32 +149,63 @@ def _smaller(figure: Path) -> bytes:
     return written.getvalue()
 
 
-def render(findings: Findings, pictures: Mapping[str, bytes], origin: provenance.Provenance) -> str:
-    """Return the page as HTML; `pictures` are PNG by the names of their figures."""
+def render(findings: Findings, shown: Sequence[Picture], origin: provenance.Provenance) -> str:
+    """Return the page as HTML."""
     summary, inference = findings.summary, findings.inference
     definitions = list(dict.fromkeys(summary["definition"]))
-    headline = (inference.get("headline") or {}).get("definition")
+    labels = dict(zip(summary["model"], summary["label"], strict=True))
     template = _templates().get_template("page.html")
     return template.render(
         experiment=findings.experiment,
+        title=_listed(list(labels.values())) or findings.experiment,
+        answers={labels.get(model, model): _answer(found) for model, found in findings.answers.items()},
+        headings=model_answer_words.HEADINGS,
+        is_sweep=len(labels) >= FEWEST,
         answer=inference.get("answer"),
         sentences=inference.get("sentences") or [],
         missing=list(_missing(summary)),
-        pictures={name: "data:image/png;base64," + base64.b64encode(png).decode() for name, png in pictures.items()},
-        explanation=catalogue.FIGURES[contents.EXPLANATION],
-        figure=catalogue.FIGURES[contents.HEADLINE],
+        pictures=_by_topic(shown),
         columns=COLUMNS,
         rows=[_row(row) for row in summary.to_dict("records")],
         kinds={kind: KINDS.get(kind, kind) for kind in dict.fromkeys(summary["kind"])},
         definitions={name: _definition_words(name, findings.definitions) for name in definitions},
-        headline=headline if headline in definitions else "",
+        headline=_named(findings, definitions),
         csv={"name": f"summary-{findings.experiment}.csv", "packed": _packed(summary.to_csv(index=False))},
+        words=tour.WORDS,
         corpus=_corpus_words(findings.corpus, findings.text),
         models=[_model(findings, model) for model in findings.origins],
         files=_files(findings.corpus),
         tables=TABLES,
         origin=origin,
     )
+
+
+def _listed(labels: Sequence[str]) -> str:
+    """Return a few names, or how many there are."""
+    if len(labels) > INLINE:
+        return f"{len(labels)} models"
+    return labels[0] if len(labels) == 1 else " and ".join([", ".join(labels[:-1]), *labels[-1:]]) if labels else ""
+
+
+def _answer(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page says of one model."""
+    lead, *others = found["sentences"]
+    return {"lead": lead, "others": others, "rows": [model_answer_words.row(entry) for entry in found["channels"]]}
+
+
+def _by_topic(shown: Sequence[Picture]) -> dict[str, list[Picture]]:
+    """Return figures under their headings; those of a model under its name."""
+    groups: dict[str, list[Picture]] = {}
+    for picture in shown:
+        groups.setdefault(picture.model or picture.figure.topic, []).append(picture)
+    return groups
+
+
+def _named(findings: Findings, definitions: Sequence[str]) -> str:
+    """Return the definition that the table begins with: the one the answer speaks of."""
+    spoken = [found["criterion"]["name"] for found in findings.answers.values()]
+    headline = (findings.inference.get("headline") or {}).get("definition")
+    return next((name for name in (*spoken, headline) if name in definitions), "")
 
 
 def _packed(text: str) -> str:
@@ -319,4 +410,4 @@ def _files(corpus: str) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _link(path: Path) -> str:
     """Return a result as seen from the page, which lies at the top of the results."""
-    return quote(path.relative_to(layout.RESULTS).as_posix())
+    return quote(path.relative_to(layout.results()).as_posix())

@@ -1,0 +1,68 @@
+"""What can be named: models, corpora and definitions of a configuration, figures and sites of the library."""
+
+from collections.abc import Callable
+
+from outlier_features import catalogue
+from outlier_features.config import Config, Corpus, Model
+
+SITES = {
+    "attn_in": "input of the attention of a block",
+    "out_proj_in": "input of the attention's output projection",
+    "mlp_in": "input of the MLP or the experts, and of the router",
+    "residual": "output of the block",
+}
+
+
+def models(config: Config) -> dict[str, str]:
+    """Return the models, and where each comes from."""
+    return {name: f"{model.named(name)}: {_model(model)}, {model.dtype}" for name, model in config.models.items()}
+
+
+def corpora(config: Config) -> dict[str, str]:
+    """Return the corpora, and how they are cut."""
+    return {
+        name: f"{_corpus(corpus)}; {corpus.sequences} x {corpus.length} tokens"
+        for name, corpus in config.corpora.items()
+    }
+
+
+def definitions(config: Config) -> dict[str, str]:
+    """Return the definitions of an outlier feature; each has a scale-free twin, its name with _rms."""
+    return {
+        name: f"|x| >= {found.threshold:g} in {100 * found.min_layers:g} % of {', '.join(found.sites)} and at "
+        f"{100 * found.min_positions:g} % of positions, {found.scope}"
+        for name, found in config.definitions.items()
+    }
+
+
+def figures(_: Config) -> dict[str, str]:
+    """Return every figure, of an experiment, of a training series or of a model."""
+    return {name: f"{figure.title} (of {_article(figure.scope)})" for name, figure in catalogue.FIGURES.items()}
+
+
+def sites(_: Config) -> dict[str, str]:
+    """Return the places where activations are read."""
+    return SITES
+
+
+LISTS: dict[str, Callable[[Config], dict[str, str]]] = {
+    "models": models,
+    "corpora": corpora,
+    "definitions": definitions,
+    "figures": figures,
+    "sites": sites,
+}
+
+
+def _model(model: Model) -> str:
+    if model.train is not None:
+        return "trained here"
+    return next(f"{kind} {value}" for kind in ("hub", "path", "package") if (value := getattr(model, kind)))
+
+
+def _corpus(corpus: Corpus) -> str:
+    return next(f"{kind} {value}" for kind in ("hub", "path", "package") if (value := getattr(corpus, kind)))
+
+
+def _article(scope: str) -> str:
+    return {"experiment": "an experiment", "series": "a training series", "model": "each model"}[scope]

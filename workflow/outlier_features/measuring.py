@@ -1,0 +1,189 @@
+"""A measurement as a person sees it: checks, progress, the answer, where it lies, and what to try next."""
+
+import os
+import shutil
+import sys
+import webbrowser
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pandas as pd
+import torch
+from transformers import AutoConfig
+
+from outlier_features import atomic, calibration, checkpoints, devices, history, layout, leases, measure
+from outlier_features.config import Config
+from outlier_features.counts import human
+from outlier_features.durations import spoken
+from outlier_features.errors import ConfigError
+from outlier_features.freshness import is_fresh
+from outlier_features.lineage import Lineages
+from outlier_features.measure import EXPERIMENT, Request
+from outlier_features.planning import Pass, estimate
+from outlier_features.runs import Run
+from outlier_features.stages import Stages, in_words
+from outlier_features.tables import read_json, read_table
+
+DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "bfloat16"}
+"""The precision of a pass by that of the checkpoint: float16 overflows where outliers are large."""
+EACH = ("tokenize", "capture", "reduce")
+WHOLE = ("summarize", "infer", "export", "page")
+YOURS = "YOUR_TEXT.jsonl"
+FEWEST = 7
+"""Models it takes to ask for a phase shift."""
+
+
+def measure_all(
+    requests: Sequence[Request], *, device: str = "auto", against: str | None = None, is_opened: bool, force: bool
+) -> None:
+    """Measure models one after the other and print the answer for each; of several, print a table of all too.
+
+    Raises ConfigError and whatever else the stages raise; what is finished is kept, and the same call resumes.
+    """
+    _require_different(requests)
+    _choose_device(device)
+    for request in requests:  # every mistake that can be told now is told before the first pass
+        with layout.within(request.folder):
+            measure.configuration(request)
+    summaries = [_measure(request, against=against, is_opened=is_opened, force=force) for request in requests]
+    if len(requests) > 1:
+        _show_together(pd.concat(summaries, ignore_index=True))
+
+
+def _measure(request: Request, *, against: str | None, is_opened: bool, force: bool) -> pd.DataFrame:
+    """Measure one model, print its answer, and return its summary."""
+    with layout.within(request.folder), ExitStack() as leave:
+        if request.text == "-":
+            _keep_standard_input()
+        config = measure.configuration(request)
+        measure.claim(request, config)
+        Stages(config, leave, force=force, say=_silent).fetch(request.name, config.model(request.name))
+        config = _with_precision(config, request)
+        measure.claim(request, config)
+        print(_checks(request, config), flush=True)
+        stages = Stages(config, leave, force=force, say=_silent)
+        for stage in EACH:
+            getattr(stages, stage)(request.name, config.model(request.name))
+        stages.plot_model(request.name)
+        for stage in WHOLE:
+            getattr(stages, stage)()
+        summary = _show_answer(request, config)
+        if against is not None:
+            _show_difference(config, against)
+        print(_next(request, config))
+        if is_opened:
+            webbrowser.open(layout.index().resolve().as_uri())
+        return summary
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _keep_standard_input() -> None:
+    with atomic.file(layout.standard_input()) as unfinished, unfinished.open("wb") as opened:
+        shutil.copyfileobj(sys.stdin.buffer, opened)
+
+
+def _require_different(requests: Sequence[Request]) -> None:
+    folders = [request.folder.resolve() for request in requests]
+    for request, folder in zip(requests, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise ConfigError(
+                f"{request.source}: another model of this call goes to {folder} too; measure it by itself."
+            )
+
+
+def _choose_device(name: str) -> None:
+    """Let this process see the device that was asked for. Raises ConfigError where there is none such."""
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise ConfigError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        os.environ[leases.VISIBLE] = ""
+    elif index:
+        os.environ[leases.VISIBLE] = index
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"--device {name}: torch finds no such GPU here; choose auto or cpu")
+
+
+def _with_precision(config: Config, request: Request) -> Config:
+    """Return the configuration with the precision of the checkpoint, where none was asked for."""
+    if request.dtype != "auto":
+        return config
+    found = AutoConfig.from_pretrained(layout.checkpoint(request.name), trust_remote_code=False, local_files_only=True)
+    stored = str(found.dtype or getattr(found.get_text_config(), "dtype", None)).removeprefix("torch.")
+    values = config.model_dump()
+    values["models"][request.name]["dtype"] = DTYPES.get(stored, "bfloat16")
+    return Config.check(values, "measure")
+
+
+def _checks(request: Request, config: Config) -> str:
+    """Say in one line what is about to run and how long it takes, or that nothing has to."""
+    name, corpus = request.name, config.chosen.corpus
+    model, text = config.model(name), config.corpora[corpus]
+    facts = f"{name}: {corpus}, {text.sequences} x {text.length} tokens, {model.dtype}"
+    if is_fresh("statistics", Lineages(config).statistics(corpus, name), layout.manifest(corpus, name)):
+        return f"{facts}; from the statistics kept, no forward pass"
+    footprint, run = checkpoints.read_footprint(layout.checkpoint(name)), Pass.of(config, text, model)
+    plan, device = estimate(footprint, run), devices.best_device()
+    rates = calibration.rates(
+        layout.checkpoint(name), device, getattr(torch, model.dtype), footprint.channels, text.length
+    )
+    took = calibration.seconds(plan, footprint, run, rates, device)
+    free = shutil.disk_usage(layout.results()).free
+    free_memory = devices.free_memory(torch.device("cpu"))
+    host = plan.host_bytes + (plan.device_bytes if device.type == "cpu" else 0)
+    return (
+        f"{facts} on {devices.name(device)}; {human(footprint.counts['total_params'])} parameters in "
+        f"{footprint.blocks} blocks; memory {host / 1e9:.1f} GB of {free_memory / 1e9:.0f} free, "
+        f"disk {plan.statistics_bytes / 1e9:.2f} GB of {free / 1e9:.0f} free; about {spoken(took)}"
+    )
+
+
+def _show_answer(request: Request, config: Config) -> pd.DataFrame:
+    from outlier_features.terminal_answer import show_answers
+
+    corpus = config.chosen.corpus
+    summary, _ = read_table(layout.summary(corpus, "parquet"))
+    answer = read_json(layout.answer(corpus, request.name), "reduction", None)
+    print()
+    show_answers({config.label(request.name): answer}, sys.stdout)
+    return summary[summary["definition"] == answer["criterion"]["name"]]
+
+
+def _show_together(summary: pd.DataFrame) -> None:
+    from outlier_features.inference import conclusions
+    from outlier_features.terminal import show
+
+    show(summary, stream=sys.stdout)
+    if len(summary) >= FEWEST:
+        print(in_words(conclusions(summary, {}, {}, {})))
+
+
+def _show_difference(config: Config, against: str) -> None:
+    from outlier_features.comparison import compare
+    from outlier_features.terminal_comparison import show_comparison
+
+    summary = layout.summary(config.chosen.corpus, "parquet")
+    path = history.find(against, summary, EXPERIMENT)
+    compared = compare(Run(*read_table(summary)), Run.read(path))
+    show_comparison(compared, against=str(path), format="table", stream=sys.stdout)
+
+
+def _next(request: Request, config: Config) -> str:
+    """Say where the results lie and what to try next."""
+    folder, corpus = request.folder, config.chosen.corpus
+    other = next(value for value in config.capture.thresholds if value > request.threshold)
+    return "\n".join(
+        (
+            f"page: {layout.index()}",
+            f"tables: {folder / corpus}; figures: {folder / 'plots'}",
+            f"for quantisers: {layout.export(corpus, request.name)}",
+            "next:",
+            f"  {replace(request, threshold=other).command}   # another threshold, from the statistics kept",
+            f"  outlier-features show {folder} --layers   # every tensor, by what int8 would lose",
+            f"  {replace(request, text=YOURS).command} --against last   # does it hold on your text?",
+        )
+    )

@@ -1,0 +1,29 @@
+"""What ships beside the code: published tables, schemas, the default configuration, scripts, and the page's markup.
+
+In a checkout these lie where the repository keeps them; in an installed package, in `shipped_files` inside it.
+"""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+_TOP = PACKAGE.parents[1]
+CHECKOUT = _TOP if (_TOP / "Snakefile").is_file() and (_TOP / "workflow" / "scripts").is_dir() else None
+"""The repository that this code runs from; None where it is installed."""
+
+_PLACES = {
+    "resources": "resources",
+    "scripts": "workflow/scripts",
+    "report": "workflow/report",
+    "config.yaml": "config.yaml",
+}
+"""Where a checkout keeps what the installed package has under a name of its own; pyproject.toml maps the same."""
+
+
+def path(name: str) -> Path:
+    """Return where one of `resources`, `scripts`, `report` and `config.yaml` lies."""
+    return PACKAGE / "shipped_files" / name if CHECKOUT is None else CHECKOUT / _PLACES[name]
+
+
+def published(name: str) -> Path:
+    """Return the file of a table of published figures, by its name without suffix."""
+    return path("resources") / "published" / f"{name}.csv"

@@ -1,0 +1,59 @@
+"""The answer for each model in a terminal: its outlier channels as a table, and what else is said of it."""
+
+from collections.abc import Mapping
+from typing import TextIO
+
+import pandas as pd
+from rich.padding import Padding
+from rich.text import Text
+
+from outlier_features.model_answer import Answer
+from outlier_features.model_answer_words import HEADINGS, magnitude, row
+from outlier_features.terminal import console, frame, number
+
+DETAILED = 3
+"""Of so many models all is said; of more, which channels."""
+LAYERS = ("block", "site", "int8 per window\ndB", "int8 per token\ndB", "largest |x|", "RMS", "kurtosis")
+
+
+def show_answers(answers: Mapping[str, Answer], stream: TextIO) -> None:
+    """Write the answer for every model, by its label."""
+    paper = console(stream)
+    for label, found in answers.items():
+        lead, *others = found["sentences"]
+        paper.print(Text.assemble((label, "bold"), f": {lead}"))
+        if found["channels"] and len(answers) <= DETAILED:
+            table = frame()
+            for heading in HEADINGS:
+                table.add_column(
+                    heading, justify="right" if heading in ("channel", "largest") else "left", overflow="fold"
+                )
+            for entry in found["channels"]:
+                table.add_row(*map(Text, row(entry)))
+            paper.print(table)
+        if len(answers) <= DETAILED:
+            for sentence in others:
+                paper.print(Padding(Text(f"- {sentence}"), (0, 0, 0, 2)))
+            paper.print()
+
+
+def show_layers(layers: Mapping[str, pd.DataFrame], stream: TextIO, rows: int | None = None) -> None:
+    """Write the matrix inputs of every model, those that int8 would lose most at first, `rows` of them or all."""
+    paper = console(stream)
+    for label, found in layers.items():
+        inputs = found[found["int8_tensor_db"].notna()].sort_values(["int8_tensor_db", "block"], kind="stable")
+        table = frame(f"{label}: matrix inputs by what int8 would lose (estimated), of {len(inputs)} tensors")
+        for heading in LAYERS:
+            table.add_column(heading, justify="left" if heading == "site" else "right")
+        for _, entry in inputs.head(rows or len(inputs)).iterrows():
+            table.add_row(
+                str(entry["block"]),
+                entry["site"],
+                number(entry["int8_tensor_db"], 1),
+                number(entry["int8_token_db"], 1),
+                magnitude(entry["max_abs"]),
+                f"{entry['rms']:.3g}",
+                number(entry["kurtosis_neuron_rms"], 1),
+            )
+        paper.print(table)
+        paper.print()
