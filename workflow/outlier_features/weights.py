@@ -73,7 +73,7 @@ class Weights:
         and ConfigError for a way in which the model cannot run its experts.
         """
         self.directory = Path(directory)
-        self.device = device
+        self.device = self._loads_onto = device
         config = architectures.read(self.directory)
         self._quantization = architectures.dequantization(config, self.directory)
         self.model, self._files, self._loading = _stopped_before_loading(self.directory, config, dtype, device)
@@ -186,7 +186,7 @@ class Weights:
         if name not in self._pairs:
             return slices.of(name)
         dtype = self._dtypes.get(self._targets[name], self.model.dtype)
-        return _Dequantised(self._pairs[name], slices, dtype, self._loading.device_map[""])
+        return _Dequantised(self._pairs[name], slices, dtype, self._loads_onto)
 
     def _load_resident(self) -> None:
         model = self.model
