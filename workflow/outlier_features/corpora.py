@@ -170,8 +170,8 @@ def _without_tokenizer(checkpoint: Path, error: Exception | None = None) -> str:
             "written by a later version needs that version, another is damaged."
         )
     return (
-        "has no tokenizer.json, and no other file that transformers makes a tokenizer of; name a model that has one, or "
-        "a local copy of this one with the tokenizer it was trained with."
+        "has no tokenizer.json, and no other file that transformers makes a tokenizer of; name a model that has one, "
+        "or a local copy of this one with the tokenizer it was trained with."
     )
 
 
