@@ -453,14 +453,6 @@ def test_a_tokenizer_of_a_later_version_is_refused_before_any_weights(user: User
     assert user.asked() == DESCRIBED
 
 
-def test_a_refusal_is_a_line_of_its_own_behind_a_progress_bar(user: User, odd: Path, large: Path) -> None:
-    (odd / "config.json").write_text('{"model_type": "mamba"}')
-    shutil.copy(large / "model.safetensors", odd)
-    user.publish(odd)
-    ended = user.fetch()
-    assert ended.error in ended.log.removesuffix("\n").split("\nerror: ")[1:]
-
-
 class Command:
     """A pickle of this makes a file when it is read without care."""
 

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_windows
+from families import FAMILIES, save_family
+from hub_server import HubServer, Repository, environment
 from outlier_features import cli, footprint
 from outlier_features.checkpoints import seal
 from outlier_features.config import Config
 from outlier_features.inventory import plans
 from outlier_features.planning import Footprint, Pass, estimate
 from outlier_features.terminal_plan import CONVENTIONS
+from projects import words_project
 from transformers import AutoConfig, AutoModelForCausalLM
 
 REPOSITORY = Path(__file__).parents[1]
@@ -188,6 +191,38 @@ def test_models_that_need_no_hub_are_planned_from_their_recipes_and_packages() -
     assert found["tiny-moe"].footprint.counts["experts"] == 8
     assert found["smollm2-135m"].footprint.counts["total_params"] == 134_515_008
     assert all(plan.is_download_known and plan.download_bytes == 0 for plan in found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("described", "told"), [({}, None), ({"model_type": "mamba"}, "mamba has no attention heads")])
+def test_a_model_of_the_hub_is_planned_or_refused_without_its_weights(
+    tmp_path: Path, described: dict[str, str], told: str | None
+) -> None:
+    directory = save_family(FAMILIES["llama"], tmp_path / "published")
+    stored = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+    if described:
+        (directory / "config.json").write_text(json.dumps(described))
+
+    def change(config: dict) -> None:
+        config["models"] = {"dense": {"hub": "org/model", "revision": "a" * 40}}
+        config["experiments"] = {"demo": {"models": ["dense"], "corpus": "words"}}
+
+    project = words_project(tmp_path / "project", change)
+    with HubServer(models={"org/model": Repository({"a" * 40: directory})}) as hub:
+        ended = subprocess.run(
+            [sys.executable, "-m", "outlier_features", "plan", "--format", "json"],
+            env=environment(hub, tmp_path / "home", PYTHONPATH=str(project / "workflow")),
+            cwd=project,
+            capture_output=True,
+            text=True,
+        )
+        assert hub.seen("GET .*safetensors$") == []
+    if told is None:
+        (row,) = json.loads(ended.stdout)
+        assert row["download_bytes"] == row["read_bytes"] == stored
+    else:
+        assert ended.returncode == 1
+        assert ended.stderr.splitlines()[-1].startswith(f"error: org/model@aaaaaaaaaaaa: {told}")
 
 
 def test_planning_is_arithmetic_without_torch() -> None:
