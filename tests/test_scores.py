@@ -69,6 +69,10 @@ def test_what_is_counted_is_left_out_of_the_perplexity(checkpoints, tokens, ids,
     assert found["perplexity"] == pytest.approx(np.exp(losses[is_finite].mean()), rel=1e-5)
     per_window = {str(window): int(count) for window, count in enumerate((~is_finite).sum(1)) if count}
     assert Statistics([tmp_path / "out.json"]).facts["nonfinite_losses"] == per_window
+    for part in ([0], [1, 2, 3, 4, 5][: len(ids) - 1]):
+        capture(checkpoint, tokens, tmp_path / f"{part[0]}.json", settings, LINEAGE, windows=part)
+    merged = Statistics([tmp_path / "1.json", tmp_path / "0.json"])
+    assert merged.facts["nonfinite_losses"] == per_window
     assert f"{(~is_finite).sum()} of {losses.size} losses are not finite and left out" in capsys.readouterr().out
 
 

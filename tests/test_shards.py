@@ -135,7 +135,7 @@ def poisoned(path: Path, value: float) -> Path:
 )
 def test_nan_and_infinity_stop_the_pass_and_leave_nothing(value, words, tmp_path, tokens) -> None:
     checkpoint = poisoned(tmp_path / "model", value)
-    with pytest.raises(NonFiniteActivations, match=f"block 1, attn_in, window 0: {words}.*dtype"):
+    with pytest.raises(NonFiniteActivations, match=f"block 1, attn_in, window 0: {words}.*capture.nonfinite to count"):
         capture(checkpoint, tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 

@@ -128,7 +128,8 @@ class Corpus(Strict):
     package: str | None = None
     """`name==version` of an installed Python package that ships text files."""
     path: str | None = None
-    """A local .txt, .jsonl or .parquet file, or a directory that `files` picks from."""
+    """A local file of text (.txt, .md), of rows (.jsonl, .ndjson, .json, .csv, .tsv, .parquet), or a directory that
+    `files` picks from; each file may be compressed (.gz, .zst, .bz2, .xz)."""
     hub: str | None = None
     """A data set of the hub, streamed."""
     files: tuple[str, ...] = ()
@@ -141,7 +142,7 @@ class Corpus(Strict):
     revision: str | None = None
     """The commit of a hub data set."""
     column: str = "text"
-    """Where the text is in .jsonl, .parquet and hub data sets."""
+    """Where the text is in files of rows and in hub data sets."""
     sequences: int = Field(ge=1)
     """Windows to measure on."""
     length: int = Field(ge=2)
@@ -149,7 +150,8 @@ class Corpus(Strict):
     stride: int | None = Field(default=None, ge=1)
     """Tokens from the start of one window to the next; `length` by default."""
     bos: Literal["auto", "always", "never"] = "auto"
-    """Whether a BOS token starts each window; `auto` does what the tokenizer does by default."""
+    """Whether a BOS token starts each window; `auto` puts before it what the tokenizer puts before a text by default,
+    which can be another token or several."""
     windows: Literal["packed", "arb8020"] = "packed"
     """`packed` cuts a stream of tokens; `arb8020` repeats the 2025 sweep's windows, only to reproduce its table."""
 
@@ -192,7 +194,7 @@ class Capture(Strict):
     rms_thresholds: Thresholds
     """The same in units of each tensor's RMS, for the scale-free twins."""
     nonfinite: Literal["error", "count"] = "error"
-    """What NaN and infinity do: stop the pass, or be counted and left out."""
+    """What NaN and infinity in activations, logits and losses do: stop the pass, or be counted and left out."""
     scatter: int = Field(default=1, ge=1)
     """How many jobs share the windows of a model out, at most one a window. No number depends on it."""
     memory_budget: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(MB|GB)$")] | None = None

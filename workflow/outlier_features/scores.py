@@ -64,7 +64,7 @@ def _not_finite(logits_TV: torch.Tensor) -> torch.Tensor:
 def require_finite(
     scores: Sequence[Scores], windows: Sequence[int], settings: Settings, model: str
 ) -> dict[str, dict[str, int]]:
-    """Return how many positions of each window have logits and losses that are not finite, empty where none has.
+    """Return how many positions of each window have logits and losses that are not finite, where any has.
 
     Raises NonFiniteActivations, naming the first window and position, unless such values are to be counted.
     """
@@ -83,4 +83,4 @@ def require_finite(
     if left_out:
         total = sum(len(score.losses) for score in scores)
         tqdm.write(f"{model}: {left_out} of {total} losses are not finite and left out of the perplexity")
-    return found if first else {}
+    return found

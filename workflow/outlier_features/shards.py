@@ -79,6 +79,8 @@ LOSS_SCHEMA = pa.schema([("window", pa.int32()), ("loss", _REAL)])
 """One row per window: the negative log-likelihood in nats of each token after the first."""
 
 COVERAGE, LOSSES = "coverage.arrow", "losses.arrow"
+NONFINITE = ("nonfinite_logits", "nonfinite_losses")
+"""Facts that count, by window, the positions whose logits or losses are not finite."""
 
 
 def block_name(block: int) -> str:
@@ -120,6 +122,9 @@ class Statistics:
         if len(set(self.facts["windows"])) < len(windows):
             raise ConfigError(f"{', '.join(map(str, manifests))}: captures of the same windows; give each part once.")
         self.facts["positions_per_window"] = [positions for _, positions in windows]
+        for name in NONFINITE:
+            counts = {window: count for part in self._parts for window, count in part.facts.get(name, {}).items()}
+            self.facts[name] = {window: counts[window] for window in sorted(counts, key=int)}
         self.provenance = self._parts[0].provenance
 
     @property
