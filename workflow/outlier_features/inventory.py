@@ -20,7 +20,7 @@ def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
     Sizes come from the checkpoint where it is there, else from its configuration alone: the file
     `{hub name}/config.json` below `configurations` where that is given, else the hub or its cache. Raises SourceError.
     """
-    lineages, corpus = Lineages(config, Digests(layout.digests(), dry=True)), config.chosen.corpus
+    lineages, corpus = Lineages(config, Digests(layout.digests(), lambda: True)), config.chosen.corpus
     return [
         _plan(name, config, configurations, _cached(lineages, corpus, name, config.capture.scatter))
         for name in config.chosen.models
