@@ -17,8 +17,8 @@ MUCH = 10e9
 class Digests:
     """Digests of the files of one place at a time, remembered below `folder`.
 
-    A dry run, which Snakemake knows for one only when it plans, reads no more than MUCH bytes. What it would have to read
-    beyond that counts as changed, and it says so.
+    A dry run, which Snakemake knows for one only when it plans, reads no more than MUCH bytes. What it would have to
+    read beyond that counts as changed, and it says so.
     """
 
     def __init__(self, folder: Path, is_dry: Callable[[], bool] = lambda: False) -> None:
