@@ -42,7 +42,7 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 STARTED = time.time()
-lineages = Lineages(settings, Digests(layout.digests(), dry=workflow.dryrun))
+lineages = Lineages(settings, Digests(layout.digests(), lambda: workflow.dryrun))
 requests = Requests(settings)
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus

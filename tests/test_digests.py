@@ -42,8 +42,8 @@ def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(file_states, "RACY_SECONDS", 0.0)
 
 
-def digest_of(place: Path, **options: bool) -> str:
-    return Digests(place / "memory", **options).of(place, NAMES)
+def digest_of(place: Path, *, dry: bool = False) -> str:
+    return Digests(place / "memory", lambda: dry).of(place, NAMES)
 
 
 def test_a_digest_is_that_of_names_and_contents(place: Path) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,11 +17,12 @@ MUCH = 10e9
 class Digests:
     """Digests of the files of one place at a time, remembered below `folder`.
 
-    A `dry` run reads no more than MUCH bytes. What it would have to read beyond that counts as changed, and it says so.
+    A dry run, which Snakemake knows for one only when it plans, reads no more than MUCH bytes. What it would have to
+    read beyond that counts as changed, and it says so.
     """
 
-    def __init__(self, folder: Path, *, dry: bool = False) -> None:
-        self._folder, self._dry, self._left = folder, dry, MUCH
+    def __init__(self, folder: Path, is_dry: Callable[[], bool] = lambda: False) -> None:
+        self._folder, self._is_dry, self._left = folder, is_dry, MUCH
 
     def of(self, root: Path, names: Iterable[str]) -> str:
         """Return the digest of files below `root`: of their names and contents, in this order. Raises OSError."""
@@ -35,7 +36,7 @@ class Digests:
         return _digest(f"{name} {digest}" for name, digest in known.items())
 
     def _may_read(self, root: Path, size: float) -> bool:
-        if self._dry and size > self._left:
+        if size > self._left and self._is_dry():
             _say(f"{root}: {size / 1e9:.1f} GB not read before; this dry run takes them as changed, a run reads them.")
             return False
         if size > MUCH:

@@ -59,7 +59,7 @@ class Freshness:
         return (artefact, name) in self._moved[corpus]
 
     def _examined(self, corpus: str) -> set[tuple[str, str]]:
-        """Return what has moved, older than the mark now; put the file times of what has not in order."""
+        """Return what has moved; put the times of files that arrived in another order than they are made in to one."""
         moved: dict[tuple[str, str], list[Path]] = {}
         newest = {
             ("published", ""): max((state(path)[1] for path in shipped.published("*").parent.glob("*.csv")), default=0)
@@ -68,16 +68,17 @@ class Freshness:
         is_in_order = True
         for result in self.results(corpus):
             states = {path: found for path in result.paths if (found := _state(path))}
+            if not states:
+                continue
             unseen = [path for path, found in states.items() if self._memory.get(str(path), found) is None]
             if not all(self._carries(result, path, found) for path, found in states.items()):
                 moved[result.artefact, result.name] = list(states)
-            elif states:
-                times = [found[1] for found in states.values()]
-                before = max(newest.get(each, 0) for each in (("published", ""), *result.made_from))
-                is_in_order = is_in_order and (not unseen or before <= min(times))
-                arrived += unseen
-                key = (result.artefact, result.model)
-                newest[key] = max(newest.get(key, 0), *times)
+            times = [found[1] for found in states.values()]
+            before = max(newest.get(each, 0) for each in (("published", ""), *result.made_from))
+            is_in_order = is_in_order and (not unseen or before <= min(times))
+            arrived += unseen
+            key = (result.artefact, result.model)
+            newest[key] = max(newest.get(key, 0), *times)
         self._memory.save()
         if not is_in_order:
             _set_time(arrived, time.time())

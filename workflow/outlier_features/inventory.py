@@ -23,7 +23,7 @@ def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
     Sizes come from the checkpoint where it is there, else from its configuration alone: the file
     `{hub name}/config.json` below `configurations` where that is given, else the hub or its cache. Raises SourceError.
     """
-    lineages, corpus = Lineages(config, Digests(layout.digests(), dry=True)), config.chosen.corpus
+    lineages, corpus = Lineages(config, Digests(layout.digests(), lambda: True)), config.chosen.corpus
     with tempfile.TemporaryDirectory() as arrived:  # what several models share is asked for once
         asked = _Asked(config, configurations, Path(arrived))
         return [
