@@ -177,7 +177,8 @@ def has_phase_shift(figure):
     ],
 )
 def test_the_phase_shift_of_2022_stands_on_axes_of_its_own_criterion_only(name, definition, threshold, expected):
-    shares = {"median_layer_pct": 30.0, "median_position_pct": 60.0, "largest_quartile_2": 9.0}
+    shares = {"largest_quartile_1": 8.0, "largest_quartile_2": 9.0, "largest_quartile_3": 10.0}
+    shares |= {f"median_{name}_pct{end}": 30.0 for name in ("layer", "position") for end in ("", "_low", "_high")}
     made = row("A", total=2e9, definition=definition, threshold=threshold, **shares)
     figure = of_experiment(name, pd.DataFrame([made]), NOTHING_PUBLISHED)
     assert set(has_phase_shift(figure)) == {expected}

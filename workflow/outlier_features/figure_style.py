@@ -105,7 +105,8 @@ def style() -> Iterator[None]:
     """Apply the fonts, colours and file settings of this project to everything drawn or saved inside."""
     settings = {
         **seaborn.axes_style("ticks"),
-        "font.family": ["DejaVu Sans"],
+        "font.family": ["sans-serif"],
+        "font.sans-serif": ["DejaVu Sans", "Verdana"],  # of the same width, where an .svg finds the first one missing
         "font.size": TEXT,
         "axes.titlesize": TEXT,
         "axes.labelsize": TEXT,

@@ -114,7 +114,8 @@ def _set_rows(axes: Axes, models: pd.DataFrame, names: Sequence[str], points: Po
 
 def _draw_line(axes: Axes, points: pd.DataFrame, share: Stroke, no_value: float) -> None:
     """Draw one measure: its marks and intervals, and lines over the models of one kind that are no toys."""
-    for (is_published, is_toy, kind), own in points.sort_values("row").groupby(["is_published", "is_toy", "kind"]):
+    groups: Any = points.sort_values("row").groupby(["is_published", "is_toy", "kind"])
+    for (is_published, is_toy, kind), own in groups:
         if not is_toy:
             line: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.6} if is_published else {"linewidth": 2.0}
             axes.plot(own["y"], own["row"], color=share.color, linestyle=share.style, zorder=2, **line)
