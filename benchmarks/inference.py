@@ -10,10 +10,11 @@ import argparse
 import math
 import operator
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -270,7 +271,7 @@ def powers(repetitions: int, run: "Runner") -> Iterator[str]:
     """Yield the table of jumps that are found."""
     scenarios = jumps()
     jobs = [partial(share_of_jumps, each, models, repetitions) for each in scenarios.values() for models in MODELS]
-    found = iter(run(jobs))
+    found = run(jobs)
     shares = {(*key, models): next(found) for key in scenarios for models in MODELS}
     yield _row("A jump of so many times the noise:", *map(str, SIZES))
     yield _row(*["---"] * (1 + len(SIZES)))
@@ -288,16 +289,16 @@ def held(repetitions: int, run: "Runner") -> Iterator[str]:
     yield from _rows(wanted, run(list(wanted.values())), 1)
 
 
-def _rows(names: Mapping[str, object], shares: Sequence[float], columns: int) -> Iterator[str]:
-    for row, name in enumerate(names):
-        yield _row(name, *(f"{100 * share:.1f}" for share in shares[row * columns : (row + 1) * columns]))
+def _rows(names: Iterable[str], shares: Iterator[float], columns: int) -> Iterator[str]:
+    for name in names:
+        yield _row(name, *(f"{100 * share:.1f}" for share in islice(shares, columns)))
 
 
 def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-Runner = Callable[[Sequence[Callable[[], float]]], list[float]]
+Runner = Callable[[Sequence[Callable[[], float]]], Iterator[float]]
 PARTS: dict[str, Callable[[int, Runner], Iterator[str]]] = {"levels": levels, "powers": powers, "intervals": held}
 
 
@@ -310,7 +311,7 @@ def main() -> None:
     options = parser.parse_args()
     with ProcessPoolExecutor(options.processes) as pool:
         for part in options.parts:
-            for line in PARTS[part](options.repetitions, lambda jobs: list(pool.map(operator.call, jobs))):
+            for line in PARTS[part](options.repetitions, lambda jobs: pool.map(operator.call, jobs)):
                 print(line, flush=True)
             print()
 

@@ -100,8 +100,8 @@ FIGURES = {
             "experiment",
             SIZE,
             "Is there a phase shift?",
-            "Layers affected by outlier features, and the ways in which they could depend on the size or the quality of "
-            "a model: not at all (constant), steadily (a line or a smooth curve), by what kinds and families share, or "
+            "Layers affected by outlier features, and the ways in which they could depend on the size or the quality "
+            "of a model: not at all (constant), steadily (a line or a smooth curve), by kinds and families, or "
             "with a jump (a step of half a decade at most). Fits are of the models measured here; best is the one of "
             "the smallest AICc (weight: how much speaks for it beside the others). A jump is shown where the step is "
             "best, noise looks like one less than one time in twenty over all panels, and no single model makes it. "

@@ -163,9 +163,9 @@ def _why_none(trend: pd.Series) -> str:
 def _power(trend: pd.Series) -> str:
     low, high = trend["detectable_jump_low"], trend["detectable_jump_high"]
     if pd.isna(low):
-        return "80 % power for no jump up to 100 points."
+        return "80 % power: no jump up to 100 points."
     most = "more than 100" if pd.isna(high) else f"{high:.0f}"
-    return f"80 % power for a sharp jump at the middle of {low:.0f} to {most} points."
+    return f"80 % power: sharp jumps of {low:.0f} to {most} points."
 
 
 def _shift_words(trend: pd.Series, axis: Axis) -> list[str]:

@@ -343,9 +343,8 @@ def step(x_N: Floats, y_BN: Floats) -> Step:
     squares_G = curves.squares(y_BN[:1])[0]
     best, free = int(squares_G.argmin()), len(x_N) - 4
     likely = max(float(squares_G[best]), FLOOR**2 * len(x_N)) * (1 + stats.f.ppf(0.95, 1, free) / free)
-    anywhere_G, any_width_G = map(
-        np.ravel, np.meshgrid(np.linspace(x_N.min(), x_N.max(), 201), np.unique(width_G), indexing="ij")
-    )
+    everywhere = np.union1d(position_G, np.linspace(x_N.min(), x_N.max(), 201))
+    anywhere_G, any_width_G = map(np.ravel, np.meshgrid(everywhere, np.unique(width_G), indexing="ij"))
     elsewhere = replace(design, position_G=anywhere_G, width_G=any_width_G).steps()
     drawn = curves.squares(y_BN[1:]).argmin(axis=1) if len(y_BN) > 1 else np.empty(0, int)
     low, high = wider(_with_neighbours(anywhere_G, elsewhere.squares(y_BN[:1])[0] <= likely), position_G[drawn])
