@@ -10,13 +10,14 @@ import pytest
 from drawings import bars, is_within, legend, marks, names, overlapping, words
 from matplotlib.colors import to_hex
 from outlier_features import catalogue, outliers
+from outlier_features.answer import curve
 from outlier_features.config import Definition
 from outlier_features.figure_quantities import SHELF, parameters
 from outlier_features.figure_style import FAINT, GREY, INK, KINDS, SHARES
 from outlier_features.figure_tables import Sweep, read_published
 from outlier_features.figures import draw_experiment, save
 from outlier_features.figures_residual import COORDINATED, THRESHOLD, shares, toy
-from outlier_features.figures_shift import curves
+from outlier_features.figures_shift import fits
 from outlier_features.inference import TRENDS, conclusions
 from sweep_of_twelve import LOWER, PUBLISHED, SHIFT_POSITION, UPPER, twelve
 
@@ -211,8 +212,8 @@ def test_a_planted_shift_is_found_drawn_as_a_band_and_said():
     figure = of_twelve("phase_shift")
     axes = phase_shift_panel(figure, 0, 1)
     (said,) = (text.get_text() for text in axes.texts if text.get_text() != "6.7B")
-    assert said.startswith("12 models; preferred: logistic (weight 1.00).")
-    assert "Shift at 4." in said
+    assert said.startswith("12 models; best: a step (weight 1.00).")
+    assert "Jump at 4." in said
     assert "Spearman 0.9" in said
     (band,) = axes.patches
     assert band.get_x() < SHIFT_POSITION < band.get_x() + band.get_width()
@@ -220,8 +221,8 @@ def test_a_planted_shift_is_found_drawn_as_a_band_and_said():
     assert preferred.get_ydata()[0] == pytest.approx(LOWER, abs=3)
     assert preferred.get_ydata()[-1] == pytest.approx(UPPER, abs=3)
     faint = [line for line in axes.lines if line.get_color() == GREY and len(line.get_xdata()) == 200]
-    assert len(faint) == 2
-    assert {"the preferred fit", "the other fits", "95 % interval of where the shift is"} <= set(legend(figure))
+    assert len(faint) == 3
+    assert {"the fit that describes the models best", "the other fits", "where the jump may be"} <= set(legend(figure))
 
 
 def test_without_a_shift_none_is_drawn_and_power_is_said():
@@ -229,9 +230,9 @@ def test_without_a_shift_none_is_drawn_and_power_is_said():
     axes = phase_shift_panel(figure, 0, 1)
     assert len(axes.patches) == 0
     (said,) = (text.get_text() for text in axes.texts if text.get_text() != "6.7B")
-    assert "No shift found (another fit is preferred)." in said
-    assert "80 % power for a jump of" in said
-    assert "95 % interval of where the shift is" not in legend(figure)
+    assert "No jump shown (no step is best)." in said.replace("\n", " ")
+    assert "80 % power: sharp jumps of" in said
+    assert "where the jump may be" not in legend(figure)
 
 
 def test_each_row_shows_its_kind_and_fits_in_its_colour_and_says_why_nothing_was_tested():
@@ -246,14 +247,23 @@ def test_each_row_shows_its_kind_and_fits_in_its_colour_and_says_why_nothing_was
 
 def test_fits_are_those_of_the_table_of_trends():
     trend = pd.Series(
-        {"constant": 40.0, "intercept": 5.0, "slope": 10.0, "lower": 20.0, "upper": 60.0}
-        | {"shift_position": 1e9, "shift_decades": 0.5}
+        {"x_low": 1e8, "x_high": 1e10, "constant": 40.0, "intercept": 5.0, "slope": 10.0}
+        | {
+            "smooth_shape": "quadratic",
+            "smooth_bend": 0.0,
+            "smooth_level": 1.0,
+            "smooth_slope": 2.0,
+            "smooth_size": 4.0,
+        }
+        | {"lower": 20.0, "upper": 60.0, "shift_size": 40.0, "shift_position": 1e9, "shift_decades": 0.5}
     )
-    fits = curves(trend)
-    assert fits["constant"](np.array([8.0])) == 40
-    assert fits["linear"](np.array([8.0])) == 85
-    assert fits["logistic"](np.array([8.75, 9.0, 9.25])) == pytest.approx([24, 40, 56])
-    assert list(curves(trend.replace({1e9: np.nan}))) == ["constant", "linear"]
+    u = np.array([0.0, 0.375, 0.5, 0.625, 1.0])
+    assert curve(trend, "constant", u) == pytest.approx(40)
+    assert curve(trend, "linear", u)[[0, 2]] == pytest.approx([85, 95])
+    assert curve(trend, "smooth", u)[[0, 2, 4]] == pytest.approx([1, 3, 7])
+    assert curve(trend, "step", u) == pytest.approx([20, 24, 40, 56, 60], abs=0.02)
+    assert fits(trend) == ["constant", "linear", "smooth", "step"]
+    assert fits(trend.replace({1e9: np.nan})) == ["constant", "linear", "smooth"]
 
 
 def test_panels_without_a_trend_say_so():

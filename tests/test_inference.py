@@ -75,11 +75,13 @@ def steady() -> dict:
 def test_a_planted_phase_shift_is_found_where_it_is(shifted: dict) -> None:
     row = trend(shifted)
     assert row["found"]
-    assert row["preferred"] == "logistic"
+    assert row["preferred"] == "step"
+    assert row["shift_p_adjusted"] == pytest.approx(row["shift_tests"] * row["shift_p_value"])
+    assert row["odd_model"] is None
     assert row["shift_position_low"] <= JUMP_AT <= row["shift_position_high"]
     assert 3e9 < row["shift_position_low"] < row["shift_position_high"] < 9e9
     assert row["shift_size"] == pytest.approx(45, abs=8)
-    assert row["weight_logistic"] > 0.9
+    assert row["weight_step"] > 0.9
     assert "jumps by +4" in shifted["answer"]
     assert "active parameters" in shifted["answer"]
 
@@ -87,10 +89,14 @@ def test_a_planted_phase_shift_is_found_where_it_is(shifted: dict) -> None:
 def test_where_nothing_is_planted_nothing_is_found_and_the_answer_says_what_could_have_been(steady: dict) -> None:
     assert not any(row["found"] for row in steady["trends"])
     row = trend(steady)
+    assert row["detectable_jump_low"] < row["detectable_jump"] < row["detectable_jump_high"]
     assert 10 < row["detectable_jump"] < 35
-    assert f"{row['detectable_jump']:.0f}" in steady["answer"]
+    assert row["detectable_jump"] / row["noise"] == pytest.approx(row["detectable_jump_high"] / row["noise_high"])
+    jumps = [trend(steady, axis) for axis in answer.ASKED]
+    low = min(row["detectable_jump_low"] for row in jumps)
+    assert f"a sharp jump between the middle ones of {low:.0f} to" in steady["answer"]
     assert "No jump of the share of layers" in steady["answer"]
-    assert "a smaller one could be there" in steady["answer"]
+    assert "Smaller ones may be there." in steady["answer"]
 
 
 def test_every_trend_has_the_documented_columns_and_json_holds_it(shifted: dict) -> None:
@@ -102,7 +108,7 @@ def test_every_trend_has_the_documented_columns_and_json_holds_it(shifted: dict)
 def test_draws_of_the_sequences_reach_the_intervals() -> None:
     summary = sweep()
     alone = trend(conclusions(summary, {}, {}, {}))
-    shaken = trend(conclusions(summary, draws(summary, spread=20), {}, {}))
+    shaken = trend(conclusions(summary, draws(summary, spread=40), {}, {}))
     assert shaken["spearman"] == alone["spearman"]
     assert shaken["spearman_low"] < alone["spearman_low"]
     assert shaken["slope_high"] > alone["slope_high"]
@@ -141,6 +147,7 @@ def test_four_to_six_models_have_a_trend_and_no_test_of_a_shift() -> None:
     assert row.get("shift_p_value") is None
     assert not row["found"]
     assert "cannot be said: 6 models, a phase shift needs 7" in found["answer"]
+    assert row["spearman_low"] is None
 
 
 def test_models_without_outlier_features_are_left_out_and_named() -> None:
@@ -165,7 +172,7 @@ def test_missing_perplexity_leaves_the_other_axes() -> None:
     found = conclusions(sweep(jump=45, perplexity=math.nan, bits_per_byte=math.nan), {}, {}, {})
     assert trend(found)["found"]
     assert trend(found, "perplexity")["note"].startswith("0 models")
-    assert "Along perplexity it cannot be tested." in found["answer"]
+    assert "Along perplexity a jump cannot be tested for." in found["answer"]
 
 
 def test_one_kind_only_is_not_compared_with_the_other() -> None:
@@ -192,14 +199,88 @@ def test_of_a_training_run_only_the_last_step_counts() -> None:
     assert trend(found)["models"] == 8
 
 
-def test_the_published_table_shows_no_phase_shift_and_little_power() -> None:
-    found = conclusions(as_summary(PUBLISHED), {}, {}, {})
-    row = trend(found, "total_params")
+@pytest.fixture(scope="module")
+def published() -> dict:
+    return conclusions(as_summary(PUBLISHED), {}, {}, {})
+
+
+def test_the_published_table_shows_neither_a_jump_nor_a_correlation(published: dict) -> None:
+    row = trend(published, "total_params")
     assert row["models"] == 12
     assert not row["found"]
     assert row["spearman"] == pytest.approx(0.67, abs=0.01)
-    assert row["detectable_jump"] > 25
-    assert trend(found, "perplexity")["models"] == 5
+    assert row["p_adjusted"] == pytest.approx(0.053, abs=0.002)
+    assert (row["spearman_within"], row["p_within"]) == pytest.approx((0.45, 0.2), abs=0.01)
+    dense, moe = (trend(published, "total_params", group)["spearman"] for group in ("dense", "moe"))
+    assert (dense, moe) == pytest.approx((-0.2, 0.43), abs=0.01)
+    assert trend(published, "perplexity")["models"] == 5
+    assert "None is shown." in published["answer"]
+
+
+def test_the_published_table_could_not_have_shown_the_jump_of_2022(published: dict) -> None:
+    for axis in ("total_params", "active_params"):
+        assert trend(published, axis)["detectable_jump_low"] > 100 - 65
+        assert trend(published, axis)["detectable_jump_high"] is None
+    assert "to more than 100 points" in published["answer"]
+
+
+def sized(models: int, share: np.ndarray, **columns: object) -> pd.DataFrame:
+    """Return dense models over two decades with shares of layers."""
+    sizes = np.geomspace(1e8, 2e10, models)
+    names = [f"Some-{size:.3g}" for size in sizes]
+    common = {"model": names, "label": names, "kind": "dense", "series": None, "step": None, "hidden_size": HIDDEN}
+    sizes_of = {"total_params": sizes, "active_params": sizes, "sparsity": 1.0}
+    quality = {"perplexity": math.nan, "bits_per_byte": math.nan}
+    values = {"mean_layer_pct": share, "mean_position_pct": math.nan, "distinct_channels": math.nan}
+    return pd.DataFrame(common | sizes_of | quality | values | {"definition": "arb8020"} | columns)
+
+
+def test_a_saturating_rise_rises_steadily() -> None:
+    u = np.linspace(0, 1, 12)
+    share = 25 + 47 * (1 - np.exp(-3 * u)) / (1 - np.exp(-3)) + 2 * np.random.default_rng(3).standard_normal(12)
+    found = conclusions(sized(12, share), {}, {}, {})
+    assert "It rises steadily along parameters (total and active are the same)." in found["answer"]
+    assert "jumps" not in found["answer"]
+
+
+def test_a_jump_of_dense_models_along_total_and_active_parameters_is_one_finding() -> None:
+    share = 30 + 50 * (np.arange(12) >= 6) + np.random.default_rng(4).standard_normal(12)
+    found = conclusions(sized(12, share), {}, {}, {})
+    assert found["answer"].count("jumps by") == 1
+    rows = [trend(found, axis, group) for axis in ("total_params", "active_params") for group in ("all", "dense")]
+    assert all(row["found"] and row["shift_tests"] == 1 for row in rows)
+    assert trend(found)["shift_p_adjusted"] == trend(found)["shift_p_value"]
+
+
+def test_one_odd_model_is_named_and_no_jump() -> None:
+    share = 30 + np.random.default_rng(5).standard_normal(20)
+    share[-2:] += 2.5, 50
+    row = trend(conclusions(sized(20, share), {}, {}, {}))
+    assert not row["found"]
+    assert row["odd_model"] == "Some-2e+10"
+
+
+def test_models_are_grouped_by_what_they_share_beside_a_size() -> None:
+    models = pd.DataFrame(
+        {
+            "model": list("abcdef"),
+            "label": ["Qwen3-0.6B", "Qwen3-30B-A3B", "Qwen3-8B", "GPT-OSS-20B", "GPT-OSS-120B", "OLMoE-1B-7B"],
+            "kind": ["dense", "moe", "dense", "moe", "moe", "moe"],
+            "hub": ["Qwen/a", "Qwen/b", "Qwen/c", "openai/d", "openai/e", None],
+        }
+    )
+    partitions = {tuple(pd.factorize(np.array(each))[0]) for each in inference.groupings(models)}
+    assert partitions == {(0, 1, 0, 1, 1, 1), (0, 1, 0, 2, 2, 3)}
+
+
+def test_a_draw_counts_where_it_has_a_value_of_both_in_every_model() -> None:
+    x = inference.Values(["a", "b"], np.array([[1.0, 2], [10, 20], [11, 21], [12, 22]]))
+    y = inference.Values(["a", "b"], np.array([[3.0, 4], [30, 40], [math.nan, 41], [32, 42]]))
+    x_BN, y_BN = inference.paired(x, y, ["b", "a"])
+    assert x_BN.tolist() == [[2, 1], [20, 10], [22, 12]]
+    assert y_BN.tolist() == [[4, 3], [40, 30], [42, 32]]
+    alone, _ = inference.paired(inference.Values(["a"], np.array([[5.0]])), y, ["a"])
+    assert alone.tolist() == [[5]] * 3
 
 
 def test_windows_needed_are_the_fewest_that_stay_close_to_the_full_set() -> None:

@@ -1,11 +1,13 @@
 """Answer: what an inference says, in words that claim no more than it allows."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
-from outlier_features import trends
+from outlier_features import phase_shift, trends
 from outlier_features.counts import human
 
 AXES = {
@@ -21,9 +23,41 @@ MEASURES = {
     "distinct_pct": "the share of channels that are outlier features",
 }
 ASKED = ("total_params", "active_params", "perplexity")
-"""The axes of the question; their tests of a shift share an error of 5 % (Holm 1979)."""
+"""The axes of the question; the tests of one answer share an error of 5 % (Holm 1979)."""
 
 Row = Mapping[str, Any]
+Name = TypeVar("Name", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis along which something was found, or several of which every model has the same values: one finding."""
+
+    names: tuple[str, ...]
+    row: Row
+
+    @property
+    def words(self) -> str:
+        """How a sentence calls it."""
+        if self.names[:2] == ("total_params", "active_params"):
+            return "parameters (total and active are the same)"
+        return AXES[self.names[0]]
+
+    @property
+    def unit(self) -> str:
+        """What a value of it counts."""
+        return "parameters" if len(self.names) > 1 else AXES[self.names[0]]
+
+    @property
+    def is_tested(self) -> bool:
+        """Whether it was tested for a jump."""
+        return self.row.get("shift_p_adjusted") is not None
+
+    @property
+    def has_trend(self) -> bool:
+        """Whether its rank correlation is shown, over all models and within kinds."""
+        p_values = [self.row.get(name) for name in ("p_adjusted", "p_within_adjusted")]
+        return all(p_value is not None and p_value < phase_shift.ALPHA for p_value in p_values)
 
 
 def compose(
@@ -40,7 +74,8 @@ def compose(
     if max((row["models"] for row in everyone.values()), default=0) < trends.FEWEST:
         return {"answer": _nothing(subject, measure, everyone), "sentences": _limits(own, needed, headline)}
     comparison = next((row for row in comparisons if _is_about(row, headline)), {})
-    parts = [_shift_in_words(everyone, measure), _trend_in_words(everyone), _difference_in_words(comparison)]
+    axes = _axes(everyone)
+    parts = [_shift_in_words(axes, measure), _power(axes), _trend_in_words(axes), _difference_in_words(comparison)]
     return {
         "answer": f"{subject}: {' '.join(part for part in parts if part)}",
         "sentences": [_group_in_words(own, group) for group in ("dense", "moe")] + _limits(own, needed, headline),
@@ -61,53 +96,154 @@ def _nothing(subject: str, measure: str, everyone: Mapping[str, Row]) -> str:
     with_value = max((row["models"] for row in everyone.values()), default=0)
     return (
         f"{subject}: nothing can be concluded about a phase shift. {measure[0].upper()}{measure[1:]} is known of "
-        f"{with_value}; a trend needs at least {trends.FEWEST} models and a phase shift {trends.FEWEST_FOR_A_SHIFT}."
+        f"{with_value}; a trend needs at least {trends.FEWEST} models and a phase shift {phase_shift.FEWEST}."
     )
 
 
-def _shift_in_words(everyone: Mapping[str, Row], measure: str) -> str:
-    """Say whether the measure jumps along the axes of the question, and what jump could have been seen."""
-    tested = {axis: row for axis, row in everyone.items() if row.get("shift_p_value") is not None}
+def _axes(rows: Mapping[str, Row]) -> list[Axis]:
+    """Return the axes of some rows, those with the same values as one."""
+    found: dict[Hashable, Axis] = {}
+    for name, row in rows.items():
+        values = [row.get(column) for column in ("x_low", "x_high", "intercept", "slope", "spearman")]
+        key: Hashable = name if None in values else tuple(values)
+        found[key] = Axis((*found[key].names, name) if key in found else (name,), row)
+    return list(found.values())
+
+
+def _shift_in_words(axes: Sequence[Axis], measure: str) -> str:
+    """Say along which axes of the question the measure jumps, or rises steadily, or neither."""
+    tested = [axis for axis in axes if axis.is_tested]
     if not tested:
-        return f"Whether {measure} jumps cannot be said: {_reasons(everyone)}."
-    adjusted = holm({axis: row["shift_p_value"] for axis, row in tested.items()})
-    jumps = [axis for axis, row in tested.items() if row["preferred"] == "logistic" and adjusted[axis] < trends.ALPHA]
-    said = [f"{measure} jumps {_place(axis, tested[axis], adjusted[axis])}." for axis in jumps]
-    quiet = [axis for axis in tested if axis not in jumps]
+        return f"Whether {measure} jumps cannot be said: {_reasons(axes)}."
+    said = [f"{measure} jumps {_place(axis)}." for axis in tested if axis.row["found"]]
+    quiet = [axis for axis in tested if not axis.row["found"]]
     if quiet:
-        said.append(
-            f"no jump of {measure if not jumps else 'it'} is found along {_listed(quiet)}{_power(tested, quiet)}."
-        )
-    untested = [axis for axis in everyone if axis not in tested]
-    if untested:
-        said.append(f"along {_listed(untested)} it cannot be tested.")
-    return " ".join(sentence[0].upper() + sentence[1:] for sentence in said)
-
-
-def _place(axis: str, row: Row, p_value: float) -> str:
-    position, low, high = (quantity(axis, row[f"shift_position{end}"]) for end in ("", "_low", "_high"))
-    size = f"{row['shift_size']:+.0f} points"
-    width = f"within {row['shift_decades']:.2g} decades" if row["shift_decades"] >= 0.01 else "sharply"
-    return f"by {size} at {position} {AXES[axis]} (95 % {low} to {high}), {width} ({_p(p_value)})"
-
-
-def _power(tested: Mapping[str, Row], axes: Sequence[str]) -> str:
-    jumps = [tested[axis].get("detectable_jump") for axis in axes]
-    if any(jump is None for jump in jumps):
-        return ", but so few models could not have shown even a jump of 100 points along every one of them"
-    low, high = min(jumps), max(jumps)  # type: ignore[type-var]
-    several = f"{low:.0f} to {high:.0f}" if f"{low:.0f}" != f"{high:.0f}" else f"{low:.0f}"
-    return f"; a jump of {several} points or more would have been found (80 % power), a smaller one could be there"
-
-
-def _trend_in_words(everyone: Mapping[str, Row]) -> str:
-    said = [
-        f"{row['spearman']:+.2f} with {AXES[axis]} ({row['spearman_low']:+.2f} to {row['spearman_high']:+.2f}, "
-        f"{_p(row['p_value'])})"
-        for axis, row in everyone.items()
-        if row.get("spearman") is not None
+        said.append(f"no jump of {'it' if said else measure} is shown along {_listed(quiet)}.")
+    said += [
+        f"along {axis.words} a step describes it best, but {_doubt(axis.row)}." for axis in quiet if _is_step(axis)
     ]
-    return f"Rank correlation (95 %): {', '.join(said)}." if said else ""
+    for way in ("rises steadily", "falls steadily", "changes smoothly"):
+        along = [axis for axis in quiet if _way(axis) == way]
+        if along:
+            said.append(f"it {way} along {_listed(along, 'and')}.")
+    untested = [axis for axis in axes if not axis.is_tested]
+    if untested:
+        said.append(f"along {_listed(untested)} a jump cannot be tested for.")
+    return " ".join(_sentence(each) for each in said)
+
+
+def _is_step(axis: Axis) -> bool:
+    return bool(axis.row["preferred"] == "step")
+
+
+def _doubt(row: Row) -> str:
+    if row["odd_model"] is not None:
+        return f"no longer without {row['odd_model']}"
+    return f"noise looks like one too ({_p(row['shift_p_adjusted'])})"
+
+
+def _way(axis: Axis) -> str | None:
+    """Return how the measure goes along an axis that shows a trend and that a line or a smooth curve describes best."""
+    row = axis.row
+    if row["preferred"] not in ("linear", "smooth") or not axis.has_trend:
+        return None
+    rises = np.diff(curve(row, row["preferred"], np.linspace(0, 1, 50)))
+    if (rises >= 0).all():
+        return "rises steadily"
+    return "falls steadily" if (rises <= 0).all() else "changes smoothly"
+
+
+def curve(row: Row, name: str, u: trends.Floats) -> trends.Floats:
+    """Return the values of a fit (constant, linear, smooth or step) of a row of trends.
+
+    `u` is the share of the range from `x_low` to `x_high`, in logarithms.
+    """
+    low, high = (np.log10(row[f"x_{end}"]) for end in ("low", "high"))
+    if name == "constant":
+        return np.full_like(u, row["constant"])
+    if name == "linear":
+        return np.asarray(row["intercept"] + row["slope"] * (low + u * (high - low)))
+    if name == "smooth":
+        bent = phase_shift.bent(row["smooth_shape"], row["smooth_bend"], u)
+        return np.asarray(row["smooth_level"] + row["smooth_slope"] * u + row["smooth_size"] * bent)
+    position, width = np.array([np.log10(row["shift_position"])]), np.array([row["shift_decades"]])
+    first, last, *between = phase_shift.rise(np.array([low, high, *(low + u * (high - low))]), position, width)[0]
+    return np.asarray(row["lower"] + row["shift_size"] * (np.array(between) - first) / (last - first))
+
+
+def _place(axis: Axis) -> str:
+    row = axis.row
+    size, width = f"{row['shift_size']:+.0f} points", row["shift_decades"]
+    how = "sharply" if width <= phase_shift.SHARP else f"within {width:.2g} decades"
+    at = f"{quantity(axis.names[0], row['shift_position'])} {axis.unit} ({place_range(axis.names[0], row)})"
+    return f"by {size} at {at}, {how} ({_p(row['shift_p_adjusted'])})"
+
+
+def place_range(axis: str, row: Row) -> str:
+    """Say between which values of an axis a jump lies, and whether it may lie beyond the models."""
+    low, high = (quantity(axis, row[f"shift_position_{end}"]) for end in ("low", "high"))
+    below = " or below" if row["shift_position_low"] <= row["x_low"] * (1 + 1e-9) else ""
+    beyond = " or beyond" if row["shift_position_high"] >= row["x_high"] * (1 - 1e-9) else ""
+    return f"between {low}{below} and {high}{beyond}"
+
+
+def _power(axes: Sequence[Axis]) -> str:
+    """Say which jumps would have been found along the axes on which none was."""
+    rows = [axis.row for axis in axes if axis.is_tested and not axis.row["found"]]
+    if not rows:
+        return ""
+    middle, wide, early, _ = (
+        _sizes([row.get(f"{name}_low") for row in rows], [row.get(f"{name}_high") for row in rows])
+        for name in phase_shift.PLACES
+    )
+    if {middle, wide, early} == {NOT_EVEN}:
+        return "So few models, or so unlike ones, could not have shown even a jump of 100 points."
+    noise = f"{min(row['noise_low'] for row in rows):.0f} to {max(row['noise_high'] for row in rows):.0f} points"
+    return (
+        f"Four times in five these models would have shown a sharp jump between the middle ones {middle}, one over "
+        f"half a decade {wide} and a sharp one between the second and the third {early}, depending on how much models "
+        f"of a size differ ({noise}, as far as these tell). Smaller ones may be there."
+    )
+
+
+NOT_EVEN = "not even of 100 points"
+
+
+def _sizes(low: Sequence[float | None], high: Sequence[float | None]) -> str:
+    """Say from which size on a jump would have been found; None stands for more than 100 points."""
+    least = min((size for size in low if size is not None), default=None)
+    if least is None:
+        return NOT_EVEN
+    if None in high:
+        return f"of {least:.0f} to more than 100 points"
+    most = max(size for size in high if size is not None)
+    return f"of {least:.0f} to {most:.0f} points" if f"{least:.0f}" != f"{most:.0f}" else f"of {least:.0f} points"
+
+
+def _trend_in_words(axes: Sequence[Axis]) -> str:
+    """Give the rank correlations along the axes of the question, and say which of them are shown."""
+    known = [axis for axis in axes if axis.row.get("p_adjusted") is not None]
+    if not known:
+        return ""
+    adjusted = f", p-values adjusted for {len(known)} tests" if len(known) > 1 else ""
+    shown = [axis for axis in known if axis.has_trend]
+    if not shown:
+        verdict = "None is shown."
+    elif len(shown) == len(known) == 1:
+        verdict = "It is shown."
+    else:
+        verdict = f"Shown: with {_listed(shown, 'and')}."
+    return f"Rank correlations{adjusted}: {', '.join(_correlation(axis) for axis in known)}. {verdict}"
+
+
+def _correlation(axis: Axis) -> str:
+    row = axis.row
+    interval = row.get("spearman_low")
+    said = [] if interval is None else [f"95 % {interval:+.2f} to {row['spearman_high']:+.2f}"]
+    said.append(_p(row["p_adjusted"]))
+    if row.get("p_within_adjusted") is not None and row["p_within"] != row["p_value"]:
+        said.append(f"within kinds {row['spearman_within']:+.2f}, {_p(row['p_within_adjusted'])}")
+    return f"{row['spearman']:+.2f} with {axis.words} ({'; '.join(said)})"
 
 
 def _difference_in_words(comparison: Row) -> str:
@@ -128,18 +264,16 @@ def _group_in_words(own: Sequence[Row], group: str) -> str:
     models = max((row["models"] for row in rows.values()), default=0)
     if models < trends.FEWEST:
         return f"{name} alone: {models} of them have a value, so nothing can be concluded."
-    correlations = _trend_in_words(rows)
-    shifts = [axis for axis, row in rows.items() if row["found"]]
-    if shifts:
-        return f"{name} alone ({models}): a jump is found along {_listed(shifts)}. {correlations}"
-    jumps = [row.get("detectable_jump") for row in rows.values() if row.get("shift_p_value") is not None]
-    if not jumps:
-        return f"{name} alone ({models}): too few to test for a jump. {correlations}"
-    smallest = [jump for jump in jumps if jump is not None]
-    power = (
-        f"; one of {min(smallest):.0f} points would have been" if smallest else "; not even one of 100 points would be"
+    axes = _axes(rows)
+    tested = [axis for axis in axes if axis.is_tested]
+    jumps = [axis for axis in tested if axis.row["found"]]
+    if jumps:
+        found = f"a jump {' and one '.join(_place(axis) for axis in jumps)}"
+    else:
+        found = "no jump is shown" if tested else "too few to test for a jump"
+    return " ".join(
+        part for part in (f"{name} alone ({models}): {found}.", _power(axes), _trend_in_words(axes)) if part
     )
-    return f"{name} alone ({models}): no jump is found{power}. {correlations}"
 
 
 def _limits(own: Sequence[Row], needed: Sequence[Row], headline: Row) -> list[str]:
@@ -155,8 +289,8 @@ def _limits(own: Sequence[Row], needed: Sequence[Row], headline: Row) -> list[st
     if windows:
         most = max(windows, key=lambda row: row["windows"] / row["of"])
         said.append(
-            f"The set of outlier channels is that of all {most['of']} windows (Jaccard similarity 0.95 or more) from "
-            f"{most['windows']} windows on at the latest ({most['model']})."
+            f"From {most['windows']} windows on at the latest ({most['model']}), the set of outlier channels agrees "
+            f"with that of all {most['of']} (Jaccard similarity 0.95 or more); more windows than these could change it."
         )
     return [
         *said,
@@ -165,11 +299,11 @@ def _limits(own: Sequence[Row], needed: Sequence[Row], headline: Row) -> list[st
     ]
 
 
-def _reasons(rows: Mapping[str, Row]) -> str:
-    return "; ".join(sorted({row["note"] for row in rows.values() if row.get("note")})) or "no model has a value"
+def _reasons(axes: Sequence[Axis]) -> str:
+    return "; ".join(sorted({axis.row["note"] for axis in axes if axis.row.get("note")})) or "no model has a value"
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Name, float]) -> dict[Name, float]:
     """Return p-values adjusted for being several (Holm 1979)."""
     adjusted, largest = {}, 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -189,6 +323,10 @@ def _p(value: float) -> str:
     return f"p = {value:.2g}" if value >= 0.001 else "p < 0.001"
 
 
-def _listed(axes: Sequence[str]) -> str:
-    words = [AXES[axis] for axis in axes]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+def _listed(axes: Sequence[Axis], last: str = "or") -> str:
+    words = [axis.words for axis in axes]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
+
+
+def _sentence(words: str) -> str:
+    return words[0].upper() + words[1:]

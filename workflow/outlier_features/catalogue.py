@@ -114,11 +114,13 @@ FIGURES = {
             "experiment",
             SIZE,
             "Is there a phase shift?",
-            "Layers affected by outlier features, and three ways in which they could depend on the size or the quality "
-            "of a model: not at all (constant), steadily (linear), or with a shift from a lower to an upper level "
-            "(logistic). Fits are of the models measured here; preferred is the one of the smallest AICc (its Akaike "
-            "weight: how much speaks for it beside the others). A shift is found where the logistic is preferred and "
-            "noise would look like it less than one time in twenty. Power: which jump these models could have shown.",
+            "Layers affected by outlier features, and the ways in which they could depend on the size or the quality "
+            "of a model: not at all (constant), steadily (a line or a smooth curve), by kinds and families, or "
+            "with a jump (a step of half a decade at most). Fits are of the models measured here; best is the one of "
+            "the smallest AICc (weight: how much speaks for it beside the others). A jump is shown where the step is "
+            "best, noise looks like one less than one time in twenty over all panels, and no single model makes it. "
+            "p-values are adjusted for being several. Power: which jump these models would have shown four times in "
+            "five, for the noise that they may have.",
         ),
         Figure(
             "reach_lines",

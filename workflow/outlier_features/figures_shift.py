@@ -1,6 +1,5 @@
 """The answer as a picture: layers affected against size and quality, with the fits that were compared."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from numpy.typing import NDArray
 
+from outlier_features import answer
 from outlier_features.catalogue import Figure
 from outlier_features.figure_points import Panel, Points, draw_points
 from outlier_features.figure_quantities import ACTIVE, LAYERS, PERPLEXITY, TOTAL, Axis, parameters
 from outlier_features.figure_style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
 from outlier_features.figure_tables import Sweep
 from outlier_features.figures_reach import OF_SHARES, OTHER_TOKENIZERS
+from outlier_features.phase_shift import SHARP
 from outlier_features.published_points import arb8020
 
 DEFINITION, MEASURE = "arb8020", LAYERS
@@ -26,9 +26,6 @@ GROUPS = {"all": ("all models", INK), "dense": ("dense models", KINDS["dense"].c
 GROUPS |= {"moe": ("mixtures of experts", KINDS["moe"].color)}
 WIDTH, HEIGHT, LEFT, GAP, LABELS = 3.35, 2.8, 1.75, 0.35, 1.15
 """Inches: the panels, what is left of them and between them, and what a row of panels needs for labels."""
-
-Floats = NDArray[np.float64]
-Curve = Callable[[Floats], Floats]
 
 
 def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
@@ -86,33 +83,32 @@ def _draw(axes: Axes, points: Points, panel: Panel, group: str, trend: pd.Series
         return
     if trend["found"]:
         _draw_shift(axes, trend, color)
-    for name, curve in curves(trend).items():
-        x = np.geomspace(trend["x_low"], trend["x_high"], 200)
-        is_preferred = name == trend["preferred"]
+    x, u = np.geomspace(trend["x_low"], trend["x_high"], 200), np.linspace(0, 1, 200)
+    for name in fits(trend):
+        is_preferred = isinstance(trend["preferred"], str) and name == trend["preferred"]
         look: dict[str, Any] = {"color": color, "linewidth": 2.4, "zorder": 3} if is_preferred else FAINT_FIT
-        axes.plot(x, curve(np.log10(x)), **look)
+        axes.plot(x, answer.curve(trend, name, u), **look)
 
 
 FAINT_FIT: dict[str, Any] = {"color": GREY, "linewidth": 1.2, "alpha": 0.6, "zorder": 2}
 
 
-def curves(trend: pd.Series) -> dict[str, Curve]:
-    """Return the fits of a trend that are known, as functions of the decimal logarithm of the axis."""
-    steepness = trend["shift_decades"] / (2 * np.log(9))  # from a tenth to nine tenths of the way
-    middle = np.log10(trend["shift_position"])
-    rise = trend["upper"] - trend["lower"]
-    found: dict[str, Curve] = {
-        "constant": lambda x: np.full_like(x, trend["constant"]),
-        "linear": lambda x: trend["intercept"] + trend["slope"] * x,
-        "logistic": lambda x: trend["lower"] + rise * (1 + np.tanh((x - middle) / (2 * steepness))) / 2,
-    }
-    needs = {"constant": ["constant"], "linear": ["intercept", "slope"]}
-    needs["logistic"] = ["lower", "upper", "shift_position", "shift_decades"]
-    return {name: curve for name, curve in found.items() if trend[needs[name]].notna().all()}
+NEEDS = {
+    "constant": ["constant"],
+    "linear": ["intercept", "slope"],
+    "smooth": ["smooth_shape", "smooth_bend", "smooth_level", "smooth_slope", "smooth_size"],
+    "step": ["lower", "shift_size", "shift_position", "shift_decades"],
+}
+"""The columns of trends that each fit is drawn from. Levels of groups are no function of an axis."""
+
+
+def fits(trend: pd.Series) -> list[str]:
+    """Return the fits of a trend that can be drawn."""
+    return [name for name, columns in NEEDS.items() if trend[columns].notna().all()]
 
 
 def _draw_shift(axes: Axes, trend: pd.Series, color: str) -> None:
-    """Draw the position of a shift with its interval as a band, and its width as a bar at the foot of the panel."""
+    """Draw where a jump may be as a band, its position as a line, and its width as a bar at the foot of the panel."""
     axes.axvspan(trend["shift_position_low"], trend["shift_position_high"], color=color, alpha=0.15, linewidth=0)
     axes.axvline(trend["shift_position"], color=color, linewidth=1.2, zorder=1)
     half = 10 ** (trend["shift_decades"] / 2)
@@ -133,35 +129,52 @@ def _words(trend: pd.Series | None, axis: Axis) -> list[str]:
     sentences = []
     if isinstance(trend["preferred"], str):
         weight = trend[f"weight_{trend['preferred']}"]
-        sentences.append(f"{trend['models']} models; preferred: {trend['preferred']} (weight {weight:.2f}).")
+        sentences.append(f"{trend['models']} models; best: {FITS[trend['preferred']]} (weight {weight:.2f}).")
     if pd.notna(trend["spearman"]):
-        low, high = trend["spearman_low"], trend["spearman_high"]
-        sentences.append(f"Spearman {trend['spearman']:.2f} ({low:.2f} to {high:.2f}), {_p(trend['p_value'])}.")
+        sentences.append(f"Spearman {trend['spearman']:.2f}{_interval(trend)}, {_p(trend['p_adjusted'])}.")
+    if pd.notna(trend["spearman_within"]) and trend["p_within"] != trend["p_value"]:
+        sentences.append(f"Within kinds {trend['spearman_within']:.2f}, {_p(trend['p_within_adjusted'])}.")
     if trend["found"]:
         sentences += _shift_words(trend, axis)
-    elif pd.notna(trend["shift_p_value"]):
-        is_preferred = trend["preferred"] == "logistic"
-        reason = f"noise looks so too, {_p(trend['shift_p_value'])}" if is_preferred else "another fit is preferred"
-        sentences.append(f"No shift found ({reason}).")
-    if pd.notna(trend["shift_p_value"]):
-        jump = trend["detectable_jump"]
-        size = "for no jump up to 100" if pd.isna(jump) else f"for a jump of {jump:.0f}"
-        sentences.append(f"80 % power {size} points.")
+    elif pd.notna(trend["shift_p_adjusted"]):
+        sentences += [f"No jump shown ({_why_none(trend)}).", _power(trend)]
     note = trend["note"]
     return [*sentences, f"{note[0].upper()}{note[1:].rstrip('.')}."] if isinstance(note, str) and note else sentences
 
 
+FITS = {"constant": "a constant", "linear": "a line", "smooth": "a smooth curve", "step": "a step"}
+FITS |= {"groups": "a level for each kind or family"}
+
+
+def _interval(trend: pd.Series) -> str:
+    if pd.isna(trend["spearman_low"]):
+        return ""
+    return f" ({trend['spearman_low']:.2f} to {trend['spearman_high']:.2f})"
+
+
+def _why_none(trend: pd.Series) -> str:
+    if trend["preferred"] != "step":
+        return "no step is best"
+    if isinstance(trend["odd_model"], str):
+        return f"no step without {trend['odd_model']}"
+    return f"noise looks so too, {_p(trend['shift_p_adjusted'])}"
+
+
+def _power(trend: pd.Series) -> str:
+    low, high = trend["detectable_jump_low"], trend["detectable_jump_high"]
+    if pd.isna(low):
+        return "80 % power: no jump up to 100 points."
+    most = "more than 100" if pd.isna(high) else f"{high:.0f}"
+    return f"80 % power: sharp jumps of {low:.0f} to {most} points."
+
+
 def _shift_words(trend: pd.Series, axis: Axis) -> list[str]:
-    """Return where a shift that was found is, and how wide."""
-
-    def said(name: str, form: Callable[[float], str]) -> str:
-        return f"{form(trend[name])} ({form(trend[f'{name}_low'])} to {form(trend[f'{name}_high'])})"
-
-    place = said("shift_position", parameters if axis.unit == "parameters" else "{:.3g}".format)
-    width = said("shift_decades", "{:.2f}".format)
+    """Return where a jump that was found is, how large and how wide."""
+    form = parameters if axis.unit == "parameters" else "{:.3g}".format
+    width = "sharp" if trend["shift_decades"] <= SHARP else f"{trend['shift_decades']:.2f} decades wide"
     return [
-        f"Shift at {place}, {_p(trend['shift_p_value'])}.",
-        f"{trend['lower']:.0f} to {trend['upper']:.0f} % in {width} decades.",
+        f"Jump at {form(trend['shift_position'])}, {answer.place_range(axis.column, trend)},",
+        f"{trend['lower']:.0f} to {trend['upper']:.0f} %, {width}, {_p(trend['shift_p_adjusted'])}.",
     ]
 
 
@@ -174,12 +187,12 @@ def _p(value: float) -> str:
 
 def _legend(trends: list[pd.Series | None]) -> list[Artist]:
     """Return an entry for every line of a fit that is in the picture."""
-    known = [trend for trend in trends if trend is not None and curves(trend)]
+    known = [trend for trend in trends if trend is not None and fits(trend)]
     entries: list[Artist] = []
     if known:
-        entries.append(Line2D([], [], label="the preferred fit", color=INK, linewidth=2.4))
+        entries.append(Line2D([], [], label="the fit that describes the models best", color=INK, linewidth=2.4))
         entries.append(Line2D([], [], label="the other fits", **FAINT_FIT))
     if any(trend["found"] for trend in known):
-        entries.append(Patch(facecolor=INK, alpha=0.15, label="95 % interval of where the shift is"))
-        entries.append(Line2D([], [], label="10 to 90 % of the shift", color=INK, linewidth=5))
+        entries.append(Patch(facecolor=INK, alpha=0.15, label="where the jump may be"))
+        entries.append(Line2D([], [], label="10 to 90 % of the jump", color=INK, linewidth=5))
     return entries

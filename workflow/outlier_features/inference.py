@@ -1,14 +1,15 @@
 """Inference: what follows from the summary of an experiment, with uncertainty. `trends` has the statistics.
 
-Per definition, measure, group of models and axis: rank correlation, constant against line against logistic, position
-and width of a phase shift, and the jump that could have been shown; dense against mixtures of experts at equal active
-parameters; how many windows the set of outlier channels needs. Sequences are resampled as in every interval of the
-summary, models are taken as a sample.
+Per definition, measure, group of models and axis: rank correlation; constant, line, smooth curve, levels of groups and
+step against each other; position, width and size of a jump, and the jump that could have been shown; dense against
+mixtures of experts at equal active parameters; how many windows the set of outlier channels needs. Sequences are
+resampled as in every interval of the summary, models are taken as a sample.
 """
 
 # Shapes: N model, B row of values: the estimates, then each bootstrap draw of the sequences.
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from outlier_features import answer, atomic, provenance, trends
+from outlier_features import answer, atomic, phase_shift, provenance, trends
 from outlier_features.bootstrap import resampling_counts
 from outlier_features.lineage import Lineage
 from outlier_features.perplexity import resampled
@@ -43,18 +44,31 @@ TRENDS = {
     "spearman_low": "float64",
     "spearman_high": "float64",
     "p_value": "float64",
+    "p_adjusted": "float64",
+    "spearman_within": "float64",
+    "p_within": "float64",
+    "p_within_adjusted": "float64",
     "aicc_constant": "float64",
     "aicc_linear": "float64",
-    "aicc_logistic": "float64",
+    "aicc_smooth": "float64",
+    "aicc_groups": "float64",
+    "aicc_step": "float64",
     "weight_constant": "float64",
     "weight_linear": "float64",
-    "weight_logistic": "float64",
+    "weight_smooth": "float64",
+    "weight_groups": "float64",
+    "weight_step": "float64",
     "preferred": "string",
     "constant": "float64",
     "intercept": "float64",
     "slope": "float64",
     "slope_low": "float64",
     "slope_high": "float64",
+    "smooth_shape": "string",
+    "smooth_bend": "float64",
+    "smooth_level": "float64",
+    "smooth_slope": "float64",
+    "smooth_size": "float64",
     "lower": "float64",
     "upper": "float64",
     "shift_position": "float64",
@@ -65,17 +79,43 @@ TRENDS = {
     "shift_decades_high": "float64",
     "shift_size": "float64",
     "shift_p_value": "float64",
+    "shift_p_adjusted": "float64",
+    "shift_tests": "Int32",
+    "odd_model": "string",
     "found": "bool",
+    "noise": "float64",
+    "noise_low": "float64",
+    "noise_high": "float64",
     "detectable_jump": "float64",
+    "detectable_jump_low": "float64",
+    "detectable_jump_high": "float64",
+    "detectable_wide_jump": "float64",
+    "detectable_wide_jump_low": "float64",
+    "detectable_wide_jump_high": "float64",
+    "detectable_early_jump": "float64",
+    "detectable_early_jump_low": "float64",
+    "detectable_early_jump_high": "float64",
+    "detectable_early_wide_jump": "float64",
+    "detectable_early_wide_jump_low": "float64",
+    "detectable_early_wide_jump_high": "float64",
     "note": "string",
 }
 """Columns of the table of trends, one row per definition, measure, group and axis.
 
 Measures are in points (per cent): `distinct_pct` is the number of distinct channels in per cent of the hidden size.
 Every axis is taken as its logarithm to base 10; `x_low`, `x_high` and `shift_position` are in its own units, `slope` is
-in points a decade, `shift_decades` goes from 10 to 90 % of the step. `found`: the logistic has the smallest AICc and
-passes the test at 5 %. `detectable_jump` is the smallest jump that would have been found with 80 % power; blank where
-not even one of 100 points would. `note` says why something is blank.
+in points a decade, `shift_decades` goes from 10 to 90 % of the step. `spearman_low` to `spearman_high` and `slope_low`
+to `slope_high` are 95 % intervals; the ranges of `shift_position`, `shift_decades` and `noise` are not. `_within`: with
+each kind's mean rank taken away, and permuted within kinds. `_adjusted` (Holm): correlations along the axes of the
+question, within a group; steps over all tests of one answer (`shift_tests`: how many), equal axes counted once.
+`preferred` has the least AICc: constant, linear, smooth (level + slope u + size times a shape of u, the share of the
+range from `x_low` to `x_high` in logarithms), groups (a level for each kind, family, maker or architecture) or step.
+`lower` and `upper` are the step's values at the first and the last model, `shift_size` their difference. `odd_model`:
+without it, something else describes the others as well. `found`: preferred, `shift_p_adjusted` below 5 %, no
+`odd_model`. `detectable_jump`: the smallest jump between the middle models that would have been found with 80 % power,
+with the spread that models seem to have (`noise`) and with the smallest and the largest it may have; `wide`: over half
+a decade; `early`: between the second and the third model; blank where not even one of 100 points would, and for axes
+that the answer is not about. `note` says why something is blank.
 """
 
 
@@ -87,10 +127,23 @@ class Values:
     values_BN: Floats
 
     def of(self, chosen: Iterable[str]) -> Floats:
-        """Return the columns of some models, without the draws in which one of them has no value."""
-        values_BN = self.values_BN[:, [self.models.index(name) for name in chosen]]
-        known_B = np.isfinite(values_BN[1:]).all(axis=1)
-        return np.concatenate([values_BN[:1], values_BN[1:][known_B]])
+        """Return the columns of some models."""
+        return self.values_BN[:, [self.models.index(name) for name in chosen]]
+
+
+def paired(x: Values, y: Values, chosen: Iterable[str]) -> tuple[Floats, Floats]:
+    """Return x and y of some models, a row a draw of both, without the draws in which any of them has no value.
+
+    The same row is the same draw of the sequences; where one of the two has no draws, its estimates stand in each.
+    """
+    names = list(chosen)
+    x_BN, y_BN = x.of(names), y.of(names)
+    rows = max(len(x_BN), len(y_BN))
+    x_BN, y_BN = (np.repeat(each, rows, axis=0) if len(each) == 1 else each for each in (x_BN, y_BN))
+    rows = min(len(x_BN), len(y_BN))
+    is_known_B = (np.isfinite(x_BN[:rows]) & np.isfinite(y_BN[:rows])).all(axis=1)
+    is_known_B[0] = True
+    return x_BN[:rows][is_known_B], y_BN[:rows][is_known_B]
 
 
 def infer(
@@ -133,7 +186,7 @@ def conclusions(
         for measure in MEASURES:
             y = _measure(own, str(definition), measure, draws)
             names = {"definition": definition, "measure": measure}
-            found["trends"] += [names | row for row in _trends(own, axes, y)]
+            found["trends"] += [names | row for row in _answered(own, axes, y)]
             found["comparisons"].append(names | _comparison(own, axes["active_params"], y))
     plain = {name: [_plain(row) for row in each] for name, each in found.items()}
     needed = [_plain(row) for name, table in convergence.items() for row in _windows_needed(name, table)]
@@ -183,92 +236,181 @@ def _with_draws(own: pd.DataFrame, estimates_N: Floats, drawn: Mapping[str, Floa
     return Values(models, values_BN)
 
 
-def _trends(own: pd.DataFrame, axes: Mapping[str, Values], y: Values) -> Iterator[dict[str, Any]]:
-    for group, kinds in GROUPS.items():
-        members = list(own.loc[own["kind"].isin(kinds), "model"])
-        for axis, x in axes.items():
-            known = [name for name in members if np.isfinite([x.of([name])[0, 0], y.of([name])[0, 0]]).all()]
-            left_out = len(members) - len(known)
-            yield {"group": group, "axis": axis} | _trend(x.of(known), y.of(known), left_out)
+def _answered(own: pd.DataFrame, axes: Mapping[str, Values], y: Values) -> list[dict[str, Any]]:
+    """Return the rows of one answer: a definition and a measure, all groups and axes, p-values adjusted."""
+    rows = [_Trend.of(own, axes, y, group, axis) for group in GROUPS for axis in axes]
+    asked = [row for row in rows if row.row["axis"] in answer.ASKED]
+    _adjust_steps(asked, asked)
+    _adjust_steps(rows, [row for row in rows if row not in asked])
+    for group in GROUPS:
+        _adjust_correlations([row for row in asked if row.row["group"] == group])
+    for each in asked:
+        each.row |= each.power()
+    return [each.row for each in rows]
 
 
-def _trend(x_BN: Floats, y_BN: Floats, left_out: int) -> dict[str, Any]:
+@dataclass(eq=False)
+class _Trend:
+    """A row of the table of trends, and what it was made from."""
+
+    row: dict[str, Any]
+    x_N: Floats
+    y_N: Floats
+    labels: list[list[str]]
+
+    @classmethod
+    def of(cls, own: pd.DataFrame, axes: Mapping[str, Values], y: Values, group: str, axis: str) -> "_Trend":
+        x = axes[axis]
+        members = own[own["kind"].isin(GROUPS[group])]
+        has_value = [np.isfinite([x.of([name])[0, 0], y.of([name])[0, 0]]).all() for name in members["model"]]
+        known = members[has_value]
+        x_BN, y_BN = paired(x, y, known["model"])
+        labels = groupings(known)
+        row = {"group": group, "axis": axis} | _trend(x_BN, y_BN, known, labels, len(members) - len(known))
+        return cls(row, x_BN[0], y_BN[0], labels)
+
+    @property
+    def key(self) -> tuple[bytes, bytes]:
+        """The same for two rows that test the same thing."""
+        return self.x_N.tobytes(), self.y_N.tobytes()
+
+    def power(self) -> dict[str, float | None]:
+        """Return the jumps that would have been found, in points, for the noise as it seems and as it may be."""
+        if self.row.get("shift_tests") is None:
+            return {}
+        found: dict[str, float | None] = {}
+        for name, (place, width) in phase_shift.PLACES.items():
+            size = phase_shift.detectable(self.x_N, self.labels, place, width, self.row["shift_tests"])
+            for end in ("", "_low", "_high"):
+                jump = size * self.row[f"noise{end}"]
+                found[name + end] = jump if jump <= 100 else None
+        return found
+
+
+def _adjust_steps(tests: Sequence[_Trend], rows: Sequence[_Trend]) -> None:
+    """Adjust the p-values of steps of some rows for all tests of an answer; what is tested twice counts once."""
+    p_values = {each.key: each.row["shift_p_value"] for each in tests if "shift_p_value" in each.row}
+    adjusted = answer.holm(p_values)
+    for each in rows:
+        if each.key not in adjusted or "shift_p_value" not in each.row:
+            continue
+        p_value = adjusted[each.key]
+        is_found = each.row["preferred"] == "step" and p_value < phase_shift.ALPHA and each.row["odd_model"] is None
+        each.row |= {"shift_p_adjusted": p_value, "shift_tests": len(adjusted), "found": is_found}
+
+
+def _adjust_correlations(rows: Sequence[_Trend]) -> None:
+    for name, adjusted_name in (("p_value", "p_adjusted"), ("p_within", "p_within_adjusted")):
+        p_values = {each.key: each.row[name] for each in rows if np.isfinite(each.row.get(name, np.nan))}
+        adjusted = answer.holm(p_values)
+        for each in rows:
+            if each.key in adjusted:
+                each.row[adjusted_name] = adjusted[each.key]
+
+
+def groupings(models: pd.DataFrame) -> list[list[str]]:
+    """Return what models have in common beside a size, a label a model: kind, maker, family and architecture.
+
+    Dense models and mixtures of one family are two groups. Groupings that are alike count once, and so do not those of
+    which every model is a group of its own, or all are one.
+    """
+    kinds = models["kind"].astype(str).tolist()
+    found: list[list[str]] = [kinds]
+    for labels in (_makers(models), _families(models), _column(models, "architecture")):
+        found.append([f"{label} {kind}" for label, kind in zip(labels, kinds, strict=True)])
+    different = {tuple(pd.factorize(np.array(labels))[0]): labels for labels in found}
+    return [labels for labels in different.values() if 1 < len(set(labels)) < len(labels)]
+
+
+def _column(models: pd.DataFrame, name: str) -> list[str]:
+    if name not in models:
+        return [""] * len(models)
+    return models[name].fillna("").astype(str).tolist()
+
+
+def _makers(models: pd.DataFrame) -> list[str]:
+    """Return who publishes each model, which its name on the hub begins with; without one it is its own."""
+    hubs, names = _column(models, "hub"), models["model"].astype(str)
+    return [hub.split("/")[0] if "/" in hub else name for hub, name in zip(hubs, names, strict=True)]
+
+
+def _families(models: pd.DataFrame) -> list[str]:
+    """Return how the name of each model begins: what is before the first word with a digit in front, as sizes have."""
+    names = models["label" if "label" in models else "model"].astype(str)
+    return [re.split(r"[-_ /]+(?=\d)", name, maxsplit=1)[0] for name in names]
+
+
+def _trend(
+    x_BN: Floats, y_BN: Floats, models: pd.DataFrame, labels: Sequence[Sequence[str]], left_out: int
+) -> dict[str, Any]:
     """Return the columns of TRENDS that follow from the models with a value; `left_out` counts those without."""
-    draws = min(len(x_BN), len(y_BN)) if len(x_BN) > 1 else len(y_BN)
-    x_BN = x_BN[:draws] if len(x_BN) > 1 else np.repeat(x_BN, draws, axis=0)
-    y_BN, models = y_BN[:draws], x_BN.shape[1]
-    row: dict[str, Any] = {"models": models, "found": False}
+    count = len(models)
+    row: dict[str, Any] = {"models": count, "found": False}
     without = f"{left_out} without a value left out" if left_out else ""
-    if models < trends.FEWEST:
+    if count < trends.FEWEST:
         return row | {
-            "note": _joined(f"{models} model{'s' * (models != 1)}, at least {trends.FEWEST} are needed", without)
+            "note": _joined(f"{count} model{'s' * (count != 1)}, at least {trends.FEWEST} are needed", without)
         }
     x_N, y_N = x_BN[0], y_BN[0]
     row |= {"x_low": 10 ** x_N.min(), "x_high": 10 ** x_N.max()}
     if np.ptp(x_N) == 0:
         return row | {"note": _joined("all models are at the same place", without)}
-    row |= _named(trends.correlation(x_BN, y_BN))
+    row |= _correlation(trends.correlation(x_BN, y_BN, models["kind"].tolist()))
     fitted = trends.line(x_N, y_BN)
     row |= {name: getattr(fitted, name) for name in ("intercept", "slope", "slope_low", "slope_high")}
     row |= {"constant": y_N.mean()}
-    squares = {"constant": float(((y_N - y_N.mean()) ** 2).sum()), "linear": fitted.squares}
-    note, spread = "", np.sqrt(fitted.squares / (models - 2))
-    if models < trends.FEWEST_FOR_A_SHIFT:
-        note = f"{models} models, a phase shift needs {trends.FEWEST_FOR_A_SHIFT}"
-    else:
-        try:
-            best = trends.shift(x_N, y_BN)
-            row |= _shift(best) | {"shift_p_value": trends.shift_p_value(x_N, y_N)}
-            squares["logistic"] = best.squares
-            spread = min(spread, np.sqrt(best.squares / (models - 4)))
-            jump = trends.detectable_jump(x_N, float(spread))
-            row |= {"detectable_jump": jump if jump <= 100 else None}
-        except ValueError as error:
-            note = str(error)
-    row |= _preference(squares, models)
-    row["found"] = bool(row["preferred"] == "logistic" and row["shift_p_value"] < trends.ALPHA)
-    return row | {"note": _joined(note, without)}
+    if count < phase_shift.FEWEST:
+        return row | {"note": _joined(f"{count} models, a phase shift needs {phase_shift.FEWEST}", without)}
+    try:
+        return row | _step(x_N, y_BN, models, labels) | {"note": _joined(without)}
+    except ValueError as error:
+        return row | {"note": _joined(str(error), without)}
 
 
 def _joined(*parts: str) -> str | None:
     return "; ".join(part for part in parts if part) or None
 
 
-def _named(found: trends.Correlation) -> dict[str, float]:
+def _correlation(found: trends.Correlation) -> dict[str, float]:
     return {
         "spearman": found.value,
         "spearman_low": found.low,
         "spearman_high": found.high,
         "p_value": found.p_value,
+        "spearman_within": found.within,
+        "p_within": found.p_within,
     }
 
 
-def _shift(best: trends.Shift) -> dict[str, float]:
-    places = {
-        "shift_position": best.position,
-        "shift_position_low": best.position_low,
-        "shift_position_high": best.position_high,
-    }
+def _step(x_N: Floats, y_BN: Floats, models: pd.DataFrame, labels: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Return what describes the models best, the step among it, and the noise around it."""
+    tested = phase_shift.step_test(x_N, y_BN[0], labels)
+    best, smooth = phase_shift.step(x_N, y_BN), phase_shift.smooth(x_N, y_BN[0])
+    noise = phase_shift.noise_around_best(x_N, y_BN[0], labels)
+    places = {"": best.position, "_low": best.position_low, "_high": best.position_high}
     return {
+        **_weights(tested.criteria),
+        "preferred": tested.preferred,
+        **{f"smooth_{name}": getattr(smooth, name) for name in ("shape", "bend", "level", "slope", "size")},
         "lower": best.lower,
         "upper": best.upper,
-        **{name: 10**value for name, value in places.items()},
+        **{f"shift_position{end}": 10**value for end, value in places.items()},
         "shift_decades": best.width,
         "shift_decades_low": best.width_low,
         "shift_decades_high": best.width_high,
         "shift_size": best.upper - best.lower,
+        "shift_p_value": tested.p_value,
+        "odd_model": None if tested.odd is None else str(_column(models, "label")[tested.odd]),
+        **dict(zip(("noise", "noise_low", "noise_high"), noise, strict=True)),
     }
 
 
-def _preference(squares: Mapping[str, float], models: int) -> dict[str, Any]:
-    """Return AICc and Akaike weights of the fits, and the one that is preferred."""
-    parameters = {"constant": 2, "linear": 3, "logistic": 5}
-    criteria = {name: float(trends.aicc(value, models, parameters[name])) for name, value in squares.items()}
+def _weights(criteria: Mapping[str, float]) -> dict[str, float]:
+    """Return AICc and Akaike weights, without what has none."""
     known = {name: value for name, value in criteria.items() if np.isfinite(value)}
-    best = min(known, key=lambda name: known[name])
-    likelihoods = {name: float(np.exp((known[best] - value) / 2)) for name, value in known.items()}
+    likelihoods = {name: float(np.exp((min(known.values()) - value) / 2)) for name, value in known.items()}
     weights = {f"weight_{name}": value / sum(likelihoods.values()) for name, value in likelihoods.items()}
-    return {f"aicc_{name}": value for name, value in known.items()} | weights | {"preferred": best}
+    return {f"aicc_{name}": value for name, value in known.items()} | weights
 
 
 def _comparison(own: pd.DataFrame, x: Values, y: Values) -> dict[str, Any]:
@@ -282,10 +424,10 @@ def _comparison(own: pd.DataFrame, x: Values, y: Values) -> dict[str, Any]:
     low, high = max(v.min() for v in by_kind.values()), min(v.max() for v in by_kind.values())
     rows = rows[rows["x"].between(low, high)]
     counts = {kind: int((rows["kind"] == kind).sum()) for kind in by_kind}
-    if min(counts.values()) < 2 or len(rows) < 5 or np.ptp(rows["x"]) == 0:
-        return counts | {"note": "fewer than two of each kind and five in all within the range they share"}
-    names = list(rows["model"])
-    found = trends.difference(x.of(names)[0], y.of(names), (rows["kind"] == "moe").to_numpy())
+    if min(counts.values()) < 3 or np.ptp(rows["x"]) == 0:
+        return counts | {"note": "fewer than three of each kind within the range they share"}
+    x_BN, y_BN = paired(x, y, rows["model"])
+    found = trends.difference(x_BN[0], y_BN, (rows["kind"] == "moe").to_numpy())
     ends = {"range_low": 10**low, "range_high": 10**high}
     return counts | ends | {"difference": found.value, "low": found.low, "high": found.high, "p_value": found.p_value}
 
