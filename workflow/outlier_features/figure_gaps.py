@@ -74,7 +74,15 @@ def _without_interval(rows: pd.DataFrame, axes: Sequence[Axis]) -> list[str]:
     lacks = pd.Series(False, index=rows.index)
     for axis in (axis for axis in axes if axis.ends and axis.bar == INTERVAL):
         lacks |= rows[axis.column].notna() & rows[list(axis.ends)].isna().any(axis=1)
-    return [f"Without a 95 % interval: {', '.join(rows[lacks]['label'])}."] if lacks.any() else []
+    if not lacks.any():
+        return []
+    models = "every model" if lacks.all() else ", ".join(rows[lacks]["label"])
+    return [f"Without a 95 % interval: {models}.", *_texts(rows[lacks], "interval_note")]
+
+
+def _texts(rows: pd.DataFrame, column: str) -> list[str]:
+    """Return the different sentences of a column, which a summary of an earlier version may lack."""
+    return [text for text in unique(rows.get(column, [])) if isinstance(text, str)]
 
 
 def unique(things: Iterable[Thing]) -> list[Thing]:

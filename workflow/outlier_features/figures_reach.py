@@ -18,6 +18,7 @@ from outlier_features.figure_quantities import (
     Axis,
 )
 from outlier_features.figure_tables import Sweep
+from outlier_features.intervals import GAPS
 from outlier_features.published_points import NOTHING, arb8020
 
 SETTING = "Published points: arb8020, 2025, 16 sequences x 2048 tokens."
@@ -55,7 +56,8 @@ def moe_vs_dense_median(entry: Figure, sweep: Sweep) -> Drawing:
     )
     means = {LAYERS.column: MEDIAN_LAYERS.column, POSITIONS.column: MEDIAN_POSITIONS.column}
     source = source.renamed(means)
-    return chart(entry, _grid("arb8020", (TOTAL, ACTIVE), (MEDIAN_LAYERS, MEDIAN_POSITIONS)), sweep.summary, source)
+    grid = _grid("arb8020", (TOTAL, ACTIVE), (MEDIAN_LAYERS, MEDIAN_POSITIONS))
+    return chart(entry, grid, sweep.summary, source, [f"No interval: {GAPS}."])
 
 
 def reach_vs_perplexity(entry: Figure, sweep: Sweep) -> Drawing:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from outlier_features.bootstrap import estimate, resampling_counts
+from outlier_features import intervals
+from outlier_features.bootstrap import resampling_counts
 from outlier_features.config import Definition
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, inverse_rms, level, round_to_bfloat16
+from outlier_features.intervals import Estimate
 from outlier_features.shards import BlockTable, HitTable, SiteTable, Statistics
 
 TWIN = "_rms"
@@ -30,7 +32,12 @@ ESTIMATES = (
     "mean_position_pct",
     "median_position_pct",
 )
-"""What is estimated of a model by each definition, each with an interval over sequences."""
+"""What is estimated of a model by each definition."""
+
+OF_CHANNELS = "a count of distinct channels"
+OF_MEDIANS = "a median over features"
+OF_MAXIMA = "a pooled share, a maximum over sequences"
+"""What no interval was found for that holds the truth in 93 to 97 % of samples (benchmarks/intervals.py)."""
 
 DRAW_COLUMNS = {"definition": "string", "draw": "int32"} | dict.fromkeys(ESTIMATES, "float64")
 """Columns of the table of draws, one row per definition and bootstrap draw of the sequences: the same sequences are in
@@ -210,25 +217,27 @@ def draws(found: Evidence | Gap) -> pd.DataFrame:
     return pd.DataFrame(names | drawn).astype(DRAW_COLUMNS)
 
 
-def estimates(found: Evidence | Gap, drawn: pd.DataFrame) -> dict[str, Any]:
-    """Return what one criterion says of the model: ESTIMATES with intervals, or why there is no answer.
+def estimates(found: Evidence | Gap) -> dict[str, Any]:
+    """Return what one criterion says of the model: ESTIMATES, each with its interval (`_low`, `_high`), or why not.
 
-    `drawn` is what `draws` returns. `outlier_count_by_mean_positions` counts the features that also reach the share of
-    positions when hits are averaged over tensors, the other reading of LLM.int8(). `largest_quartile_1..3` are those of
-    the magnitudes of the outlier feature with the largest activation, the mean over sequences where they are apart.
+    `interval_note` says which of them have no interval, and why. `outlier_count_by_mean_positions` counts the features
+    that also reach the share of positions when hits are averaged over tensors, the other reading of LLM.int8().
+    `largest_quartile_1..3` are those of the magnitudes of the outlier feature with the largest activation, the mean
+    over sequences where they are apart.
     """
     result: dict[str, Any] = {"threshold": found.criterion.definition.threshold}
     if isinstance(found, Gap):
         return result | {"note": found.reason}
-    values = _drawn(found, np.ones((1, len(found.everything)), np.int64))
-    for name in ESTIMATES:
-        result |= estimate(values[name][0], drawn[name].to_numpy()).columns(name)
+    estimated = _estimated(found)
+    for name, value in estimated.items():
+        result |= value.columns(name)
     table = features(found)
     by_mean = table["position_share_mean"] >= found.criterion.definition.min_positions
     return result | {
         "outlier_count_by_mean_positions": int(by_mean.sum()),
         "one_sided_count": int(table["one_sided"].sum()),
         **_largest_feature(table),
+        "interval_note": intervals.note(estimated),
         "note": None,
     }
 
@@ -360,6 +369,32 @@ def _quartiles(levels_G: np.ndarray, found: Evidence, peak: float) -> np.ndarray
     reached = np.concatenate([[0], np.cumsum(counts[:filled])])
     edges = np.append(edges[:filled], max(peak, edges[filled - 1]))
     return np.interp(np.array([0.25, 0.5, 0.75]) * reached[-1], reached, edges)
+
+
+def _estimated(found: Evidence) -> dict[str, Estimate]:
+    """Return ESTIMATES of all sequences, with the intervals that hold what they say."""
+    values = _drawn(found, np.ones((1, len(found.everything)), np.int64))
+    pooled = found.criterion.pooled
+    result = {name: Estimate(float(values[name][0]), gap=_without(name, pooled)) for name in ESTIMATES}
+    return result if pooled else result | _means(found)
+
+
+def _without(name: str, pooled: bool) -> str:
+    """Return why one of ESTIMATES has no interval, for those that never have one under such a definition."""
+    if name.endswith("_pct") and pooled:
+        return OF_MAXIMA
+    return OF_MEDIANS if name.startswith("median") else OF_CHANNELS
+
+
+def _means(found: Evidence) -> dict[str, Estimate]:
+    """Return what is a sum or a mean over the features of every sequence."""
+    each = [_shares(found, [sequence]) for sequence in found.everything]
+    count_S = np.array([shares.qualifies.sum() for shares in each])
+    result = {"outlier_count": intervals.total(count_S)}
+    for name in ("layer", "position"):
+        percent_S = np.array([100 * vars(shares)[name][shares.qualifies].sum() for shares in each])
+        result[f"mean_{name}_pct"] = intervals.ratio(percent_S, count_S, most=100)
+    return result
 
 
 def _drawn(found: Evidence, counts_BS: np.ndarray) -> dict[str, np.ndarray]:

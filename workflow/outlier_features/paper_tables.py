@@ -108,7 +108,7 @@ class PaperTable:
             *(_bars(cell.markdown() for cell in row) for row in self.rows),
         ]
         footer = "; ".join(f"{escape_markdown(name)} {cell.markdown()}" for name, cell in self.footer)
-        interval = "In brackets: 95 % bootstrap interval over sequences."
+        interval = "In brackets: 95 % interval over sequences."
         parts = [f"{escape_markdown(self.caption)} {interval}", "\n".join(lines)]
         parts += [f"{footer}."] if footer else []
         return "\n\n".join([*parts, *map(escape_markdown, self.notes)]) + "\n"
@@ -120,7 +120,7 @@ class PaperTable:
         place = "table*" if is_wide else "table"
         wide = rf"\multicolumn{{{last}}}{{@{{}}l@{{}}}}"
         footer = r"\quad ".join(f"{escape_latex(name)} {cell.latex()}" for name, cell in self.footer)
-        interval = escape_latex("Subscript and superscript: 95 % bootstrap interval over sequences.")
+        interval = escape_latex("Subscript and superscript: 95 % interval over sequences.")
         notes = " ".join(map(escape_latex, self.notes))
         lines = [
             rf"\begin{{{place}}}[tb]",

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from outlier_features import atomic, provenance
-from outlier_features.bootstrap import estimate, resampling_counts
+from outlier_features import atomic, intervals, provenance
 from outlier_features.corpora import TokenWindows, read_windows
+from outlier_features.intervals import Estimate
 from outlier_features.lineage import Lineage
 from outlier_features.shards import Statistics
 
@@ -37,7 +37,8 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
 
     `loss_ST` is (S, T - 1) in nats, for the windows `chosen`; what is beyond the end of a window is not looked at. No
     token is predicted twice: where windows overlap, a later one counts only for what is new in it. The windows of 2025
-    do as that sweep did instead, which NOTE_ON_OVERLAP says. Intervals are 95 % bootstrap intervals over sequences.
+    do as that sweep did instead, which NOTE_ON_OVERLAP says. `interval` holds both ends of the 95 % interval over
+    sequences of each, null where there is none, and `interval_note` says why.
     """
     as_in_2025 = windows.cut.get("windows") == "arb8020"
     length_S = windows.lengths[chosen]
@@ -51,20 +52,33 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
     loss_S, weight_S = (nats_S / tokens_S * length_S, length_S) if as_in_2025 else (nats_S, tokens_S)
     columns = {"loss": loss_S, "weight": weight_S, "nats": nats_S, "bytes": bytes_S}
     per_sequence = {name: values.tolist() for name, values in columns.items()}
-    values = resampled(per_sequence, np.ones((1, len(nats_S)), np.int64))
-    drawn = resampled(per_sequence, resampling_counts(len(nats_S)))
-    interval = {name: estimate(values[name][0], drawn[name]) for name in values}
+    found = _estimated(per_sequence)
     return {
-        **{name: found.value for name, found in interval.items()},
+        **{name: each.value for name, each in found.items()},
         "tokens": int(tokens_S.sum()),
         "bytes": int(bytes_S.sum()),
         "sequences": len(nats_S),
         **windows.cut,
         "windows_digest": digest(windows, chosen),
         **({"note": NOTE_ON_OVERLAP} if as_in_2025 else {}),
-        "interval": {name: [found.low, found.high] for name, found in interval.items()},
+        "interval": {name: _blank_where_unknown(each.low, each.high) for name, each in found.items()},
+        "interval_note": intervals.note(found),
         "per_sequence": per_sequence,
     }
+
+
+def _estimated(per_sequence: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+    """Return perplexity, bits per byte and loss; the interval of the perplexity is that of the loss, on its scale."""
+    loss_S, weight_S, nats_S, bytes_S = (
+        np.asarray(per_sequence[name], float) for name in ("loss", "weight", "nats", "bytes")
+    )
+    loss = intervals.ratio(loss_S, weight_S)
+    perplexity = Estimate(*(float(np.exp(value)) for value in (loss.value, loss.low, loss.high)), loss.gap)
+    return {"perplexity": perplexity, "bits_per_byte": intervals.ratio(nats_S / np.log(2), bytes_S), "loss": loss}
+
+
+def _blank_where_unknown(*values: float) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values]
 
 
 def resampled(per_sequence: Mapping[str, Sequence[float]], counts_BS: np.ndarray) -> dict[str, np.ndarray]:

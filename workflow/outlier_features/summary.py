@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import dataset
@@ -93,14 +94,22 @@ def _rows(entry: Entry, corpus: str, lineage: Lineage) -> list[dict[str, Any]]:
     common |= {"hidden_size": facts["channels"], "corpus": corpus}
     common |= {"sequences": len(facts["windows"]), "length": quality["window"]}
     after = _quality_columns(quality) | _layer_columns(layers) | {"lineage": origin["lineage"]["reduction"]}
-    return [common | {"definition": name} | found | after for name, found in origin["estimates"].items()]
+    return [
+        common | {"definition": name} | found | after | {"interval_note": _interval_note(found, quality)}
+        for name, found in origin["estimates"].items()
+    ]
+
+
+def _interval_note(*parts: Mapping[str, Any]) -> str | None:
+    """Return which columns of a row have no interval, and why."""
+    return " ".join(part["interval_note"] for part in parts if part.get("interval_note")) or None
 
 
 def _quality_columns(quality: Mapping[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {"windows": quality.get("windows", "packed"), "windows_digest": quality["windows_digest"]}
     columns |= {"loss": quality["loss"]}
     for name in ("perplexity", "bits_per_byte"):
-        low, high = quality["interval"][name]
+        low, high = (np.nan if end is None else end for end in quality["interval"][name])
         columns |= {name: quality[name], f"{name}_low": low, f"{name}_high": high}
     return columns
 
