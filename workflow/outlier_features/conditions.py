@@ -61,8 +61,14 @@ CONDITIONS = (
         "Two definitions share this name.",
         is_of_definition=True,
     ),
+    Condition(
+        "rounding",
+        "rounding of activations",
+        "A threshold of 6 is 5.984375 where activations are rounded to bfloat16.",
+        is_of_definition=True,
+    ),
 )
-"""Conditions of a measurement that the summary knows of. The sites, shares and rounding of a definition, and the
+"""Conditions of a measurement that the summary knows of. The sites and shares of a definition, and the
 device, are not among its columns."""
 INTERVALS = "interval_note"
 """The column that a summary has whose intervals hold what they say."""

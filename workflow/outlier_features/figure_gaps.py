@@ -27,6 +27,7 @@ def criterion(rows: pd.DataFrame, definition: str) -> str:
     """Return what was asked under a definition, as far as its rows tell."""
     unit = " times the RMS of the tensor" if definition.endswith("_rms") else ""
     parts = [f"|x| ≥ {value:g}{unit}" for value in sorted(rows["threshold"].dropna().unique())]
+    parts += [f"activations rounded to {name}" for name in unique(rows.get("rounding", pd.Series()).dropna())]
     parts += [f"{count:g} sequences" for count in sorted(rows["sequences"].dropna().unique())]
     return f"Definition {definition}{': ' if parts else ''}{', '.join(parts)}."
 

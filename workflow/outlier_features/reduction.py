@@ -28,6 +28,7 @@ def reduce(
     statistics = Statistics(manifests, lineage.get("statistics"))
     found = outliers.gather(statistics, outliers.criteria(definitions))
     hit_threshold = min(definition.threshold for definition in definitions.values())
+    rounded = outliers.gather(statistics, outliers.rounded_criteria(definitions, statistics.facts["dtype"]))
     tables = {
         "outliers": pd.concat([outliers.features(each) for each in found], ignore_index=True),
         "channels": pd.concat([outliers.channels(each) for each in found], ignore_index=True),
@@ -43,6 +44,7 @@ def reduce(
         statistics=statistics.provenance,
         hit_threshold=hit_threshold,
         estimates={each.criterion.name: outliers.estimates(each) for each in found},
+        rounded_estimates={each.criterion.name: outliers.estimates(each) for each in rounded},
     )
     for name in TABLES:
         write_table(outputs[name], tables[name], origin)

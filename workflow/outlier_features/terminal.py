@@ -106,6 +106,7 @@ def _table(definition: str, group: pd.DataFrame, notes: list[str], layout: "Layo
     """Return the table of one definition; a model with a note carries the note's number."""
     unit = " x RMS" if definition.endswith("_rms") else ""
     thresholds = "".join(f", |x| >= {value:g}{unit}" for value in sorted(group["threshold"].dropna().unique()))
+    thresholds += "".join(f", rounded to {name}" for name in group.get("rounding", pd.Series()).dropna().unique())
     sequences = "".join(f", {value:g} sequences" for value in sorted(group["sequences"].dropna().unique()))
     table = frame(f"definition {definition}{thresholds}{sequences}")
     for i, header in enumerate(layout.headers):

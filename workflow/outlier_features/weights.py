@@ -33,6 +33,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.loading_report import LoadStateDictInfo
 
 from outlier_features import architectures, devices
+from outlier_features.checkpoint_names import in_checkpoint
 from outlier_features.errors import SourceError
 from outlier_features.holder import is_out_of_memory
 
@@ -70,6 +71,7 @@ class Weights:
         self._dtypes = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
         self._shadow = copy.deepcopy(self.model)
         self._stored: dict[str, _Stored] = {}
+        self._sources: dict[str, list[str]] = defaultdict(list)
         self._kept: dict[int, dict[str, torch.Tensor]] = {}
         self._room = keep_bytes
         self._keys = self._group_keys()
@@ -95,6 +97,13 @@ class Weights:
         keys = [key for names in self._keys.get(index, {}).values() for key in names]
         return [(stored.file, stored.start, stored.end) for stored in map(self._stored.__getitem__, keys)]
 
+    def stored_name(self, index: int, module: str) -> str:
+        """Return the full name of a module of block `index`, under the block by the name that the checkpoint has."""
+        block = f"{self._prefix}.{index}"
+        parameters = self.model.get_submodule(f"{block}.{module}").named_parameters(f"{block}.{module}", recurse=False)
+        keys = [key for name, _ in parameters for key in self._sources.get(name, ())]
+        return f"{block}.{in_checkpoint(module, keys, block)}"
+
     def install(self, index: int, tensors: dict[str, torch.Tensor]) -> None:
         """Put the tensors that `read` returned into block `index` of the model."""
         _set_tensors(self.blocks[index], tensors)
@@ -118,7 +127,9 @@ class Weights:
         for file in self._files:
             self._stored |= _header(Path(file))
         for key, stored in self._stored.items():
-            groups[self._group_of(targets.find(key))][str(stored.file)].append(key)
+            name = targets.find(key)
+            self._sources[name].append(key)
+            groups[self._group_of(name)][str(stored.file)].append(key)
         self._refuse(_missing_scales(self._stored), "lacks", "needs")
         self._refuse(targets.unexpected(self.left_out, len(self.blocks), self._prefix), "has", "does not know")
         self._refuse(targets.missing(self.left_out), "lacks", "needs")
