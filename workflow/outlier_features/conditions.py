@@ -61,6 +61,15 @@ CONDITIONS = (
         "Two definitions share this name.",
         is_of_definition=True,
     ),
+    *(
+        Condition(name, words, "Two definitions share this name.", is_of_definition=True)
+        for name, words in {
+            "min_layers": "least share of layers",
+            "min_positions": "least share of positions",
+            "scope": "scope of the definition",
+            "sites": "sites of the definition",
+        }.items()
+    ),
     Condition(
         "rounding",
         "rounding of activations",
@@ -68,7 +77,7 @@ CONDITIONS = (
         is_of_definition=True,
     ),
 )
-"""Conditions of a measurement that the summary knows of. The sites and shares of a definition, and the
+"""Conditions of a measurement that the summary knows of. The
 device, are not among its columns."""
 INTERVALS = "interval_note"
 """The column that a summary has whose intervals hold what they say."""

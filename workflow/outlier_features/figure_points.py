@@ -59,7 +59,8 @@ class Points:
     def __init__(self, panels: Sequence[Panel], summary: pd.DataFrame, source: Source) -> None:
         self._summary, self._series_notes = last_steps(summary)
         self._panels, self._source = panels, source
-        self.by_panel = {panel: _points(self._rows(panel.definition), source.models, panel) for panel in panels}
+        self._unlike = {panel: self._asked_otherwise(panel) for panel in panels}
+        self.by_panel = {panel: self._points(panel) for panel in panels}
         self.all = pd.concat(list(self.by_panel.values()), ignore_index=True)
         self.all = self.all.astype(dict.fromkeys([*FLAGS, "is_joined"], bool))
         self._ranges = {axis.unit: axis.range(values) for axis, values in self._values()}
@@ -77,7 +78,12 @@ class Points:
         faults = [self._source.faults] if self.all["is_published"].any() else []
         most = max((int((~points["is_joined"]).sum()) for points in self.by_panel.values()), default=0)
         unnamed = [f"Of {most} points the first {MOST_NAMES} are named."] if most > MOST_NAMES else []
-        return unique([*missing, *self._series_notes, *unnamed, *faults])
+        unlike = [
+            f"Published points are left out under {panel.definition}, being of something else: {', '.join(words)}."
+            for panel, words in self._unlike.items()
+            if words
+        ]
+        return unique([*missing, *self._series_notes, *unnamed, *faults, *unlike])
 
     def set_axes(self, axes: Axes, panel: Panel) -> None:
         """Give a panel its axes: as long as those of the other panels that have the same unit."""
@@ -138,6 +144,18 @@ class Points:
         if any(panel.x.unit == "parameters" and len(points) for panel, points in self.by_panel.items()):
             entries.append(Line2D([], [], label=PHASE_SHIFT_LABEL, color=GREY, linewidth=1.2, linestyle="--"))
         return entries
+
+    def _asked_otherwise(self, panel: Panel) -> list[str]:
+        """Return in words why the published points do not belong into a panel."""
+        if not {panel.x.column, panel.y.column} <= set(self._source.models):
+            return []
+        rows = self._rows(panel.definition)
+        both = [*self._source.unlike(rows, panel.x.column), *self._source.unlike(rows, panel.y.column)]
+        return unique(both)
+
+    def _points(self, panel: Panel) -> pd.DataFrame:
+        published = self._source.models
+        return _points(self._rows(panel.definition), published.head(0) if self._unlike[panel] else published, panel)
 
     def _rows(self, definition: str) -> pd.DataFrame:
         rows = self._summary[self._summary["definition"] == definition]

@@ -34,6 +34,9 @@ ESTIMATES = (
 )
 """What is estimated of a model by each definition."""
 
+ASKED = ("threshold", "min_layers", "min_positions", "scope")
+"""What of a definition stands beside its estimates as it is."""
+
 OF_CHANNELS = "a count of distinct channels"
 OF_MEDIANS = "a median over features"
 OF_MAXIMA = "a pooled share, a maximum over sequences"
@@ -240,8 +243,9 @@ def estimates(found: Evidence | Gap) -> dict[str, Any]:
     `largest_quartile_1..3` are those of the magnitudes of the outlier feature with the largest activation, the mean
     over sequences where they are apart, and `largest_quartile_step` how far off they can be.
     """
-    rounding = "bfloat16" if found.criterion.rounded else None
-    result: dict[str, Any] = {"threshold": found.criterion.definition.threshold, "rounding": rounding}
+    definition = found.criterion.definition
+    result: dict[str, Any] = {name: getattr(definition, name) for name in ASKED}
+    result |= {"sites": "+".join(definition.sites), "rounding": "bfloat16" if found.criterion.rounded else None}
     if isinstance(found, Gap):
         return result | {"note": found.reason}
     estimated = _estimated(found)

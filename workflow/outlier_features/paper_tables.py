@@ -63,6 +63,10 @@ class Cell:
 
 MISSING = Cell("-")
 
+ROUNDED = (
+    "Models of unlike precision are compared with the activations of all rounded to bfloat16, the coarsest: |x| ≥ 6 is "
+    "|x| ≥ 5.984375 before rounding. A threshold in RMS is not rounded."
+)
 MOST_COLUMNS = 6
 """A table of more columns goes across both columns of a page, in smaller letters."""
 
@@ -253,6 +257,8 @@ def _criterion(definition: Definition) -> str:
 def _notes(rows: pd.DataFrame, subject: str) -> list[str]:
     """Return why cells are empty."""
     notes = [f"{row[subject]}: {row['note']}." for row in rows.to_dict("records") if isinstance(row["note"], str)]
+    if rows["dtype"].nunique() > 1 and "bfloat16" in set(rows.get("rounding", ())):
+        notes.append(ROUNDED)
     if (rows["outlier_count"] == 0).any():
         notes.append("Where no outlier feature was found there is no mean share.")
     if rows["perplexity"].isna().any():
