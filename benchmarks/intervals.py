@@ -4,8 +4,8 @@ PYTHONPATH=workflow python benchmarks/intervals.py
 
 Three tables. *Means over sequences*: of what each sequence gives, from alike to very skewed. *Outlier features*: of a
 model whose channels qualify in some sequences and not in others, with shares of layers on a grid as they are; the truth
-is that of many sequences. *Differences*: of two independent samples, as `compare` takes them. Samples without any spread
-have no interval and are left out.
+is that of many sequences. *Differences*: of two independent samples, as `compare` takes them. Samples without any
+spread have no interval and are left out.
 """
 
 import argparse

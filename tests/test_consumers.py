@@ -11,6 +11,7 @@ from families import FAMILIES, random_model, save_family
 from outlier_features import architectures, sites
 from outlier_features.capture import capture
 from outlier_features.checkpoint_names import in_checkpoint
+from outlier_features.checkpoints import seal
 from outlier_features.consumers import Consumers
 from outlier_features.weights import Weights
 from safetensors.torch import load_file
@@ -130,6 +131,7 @@ def test_matrices_are_called_what_the_checkpoint_calls_them(name: str, tmp_path:
 
 def test_mixtral_is_exported_under_the_names_of_its_checkpoint(tmp_path: Path, tokens: Path) -> None:
     checkpoint = save_family(FAMILIES["mixtral"], tmp_path / "m")
+    seal(checkpoint, {"path": "m"}, {"checkpoint": "test"})
     capture(checkpoint, tokens, tmp_path / "m.json", capture_settings(), {"statistics": "test"})
     found = json.loads((tmp_path / "m.json").read_text())["facts"]["consumers"]
     moe = "model.layers.1.block_sparse_moe"

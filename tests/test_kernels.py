@@ -68,8 +68,9 @@ def test_position_kurtosis_is_that_of_numpy(reduce: Reduce) -> None:
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
-@pytest.mark.parametrize("value", [0.1, 1234.567, -6.0, 1e9, 1e-12, 0.0])
-@pytest.mark.parametrize("channels", [130, 4100])
+@pytest.mark.parametrize(
+    ("value", "channels"), [(0.1, 130), (1234.567, 1100), (-6.0, 17), (1e9, 130), (1e-12, 130), (0.0, 130)]
+)
 def test_a_position_whose_channels_are_alike_has_no_kurtosis(reduce: Reduce, value: float, channels: int) -> None:
     assert (reduce(torch.full((3, channels), value), GRIDS)["position_kurtosis"] == 0).all()
 
