@@ -18,6 +18,9 @@ INPUTS = {
     "random": lambda rng, shape: rng.normal(size=shape) * 3,
     "planted": lambda rng, shape: rng.normal(size=shape) * np.where(np.arange(shape[1]) % 7 == 3, 40, 0.5),
     "constant": lambda rng, shape: np.full(shape, -6.0),
+    "alike": lambda rng, shape: np.full(shape, 1234.567),
+    "offset": lambda rng, shape: 1000 + rng.normal(size=shape) * np.where(np.arange(shape[0]) % 2, 1, 1e-3)[:, None],
+    "faint": lambda rng, shape: rng.normal(size=shape) * 1e-11,
     "zeros": lambda rng, shape: np.zeros(shape),
     "subnormal": lambda rng, shape: rng.normal(size=shape) * 1e-41,
     "huge": lambda rng, shape: rng.normal(size=shape) * np.where(np.arange(shape[1]) == 0, 1e12, 1.0),
@@ -93,6 +96,14 @@ def check_moments(found: Columns, wide: np.ndarray) -> None:
     np.testing.assert_array_equal(found["position_max_abs"], magnitude.max(1))
     np.testing.assert_array_equal(found["position_channel"], magnitude.argmax(1))
     np.testing.assert_allclose(found["position_rms"], np.sqrt((wide**2).mean(1)), rtol=bound, atol=1e-18)
+    np.testing.assert_allclose(found["position_kurtosis"], token_kurtosis(wide), rtol=1e-4, atol=1e-4)
+
+
+def token_kurtosis(wide: np.ndarray) -> np.ndarray:
+    """Return E[x^4] / std^4 - 3 of each row, clamped at 0; 0 of a row whose values are alike."""
+    variance_T = ((wide - wide.mean(1, keepdims=True)) ** 2).mean(1)
+    fourth_T = (wide**4).mean(1)
+    return np.maximum(np.divide(fourth_T, variance_T**2, out=np.zeros_like(fourth_T), where=variance_T > 0) - 3, 0)
 
 
 def check_hits(found: Columns, reached: Reached, wide: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from outlier_features import reproduction
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError
 from pydantic import ValidationError
@@ -72,6 +73,20 @@ def test_the_sweep_has_the_twelve_models_of_the_published_table(shipped: Config)
     measured = [shipped.models[name].hub for name in shipped.experiments["moe_vs_dense"].models]
     assert len(measured) == 12
     assert sorted(map(str, measured)) == sorted(published)
+
+
+def test_the_sweep_of_2025_is_what_its_source_measured(shipped: Config) -> None:
+    experiment = shipped.experiments[reproduction.EXPERIMENT]
+    assert experiment.corpus == reproduction.CORPUS
+    text, definition = shipped.corpora[experiment.corpus], shipped.definitions[reproduction.DEFINITION]
+    assert (text.hub, text.name, text.windows) == ("HuggingFaceFW/fineweb-edu", "default", "arb8020")
+    of_definition = {"threshold", "min_layers", "min_positions", "scope", "rounding"}
+    asked = {name: getattr(definition, name) for name in of_definition} | {"sites": "+".join(definition.sites)}
+    asked |= {"corpus": experiment.corpus} | {name: getattr(text, name) for name in ("windows", "sequences", "length")}
+    assert asked == dict(reproduction.AS_PUBLISHED)
+    with (REPOSITORY / "resources/published/arb8020_2025.csv").open(encoding="utf-8") as table:
+        published = {row["hub"]: row["analysis_dtype"].replace("mxfp4", "bfloat16") for row in csv.DictReader(table)}
+    assert {shipped.models[name].hub: shipped.models[name].dtype for name in experiment.models} == published
 
 
 def test_the_minimal_configuration_is_valid() -> None:

@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BLOCKS
-from families import FAMILIES, random_model
+from conftest import BLOCKS, capture_settings
+from families import FAMILIES, random_model, save_family
 from outlier_features import architectures, sites
+from outlier_features.capture import capture
+from outlier_features.checkpoint_names import in_checkpoint
+from outlier_features.checkpoints import seal
 from outlier_features.consumers import Consumers
+from outlier_features.weights import Weights
+from safetensors.torch import load_file
 from torch import nn
 
 QKV = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
@@ -110,3 +115,40 @@ def test_a_manifest_names_the_consumers_of_every_tensor(kind: str, manifests: di
         assert found.pop(f"{block}.out_proj_in") == [f"{prefix}.self_attn.o_proj"]
         assert found.pop(f"{block}.mlp_in") == [f"{prefix}.{name}" for name in mlp]
     assert found == {}
+
+
+@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if not family.is_pickled])
+def test_matrices_are_called_what_the_checkpoint_calls_them(name: str, tmp_path: Path) -> None:
+    weights = Weights(save_family(FAMILIES[name], tmp_path / "m"), torch.float32, torch.device("cpu"))
+    keys = [key for file in (tmp_path / "m").glob("*.safetensors") for key in load_file(file)]
+    for index, of_site in enumerate(EXPECTED[name]):
+        for module in {module for modules in of_site.values() for module in modules}:
+            own = weights.stored_name(index, module).partition(f".{index}.")[2]
+            assert any(f".{index}.{own}." in f".{key}" for key in keys), own
+            if name != "mixtral":
+                assert own == module
+
+
+def test_mixtral_is_exported_under_the_names_of_its_checkpoint(tmp_path: Path, tokens: Path) -> None:
+    checkpoint = save_family(FAMILIES["mixtral"], tmp_path / "m")
+    seal(checkpoint, {"path": "m"}, {"checkpoint": "test"})
+    capture(checkpoint, tokens, tmp_path / "m.json", capture_settings(), {"statistics": "test"})
+    found = json.loads((tmp_path / "m.json").read_text())["facts"]["consumers"]
+    moe = "model.layers.1.block_sparse_moe"
+    assert sorted(found["1.mlp_in"]) == [f"{moe}.experts", f"{moe}.gate"]
+    assert found["1.attn_in"] == [f"model.layers.1.{name}" for name in QKV]
+
+
+@pytest.mark.parametrize(
+    ("module", "keys", "expected"),
+    [
+        ("mlp.gate", ["model.layers.4.block_sparse_moe.gate.weight"], "block_sparse_moe.gate"),
+        ("mlp.gate", ["language_model.model.layers.4.moe.gate.weight", "model.layers.4.moe.gate.bias"], "moe.gate"),
+        ("attn.qkv", ["model.layers.4.attn.q.weight", "model.layers.4.attn.k.weight"], "attn.qkv"),  # fused here only
+        ("mlp.experts", [f"model.layers.4.moe.experts.{i}.w{k}.weight" for i in (0, 1) for k in (1, 2)], "moe.experts"),
+        ("mlp.gate", ["transformer.h.4.moe.gate.weight"], "mlp.gate"),  # another list of blocks
+        ("mlp.gate", [], "mlp.gate"),
+    ],
+)
+def test_a_module_has_the_name_of_its_keys_or_its_own(module: str, keys: list[str], expected: str) -> None:
+    assert in_checkpoint(module, keys, "model.layers.4") == expected

@@ -1,4 +1,4 @@
-"""Convergence and positions: against what a plain computation of the same model says."""
+"""Agreement of windows and positions: against what a plain computation of the same model says."""
 
 import itertools
 from pathlib import Path
@@ -49,6 +49,40 @@ def test_the_similarity_grows_to_one_and_is_the_jaccard_index(manifests: dict[st
         singles.append(len(own & full) / len(own | full))
     assert table["jaccard"].iloc[0] == pytest.approx(np.mean(singles))
     assert table["subsets"].iloc[0] == WINDOWS
+
+
+def test_windows_that_are_not_shared_agree_as_far_as_their_sets_do(manifests: dict[str, Path]) -> None:
+    criterion = outliers.Criterion("x", DEFINITIONS["arb8020"], relative=False)
+    (found,) = outliers.gather(Statistics([manifests["moe"]]), [criterion])
+    apart = convergence([found]).set_index("windows")["jaccard_apart"]
+    each = [set(np.flatnonzero(outliers._shares(found, [member]).qualifies)) for member in range(WINDOWS)]
+    pairs = {(a, b): len(each[a] & each[b]) / len(each[a] | each[b]) for a in range(WINDOWS) for b in range(WINDOWS)}
+    order = np.random.default_rng(0).random((100, WINDOWS)).argsort(axis=1)[:, :2]
+    assert apart[1] == pytest.approx(np.mean([pairs[tuple(pair)] for pair in order.tolist()]))
+    assert apart[1] < 1
+    assert apart.loc[WINDOWS // 2 + 1 :].isna().all()
+
+
+def test_the_agreement_of_unshared_windows_does_not_end_at_one_by_itself() -> None:
+    """Sequences whose channels are unlike agree with all windows in the end, and with no other window."""
+    qualifies_SC = np.eye(8, dtype=bool)
+    hits_NSC = np.repeat(qualifies_SC[None].astype(int), 2, axis=0) * 5
+    definition = DEFINITIONS["arb8020"]
+    found = outliers.Evidence(
+        criterion=outliers.Criterion("x", definition, relative=False),
+        length_S=np.full(8, 5),
+        grid=(6.0,),
+        tensors=[(0, "attn_in"), (0, "mlp_in")],
+        hits_NSC=hits_NSC,
+        covered_SC=hits_NSC[0],
+        levels_SCG=np.zeros((8, 8, 2), int),
+        high_NSC=hits_NSC * 2.0,
+        low_NSC=hits_NSC * 0.0,
+        scale_NS=np.ones((2, 8)),
+    )
+    table = convergence([found]).set_index("windows")
+    assert table["jaccard"].tolist() == pytest.approx([n / 8 for n in range(1, 9)])
+    assert table["jaccard_apart"].loc[:4].tolist() == [0, 0, 0, 0]
 
 
 def test_without_any_outlier_channel_there_is_no_similarity(manifests: dict[str, Path]) -> None:

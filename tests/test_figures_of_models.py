@@ -317,7 +317,10 @@ def test_too_many_channels_are_drawn_without_numbers_and_it_is_said():
 def test_convergence_has_a_line_and_a_band_for_each_definition_by_its_kind():
     figure = drawn(model, "stability")
     looks = definition_looks(["arb8020", "llm_int8", "llm_int8_rms"])
-    absolute, relative = (panel(figure, f"agreement with all windows, {kind}") for kind in ("absolute", "scale-free"))
+    absolute, relative = (
+        panel(figure, "agreement of windows, absolute"),
+        panel(figure, "agreement of windows, scale-free"),
+    )
     assert line(absolute, looks["arb8020"].color)[1] == 0.5
     assert line(absolute, looks["llm_int8"].color)[1] == 0.25
     assert line(relative, looks["llm_int8_rms"].color) == pytest.approx(
@@ -332,7 +335,7 @@ def test_a_definition_without_outlier_channel_is_named():
     table = convergence_rows(llm_int8=0.5, llm_int8_paper=math.nan)
     figure = draw_model("stability", model(convergence=table))
     assert "Without any outlier channel, so without a line: llm_int8_paper." in words(figure)
-    assert said(panel(figure, "agreement with all windows, scale-free")) == "No definition finds an outlier channel."
+    assert said(panel(figure, "agreement of windows, scale-free")) == "No definition finds an outlier channel."
 
 
 def colors_of(axes):
@@ -384,7 +387,7 @@ def test_super_experts_are_ringed_and_named(mixture):
 @pytest.mark.parametrize(("hub", "expected"), [("org/known", True), ("org/other", False), (None, False)])
 def test_published_super_experts_of_the_same_model_are_compared(mixture, hub, expected):
     published = pd.DataFrame(
-        [{"hub": "org/known", "super_experts_layer_expert": "(3;3) (1;0)", "source": "Someone 2025"}]
+        [{"model": "known", "super_experts_layer_expert": "(3;3) (1;0)", "source": "Someone 2025"}]
     )
     said_of_it = words(draw_model("experts", replace(mixture, hub=hub, published={"super_experts": published})))
     sentence = "Published for org/known (Someone 2025): (3;3) (1;0); 1 of 2 are ringed here."
@@ -512,12 +515,12 @@ def test_what_is_missing_is_said_below(case, name, sentence):
         (
             nothing,
             "stability",
-            "agreement with all windows, abs",
-            "One window was captured: there is nothing to converge to.",
+            "agreement of windows, abs",
+            "One window was captured: there is nothing to compare it with.",
         ),
         (old, "kurtosis", "over all values: all", "The table has no column kurtosis_flattened."),
         (old, "positions", "", "The table of positions has no rows."),
-        (old, "stability", "agreement with all windows, abs", "No definition finds an outlier channel."),
+        (old, "stability", "agreement of windows, abs", "No definition finds an outlier channel."),
         (unknown, "kurtosis", "over the RMS of channels: all", "kurtosis_neuron_rms has no value at any block."),
         (unknown, "experts", "routing", "no value at any block"),
         (unknown, "experts", "largest |output", "No output of an expert was kept."),

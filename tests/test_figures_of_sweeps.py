@@ -77,15 +77,43 @@ def without_features():
     return without(few(), ESTIMATED).assign(outlier_count=0, distinct_channels=0)
 
 
-def test_medians_stand_beside_published_means_that_are_called_so():
-    axes = of_twelve("moe_vs_dense_median").axes[0]
+def test_medians_stand_alone_as_none_was_published_and_have_no_intervals():
+    figure = of_twelve("moe_vs_dense_median")
+    axes = figure.axes[0]
     assert marks(axes, MOE.marker, filled=True) == places(rows("arb8020", "moe"), "total_params", "median_layer_pct")
-    dense = PUBLISHED[PUBLISHED["kind"] == "dense"]
-    assert marks(axes, DENSE.marker, filled=False) == list(
-        zip(1e9 * dense["total_params_b"], dense["mean_layer_pct"], strict=True)
-    )
-    assert "hollow: published means (arb8020, 2025)" in legend(of_twelve("moe_vs_dense_median"))
-    assert "No median was published" in words(of_twelve("moe_vs_dense_median"))
+    assert marks(axes, DENSE.marker, filled=False) == []
+    assert bars(axes) == []
+    assert "published means, no medians, so nothing of it is drawn here. No interval:" in words(figure)
+
+
+ASKED = {"threshold": 6.0, "min_layers": 0.25, "min_positions": 0.06, "scope": "sequence", "sequences": 16}
+ASKED |= {"sites": "attn_in+mlp_in", "rounding": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("threshold", 5.0, "threshold 6.0 there and 5.0 here"),
+        ("min_layers", 0.5, "min layers 0.25 there and 0.5 here"),
+        ("scope", "pooled", "scope sequence there and pooled here"),
+        ("sites", "attn_in", "sites attn_in+mlp_in there and attn_in here"),
+    ],
+)
+def test_published_points_are_left_out_where_something_else_was_asked(column, value, said):
+    own = twelve(True)
+    for name, asked in (ASKED | {column: value}).items():
+        own[name] = own[name].where(own["definition"] != "arb8020", asked) if name in own else asked
+    figure = drawn("moe_vs_dense", own, PUBLISHED_TABLES)
+    assert all(marks(axes, DENSE.marker, filled=False) == [] for axes in figure.axes)
+    assert f"Published points are left out under arb8020, being of something else: {said}." in words(figure)
+
+
+def test_published_counts_are_left_out_beside_sums_over_another_number_of_sequences():
+    own = twelve(True).assign(**{**ASKED, "sequences": 8})
+    shares, counts = drawn("moe_vs_dense", own, PUBLISHED_TABLES), drawn("count_vs_perplexity", own, PUBLISHED_TABLES)
+    assert marks(shares.axes[0], DENSE.marker, filled=False)
+    assert marks(counts.axes[0], DENSE.marker, filled=False) == []
+    assert "sequences 16 there and 8 here" in words(counts)
 
 
 def test_reach_stands_at_its_perplexity_or_its_bits_per_byte_with_both_intervals():

@@ -14,7 +14,7 @@ from outlier_features.errors import ConfigError
 from outlier_features.kernels_cpu import CpuReduction
 from outlier_features.kernels_cuda import CudaReduction
 from outlier_features.statistics import Reached
-from reductions import CASES, GRIDS, SHAPES, SMALL, Reduce, activation, check, check_equal
+from reductions import CASES, GRIDS, SHAPES, SMALL, Reduce, activation, check, check_equal, token_kurtosis
 
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu runs the kernels on the device")
 QUICK = {"reference": reductions.reduced, "cpu": reductions.reduced_on_cpu}
@@ -64,8 +64,31 @@ def test_tiles_of_the_kernels_fit_together(kind: str, dtype: torch.dtype) -> Non
 def test_position_kurtosis_is_that_of_numpy(reduce: Reduce) -> None:
     x_TC = torch.randn(50, 300, generator=torch.Generator().manual_seed(0)) ** 3
     found = reduce(x_TC, GRIDS)["position_kurtosis"]
-    wide = x_TC.double().numpy()
-    np.testing.assert_allclose(found, np.maximum((wide**4).mean(1) / wide.std(1) ** 4 - 3, 0), rtol=1e-4)
+    np.testing.assert_allclose(found, token_kurtosis(x_TC.double().numpy()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize(
+    ("value", "channels"), [(0.1, 130), (1234.567, 1100), (-6.0, 17), (1e9, 130), (1e-12, 130), (0.0, 130)]
+)
+def test_a_position_whose_channels_are_alike_has_no_kurtosis(reduce: Reduce, value: float, channels: int) -> None:
+    assert (reduce(torch.full((3, channels), value), GRIDS)["position_kurtosis"] == 0).all()
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize(("offset", "spread"), [(1.0, 0.5), (1000.0, 1.0), (1000.0, 1e-3), (1e6, 30.0), (0.0, 1e-12)])
+def test_kurtosis_far_from_zero_or_close_to_it_is_that_of_numpy(reduce: Reduce, offset: float, spread: float) -> None:
+    x_TC = (offset + spread * torch.randn(20, 300, generator=torch.Generator().manual_seed(2)).double() ** 3).float()
+    found = reduce(x_TC, GRIDS)["position_kurtosis"]
+    np.testing.assert_allclose(found, token_kurtosis(x_TC.double().numpy()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_one_channel_off_by_one_rounding_is_a_spread(reduce: Reduce) -> None:
+    x_TC = torch.full((2, 300), 0.1)
+    x_TC[1, 7] = torch.nextafter(x_TC[1, 7], torch.tensor(1.0))
+    found = reduce(x_TC, GRIDS)["position_kurtosis"]
+    np.testing.assert_allclose(found, token_kurtosis(x_TC.double().numpy()), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)

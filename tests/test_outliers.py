@@ -72,6 +72,7 @@ def test_features_equal_the_naive_float64_computation(kind, name, relative, mani
     for quartile, number in ((25, 1), (50, 2), (75, 3)):
         exact = np.array([q[number - 1] for q in expected["quartiles"]])
         read = table[f"quartile_{number}"].to_numpy()
+        assert (np.abs(exact - read) <= table["quartile_step"]).all()
         step = np.searchsorted(grid, np.maximum(exact, read) * 1.001) - np.searchsorted(grid, np.minimum(exact, read))
         assert (step <= 2).all(), (quartile, exact, read)
 
@@ -92,7 +93,7 @@ def test_sequence_count_says_in_how_many_sequences_a_channel_qualifies(manifests
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_estimates_agree_with_the_features(name: str, manifests: dict[str, Path]) -> None:
     for found in outliers.gather(Statistics([manifests["moe"]]), outliers.criteria({name: DEFINITIONS[name]})):
-        table, estimates = outliers.features(found), outliers.estimates(found, outliers.draws(found))
+        table, estimates = outliers.features(found), outliers.estimates(found)
         assert estimates["outlier_count"] == len(table)
         assert estimates["distinct_channels"] == table["channel"].nunique() <= HIDDEN
         stable = table[table["sequence_count"] >= WINDOWS / 2]["channel"].nunique()
@@ -100,7 +101,6 @@ def test_estimates_agree_with_the_features(name: str, manifests: dict[str, Path]
         if len(table):
             assert estimates["mean_layer_pct"] == pytest.approx(100 * table["layer_share"].mean())
             assert estimates["median_position_pct"] == pytest.approx(100 * table["position_share"].median())
-            assert estimates["mean_layer_pct_low"] <= estimates["mean_layer_pct_high"]
 
 
 def test_another_width_of_the_output_projection_has_no_answer_and_says_why(tmp_path, checkpoints, tokens) -> None:
@@ -111,7 +111,7 @@ def test_another_width_of_the_output_projection_has_no_answer_and_says_why(tmp_p
     criterion = outliers.Criterion("llm_int8_paper", DEFINITIONS["llm_int8_paper"], relative=False)
     (found,) = outliers.gather(Statistics([tmp_path / "wide.json"]), [criterion])
     assert outliers.features(found).empty
-    estimates = outliers.estimates(found, outliers.draws(found))
+    estimates = outliers.estimates(found)
     assert "48 channels" in estimates["note"]
     assert "outlier_count" not in estimates
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from outlier_features import provenance, shards
-from outlier_features.bootstrap import estimate, resampling_counts
+from outlier_features import intervals, provenance, shards
+from outlier_features.bootstrap import resampling_counts
 from outlier_features.errors import StaleFile
 from outlier_features.perplexity import digest, perplexity, write_perplexity
 from outlier_features.windows import NO_TOKEN, SCHEMA, TokenWindows
@@ -104,7 +104,7 @@ def test_the_windows_of_2025_are_cut_to_their_length_and_weigh_by_tokens_and_not
     assert "count twice" in found["note"]
 
 
-def test_the_interval_of_the_windows_of_2025_draws_windows_with_their_tokens() -> None:
+def test_the_interval_of_the_windows_of_2025_weighs_windows_by_their_tokens() -> None:
     generator = np.random.default_rng(1)
     lengths = generator.integers(5, 12, size=8)
     windows = ragged_windows([[1] * length for length in lengths], CUT_2025 | {"window": 9})
@@ -113,10 +113,10 @@ def test_the_interval_of_the_windows_of_2025_draws_windows_with_their_tokens() -
         row[: length - 1] = generator.gamma(4, 0.8, size=length - 1)
     tokens = np.minimum(lengths, 9)
     means = np.array([row[: count - 1].mean() for row, count in zip(losses, tokens, strict=True)])
-    draws = [np.repeat(np.arange(8), counts) for counts in resampling_counts(8)]
-    values = [math.exp(np.average(means[drawn], weights=tokens[drawn])) for drawn in draws]
+    loss = intervals.ratio(means * tokens, tokens)
     found = perplexity(losses, windows, list(range(8)))
-    assert found["interval"]["perplexity"] == pytest.approx(np.percentile(values, [2.5, 97.5]).tolist())
+    assert found["interval"]["loss"] == pytest.approx([loss.low, loss.high])
+    assert found["interval"]["perplexity"] == pytest.approx([math.exp(loss.low), math.exp(loss.high)])
 
 
 def test_losses_of_the_shorter_windows_alone_meet_them() -> None:
@@ -158,19 +158,21 @@ def test_the_same_losses_give_the_same_interval() -> None:
     assert perplexity(*random_case(), list(range(16))) == perplexity(*random_case(), list(range(16)))
 
 
-@pytest.mark.parametrize("name", ["perplexity", "bits_per_byte", "loss"])
-def test_losses_that_are_all_alike_have_an_interval_without_width(name: str) -> None:
-    found = perplexity(np.full((5, 2), 3 * LN2), packed([[1, 1, 1]] * 5), list(range(5)))
-    assert found[name] == pytest.approx({"perplexity": 8, "bits_per_byte": 3, "loss": 3 * LN2}[name])
-    assert found["interval"][name] == pytest.approx([found[name]] * 2, rel=1e-12)
+@pytest.mark.parametrize(("sequences", "why"), [(5, "fewer than 8 sequences"), (8, "no spread")])
+def test_losses_of_few_sequences_or_all_alike_have_no_interval_and_say_why(sequences: int, why: str) -> None:
+    found = perplexity(np.full((sequences, 2), 3 * LN2), packed([[1, 1, 1]] * sequences), list(range(sequences)))
+    assert [found[name] for name in ("perplexity", "bits_per_byte", "loss")] == pytest.approx([8, 3, 3 * LN2])
+    assert found["interval"] == {name: [None, None] for name in ("perplexity", "bits_per_byte", "loss")}
+    assert found["interval_note"].startswith(f"No interval for perplexity, bits_per_byte, loss ({why}")
+    json.dumps(found, allow_nan=False)
 
 
-def test_the_interval_is_that_of_values_worked_out_draw_by_draw() -> None:
+def test_the_interval_of_the_perplexity_is_that_of_the_mean_loss() -> None:
     losses, windows = random_case()
-    draws = [np.repeat(np.arange(16), counts) for counts in resampling_counts(16)]
-    values = [math.exp(losses[drawn].astype(np.float64).mean()) for drawn in draws]
-    expected = np.percentile(values, [2.5, 97.5]).tolist()
-    assert perplexity(losses, windows, list(range(16)))["interval"]["perplexity"] == pytest.approx(expected)
+    loss = intervals.ratio(losses.astype(np.float64).mean(1), np.ones(16))
+    found = perplexity(losses, windows, list(range(16)))
+    assert found["interval"]["perplexity"] == pytest.approx([math.exp(loss.low), math.exp(loss.high)])
+    assert found["interval_note"] is None
 
 
 def test_every_draw_has_as_many_sequences_as_the_sample() -> None:
@@ -179,25 +181,6 @@ def test_every_draw_has_as_many_sequences_as_the_sample() -> None:
     assert counts.sum(1).tolist() == [7] * 50
     assert counts.min() == 0
     assert (counts != resampling_counts(7, draws=50, seed=1)).any()
-
-
-def test_the_interval_of_a_mean_is_two_standard_errors_wide_on_either_side() -> None:
-    sample = np.random.default_rng(0).normal(size=400)
-    found = estimate(sample.mean(), resampling_counts(400) @ sample / 400)
-    error = 1.96 * sample.std() / math.sqrt(400)
-    assert [found.low, found.high] == pytest.approx([sample.mean() - error, sample.mean() + error], abs=0.1 * error)
-
-
-def test_draws_without_a_value_are_left_out_of_the_interval() -> None:
-    found = estimate(2.0, np.array([np.nan, 1.0, 1.0, np.inf, 1.0]))
-    assert (found.value, found.low, found.high) == (2.0, 1.0, 1.0)
-
-
-@pytest.mark.parametrize(("value", "draws"), [(np.nan, [1.0, 2.0]), (1.0, [np.nan, np.nan])])
-def test_a_statistic_without_a_value_has_no_interval(value: float, draws: list[float]) -> None:
-    found = estimate(value, np.array(draws))
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
 
 
 def write_inputs(directory: Path) -> tuple[list[Path], Path]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from outlier_features import reproduction
 from outlier_features.reproduction import COLUMNS, COUNTED_OTHERWISE, QUANTITIES, REMARKS, compared, joined, reproduce
 
 PROJECT = Path(__file__).parents[1]
@@ -236,3 +237,29 @@ def test_what_is_known_of_single_models_is_about_models_of_the_shipped_table():
     assert {hub for hub, _ in REMARKS} <= hubs
     assert {quantity.name for quantity in QUANTITIES} <= set(pd.read_csv(SHIPPED).columns)
     assert {quantity for _, quantity in REMARKS} <= {quantity.name for quantity in QUANTITIES}
+
+
+AS_PUBLISHED = {**reproduction.AS_PUBLISHED, "dtype": "bfloat16", "hub": "Qwen/Qwen3-8B"}
+
+
+def test_the_sweep_as_its_source_ran_it_is_said_to_be_that(tmp_path):
+    olmoe = measured("olmoe", **{**AS_PUBLISHED, "hub": "allenai/OLMoE-1B-7B-0125", "dtype": "float32"})
+    _, text = written(tmp_path, [measured(**AS_PUBLISHED), olmoe])
+    assert "Measured as the source did" in text
+    assert "Not measured" not in text
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"windows": "packed"}, "windows packed (there arb8020)"),
+        ({"corpus": "fineweb-edu"}, "corpus fineweb-edu (there fineweb-edu-2025)"),
+        ({"threshold": 5.0, "min_layers": 0.5}, "threshold 5.0 (there 6.0); min layers 0.5 (there 0.25)"),
+        ({"hub": "allenai/OLMoE-1B-7B-0125"}, "ours in bfloat16 (there float32)"),
+        ({"hub": "openai/gpt-oss-20b", "dtype": "float32"}, "ours in float32 (there bfloat16)"),
+    ],
+)
+def test_what_is_not_as_the_source_did_is_said_with_the_experiment_that_is(tmp_path, columns, said):
+    _, text = written(tmp_path, [measured(**{**AS_PUBLISHED, **columns})])
+    assert f"Not measured as the source did: {said}. " in text
+    assert "the experiment `sweep_of_2025` of config.yaml: the default configuration of FineWeb-Edu" in text

@@ -13,8 +13,8 @@ from typing import Any
 
 import pandas as pd
 
-from outlier_features.bootstrap import Estimate
-from outlier_features.conditions import are_windows_shared, differing, warnings
+from outlier_features.conditions import INTERVALS, are_windows_shared, differing, warnings
+from outlier_features.intervals import Estimate
 from outlier_features.origins import origins
 from outlier_features.runs import Models, Row, Run
 
@@ -123,21 +123,14 @@ def difference(this: Estimate, other: Estimate) -> Estimate:
 
     MOVER (Zou and Donner 2008, Statistics in Medicine 27:1693): the distances from each value to its ends are added in
     quadrature. That holds for independent samples of text. Two runs on the same windows vary together, as a rule
-    upwards, so there the interval is too wide: what is beyond it moved, what is within may have moved too. An interval
-    that lies beside its value, as those of pooled shares do, is widened up to it.
+    upwards, so there the interval is too wide: what is beyond it moved, what is within may have moved too.
     """
     value = this.value - other.value
-    ours, theirs = _reaching(this), _reaching(other)
-    below = math.hypot(ours.value - ours.low, theirs.high - theirs.value)
-    above = math.hypot(ours.high - ours.value, theirs.value - theirs.low)
+    below = math.hypot(this.value - this.low, other.high - other.value)
+    above = math.hypot(this.high - this.value, other.value - other.low)
+    if math.isnan(below) or math.isnan(above):
+        return Estimate(value)
     return Estimate(value, value - below, value + above)
-
-
-def _reaching(found: Estimate) -> Estimate:
-    """Return an estimate whose interval holds its value, or has no ends."""
-    if math.isnan(found.low) or math.isnan(found.high):
-        return Estimate(found.value, math.nan, math.nan)
-    return Estimate(found.value, min(found.low, found.value), max(found.high, found.value))
 
 
 def _pairs(ours: Models, theirs: Models) -> Iterator[tuple[Quantity, Row | None, Row | None]]:
@@ -179,8 +172,10 @@ def _compared(quantity: Quantity, ours: Row | None, theirs: Row | None) -> dict[
 
 
 def _estimate(row: Row | None, quantity: Quantity) -> Estimate:
-    """Return a quantity of a row with its interval, NaN where it is not known."""
-    found = [(row or {}).get(f"{quantity.column}{end}") for end in ("", "_low", "_high")]
+    """Return a quantity of a row with its interval, NaN where it is not known or, in an earlier summary, too narrow."""
+    known = row or {}
+    ends = ("_low", "_high") if INTERVALS in known else ()
+    found = [known.get(f"{quantity.column}{end}") for end in ("", *ends)] + [None] * (2 - len(ends))
     value, low, high = (math.nan if each is None else float(each) for each in found)
     return Estimate(value, low, high)
 

@@ -61,9 +61,26 @@ CONDITIONS = (
         "Two definitions share this name.",
         is_of_definition=True,
     ),
+    *(
+        Condition(name, words, "Two definitions share this name.", is_of_definition=True)
+        for name, words in {
+            "min_layers": "least share of layers",
+            "min_positions": "least share of positions",
+            "scope": "scope of the definition",
+            "sites": "sites of the definition",
+        }.items()
+    ),
+    Condition(
+        "rounding",
+        "rounding of activations",
+        "A threshold of 6 is 5.984375 where activations are rounded to bfloat16.",
+        is_of_definition=True,
+    ),
 )
-"""Conditions of a measurement that the summary knows of. The sites, shares and rounding of a definition, and the
+"""Conditions of a measurement that the summary knows of. The
 device, are not among its columns."""
+INTERVALS = "interval_note"
+"""The column that a summary has whose intervals hold what they say."""
 OF_THE_TEXT = {"corpus", "length", "windows", "sequences"}
 """Where one of these differs, it goes without saying that the windows do."""
 
@@ -133,12 +150,17 @@ def _unlike(ours: Models, theirs: Models) -> Iterator[str]:
 
 
 def _unrecorded(ours: Models, theirs: Models) -> Iterator[str]:
-    """Yield a sentence on the conditions that the summary of a run has no column for, as older ones do."""
+    """Yield sentences on what the summary of a run has no column for, as older ones do."""
     for mine, other in islice(_joined(ours, theirs), 1):  # all rows of a summary have the same columns
         for side, row in (("This run", mine), ("The other run", other)):
             missing = [each.words for each in CONDITIONS if each.column not in row]
             if missing:
                 yield f"{side} was summarised before the summary held {' and '.join(missing)}: these may differ unseen."
+            if INTERVALS not in row:
+                yield (
+                    f"{side} was summarised by a version whose intervals were too narrow, so they are left out; "
+                    "summarise it again from its statistics to have them."
+                )
 
 
 def _joined(ours: Models, theirs: Models) -> Iterator[tuple[Row, Row]]:

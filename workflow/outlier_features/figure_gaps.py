@@ -27,6 +27,7 @@ def criterion(rows: pd.DataFrame, definition: str) -> str:
     """Return what was asked under a definition, as far as its rows tell."""
     unit = " times the RMS of the tensor" if definition.endswith("_rms") else ""
     parts = [f"|x| ≥ {value:g}{unit}" for value in sorted(rows["threshold"].dropna().unique())]
+    parts += [f"activations rounded to {name}" for name in unique(rows.get("rounding", pd.Series()).dropna())]
     parts += [f"{count:g} sequences" for count in sorted(rows["sequences"].dropna().unique())]
     return f"Definition {definition}{': ' if parts else ''}{', '.join(parts)}."
 
@@ -74,7 +75,15 @@ def _without_interval(rows: pd.DataFrame, axes: Sequence[Axis]) -> list[str]:
     lacks = pd.Series(False, index=rows.index)
     for axis in (axis for axis in axes if axis.ends and axis.bar == INTERVAL):
         lacks |= rows[axis.column].notna() & rows[list(axis.ends)].isna().any(axis=1)
-    return [f"Without a 95 % interval: {', '.join(rows[lacks]['label'])}."] if lacks.any() else []
+    if not lacks.any():
+        return []
+    models = "every model" if lacks.all() else ", ".join(rows[lacks]["label"])
+    return [f"Without a 95 % interval: {models}.", *_texts(rows[lacks], "interval_note")]
+
+
+def _texts(rows: pd.DataFrame, column: str) -> list[str]:
+    """Return the different sentences of a column, which a summary of an earlier version may lack."""
+    return [text for text in unique(rows.get(column, [])) if isinstance(text, str)]
 
 
 def unique(things: Iterable[Thing]) -> list[Thing]:

@@ -74,7 +74,8 @@ class Points:
         self._summary, self._series_notes = last_steps(summary)
         self._summary = self._summary.assign(is_toy=toys(self._summary, has_others=len(source.models) > 0))
         self._panels, self._source = panels, source
-        self.by_panel = {panel: _points(self._shown(panel), source.models, panel) for panel in panels}
+        self._unlike = {panel: self._asked_otherwise(panel) for panel in panels}
+        self.by_panel = {panel: self._points(panel) for panel in panels}
         self.all = pd.concat(list(self.by_panel.values()), ignore_index=True)
         self.all = self.all.astype(dict.fromkeys([*FLAGS, "is_joined"], bool))
         self._ranges = {axis.unit: axis.range(values) for axis, values in self._values()}
@@ -93,7 +94,12 @@ class Points:
         faults = [self._source.faults] if self.all["is_published"].any() else []
         most = max((int((~points["is_joined"]).sum()) for points in self.by_panel.values()), default=0)
         unnamed = [f"Of {most} points the first {MOST_NAMES} are named."] if most > MOST_NAMES else []
-        return unique([*missing, *self._series_notes, *unnamed, *faults])
+        unlike = [
+            f"Published points are left out under {panel.definition}, being of something else: {', '.join(words)}."
+            for panel, words in self._unlike.items()
+            if words
+        ]
+        return unique([*missing, *self._series_notes, *unnamed, *faults, *unlike])
 
     def range(self, axis: Axis) -> tuple[float, float]:
         """Return where an axis of the figure begins and ends."""
@@ -169,6 +175,18 @@ class Points:
         """Return the rows of the measured models that a panel shows."""
         rows = self._rows(panel.definition)
         return rows if panel.has_measured else rows.head(0)
+
+    def _asked_otherwise(self, panel: Panel) -> list[str]:
+        """Return in words why the published points do not belong into a panel."""
+        if not {panel.x.column, panel.y.column} <= set(self._source.models):
+            return []
+        rows = self._rows(panel.definition)
+        both = [*self._source.unlike(rows, panel.x.column), *self._source.unlike(rows, panel.y.column)]
+        return unique(both)
+
+    def _points(self, panel: Panel) -> pd.DataFrame:
+        published = self._source.models
+        return _points(self._shown(panel), published.head(0) if self._unlike[panel] else published, panel)
 
     def _rows(self, definition: str) -> pd.DataFrame:
         rows = self._summary[self._summary["definition"] == definition]

@@ -16,7 +16,7 @@ from outlier_features.figure_style import FAINT, GREY, NAME, SHADE
 
 Floats = NDArray[np.float64]
 
-INTERVAL = "95 % interval (bootstrap over sequences)"
+INTERVAL = "95 % interval over sequences"
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def _share(column: str, name: str, label: str) -> Axis:
     return _estimated(column, name, label, "linear", "percent")
 
 
-def _count(column: str, label: str) -> Axis:
-    return _estimated(column, "outlier features", label, "log", column, least_span=15.0, shelf="none")
+def _count(column: str, label: str, ends: tuple[str, ...] = ()) -> Axis:
+    return Axis(column, "outlier features", label, "log", column, ends, least_span=15.0, shelf="none")
 
 
 TOTAL = Axis("total_params", "total parameters", "total parameters", "log", "parameters")
@@ -94,9 +94,11 @@ PERPLEXITY = _estimated("perplexity", "perplexity", "perplexity (a better model 
 BITS = _estimated("bits_per_byte", "bits per byte", "bits per byte (a better model is further left)", "linear", "bits")
 LAYERS = _share("mean_layer_pct", "layers affected", "layers affected (%)")
 POSITIONS = _share("mean_position_pct", "positions affected", "positions affected (%)")
-MEDIAN_LAYERS = _share("median_layer_pct", "layers affected", "layers affected (%), median")
-MEDIAN_POSITIONS = _share("median_position_pct", "positions affected", "positions affected (%), median")
-FEATURES = _count("outlier_count", "outlier features,\nsum over sequences")
+MEDIAN_LAYERS = Axis("median_layer_pct", "layers affected", "layers affected (%), median", "linear", "percent")
+MEDIAN_POSITIONS = Axis(
+    "median_position_pct", "positions affected", "positions affected (%), median", "linear", "percent"
+)
+FEATURES = _count("outlier_count", "outlier features,\nsum over sequences", ("outlier_count_low", "outlier_count_high"))
 CHANNELS = _count("distinct_channels", "outlier features,\ndistinct channels")
 MAGNITUDE = Axis(
     "largest_quartile_2", "magnitude of the largest outlier feature", "median |x| of the\nlargest outlier feature",

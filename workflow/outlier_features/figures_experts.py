@@ -195,8 +195,8 @@ def _found(routers: pd.DataFrame) -> list[str]:
 
 def _published(model: Portrait, routers: pd.DataFrame) -> list[str]:
     """Say which super experts others found in the same model, and how many of them are ringed."""
-    table = model.published.get("super_experts", pd.DataFrame(columns=["hub"]))
-    own, here = table[table["hub"] == model.hub], set(_super_experts(routers))
+    table = model.published.get("super_experts", pd.DataFrame(columns=["model"]))
+    own, here = table[table["model"] == (model.hub or "").rpartition("/")[2]], set(_super_experts(routers))
     lines = []
     for listed, source in zip(own.get("super_experts_layer_expert", ()), own.get("source", ()), strict=True):
         places = {(int(block), int(expert)) for block, expert in re.findall(r"\((\d+);(\d+)\)", listed)}

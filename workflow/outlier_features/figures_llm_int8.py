@@ -1,5 +1,6 @@
 """The figures of LLM.int8() (Dettmers et al. 2022) with the models of the experiment beside those of the paper."""
 
+import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
 from outlier_features import figure_qualities
@@ -41,7 +42,16 @@ def figure_3b(entry: Figure, sweep: Sweep) -> Drawing:
 def figure_4a(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw the median magnitude of the largest outlier feature and its quartiles against parameters."""
     panels = [Panel(DEFINITION, x, MAGNITUDE) for x in (TOTAL, ACTIVE)]
-    return chart(entry, [panels], sweep.summary, llm_int8(sweep.published, f"{OF_THE_PAPER} {OF_QUARTILES}"))
+    source = llm_int8(sweep.published, f"{OF_THE_PAPER} {OF_QUARTILES}")
+    return chart(entry, [panels], sweep.summary, source, _coarse(sweep))
+
+
+def _coarse(sweep: Sweep) -> list[str]:
+    """Say how far off the measured quartiles can be, which are read off the grid of thresholds."""
+    rows = sweep.summary[sweep.summary["definition"] == DEFINITION]
+    steps = rows.get("largest_quartile_step", pd.Series(dtype=float))
+    named = [f"{label} {step:.2g}" for label, step in zip(rows["label"], steps, strict=False) if pd.notna(step)]
+    return [f"Measured quartiles are read off a grid; they can be off by: {', '.join(named)}."] if named else []
 
 
 def figure_4b(entry: Figure, sweep: Sweep) -> Drawing:

@@ -37,7 +37,7 @@ WIDTH, HEIGHT, GAP = 5.2, 2.6, 1.1
 
 
 def stability(entry: Figure, model: Portrait) -> Drawing:
-    """Draw in how many sequences each outlier channel qualifies, and how the set of them converges."""
+    """Draw in how many sequences each outlier channel qualifies, and how the set of them depends on the windows."""
     table = model.convergence
     known = table.dropna(subset=["jaccard"]) if len(table) else table
     looks = definition_looks(list(known["definition"].unique()) if len(known) else [])
@@ -56,7 +56,7 @@ def stability(entry: Figure, model: Portrait) -> Drawing:
         _draw_counts(sheet.axes(left, 0.45, WIDTH, HEIGHT), model, definition, meaning)
         axes = sheet.axes(left, HEIGHT + 1.75, WIDTH, HEIGHT)
         own = known[known["definition"].str.endswith(TWIN) == definition.endswith(TWIN)] if len(known) else known
-        _draw_convergence(axes, own, looks, model.sequences, meaning)
+        _draw_agreement(axes, own, looks, model.sequences, meaning)
     sheet.legend(handles, 2)
     return sheet.figure
 
@@ -103,11 +103,11 @@ def _counted(count: int) -> str:
     return f"{count:,} channel{'s' * (count != 1)}" if count else "no channel"
 
 
-def _draw_convergence(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], sequences: int, meaning: str) -> None:
-    """Draw the similarity of the set found with some of the windows to that of all of them, with its band."""
-    axes.set_title(f"agreement with all windows, {meaning}", loc="left", pad=8, size=TEXT, weight="bold")
+def _draw_agreement(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look], sequences: int, meaning: str) -> None:
+    """Draw the similarity of the set found with some of the windows to that of all, with its band, and to others'."""
+    axes.set_title(f"agreement of windows, {meaning}", loc="left", pad=8, size=TEXT, weight="bold")
     if sequences < 2:
-        say(axes, "One window was captured:\nthere is nothing to converge to.")
+        say(axes, "One window was captured:\nthere is nothing to compare it with.")
         return
     if rows.empty:
         say(axes, "No definition finds an outlier channel.")
@@ -117,6 +117,8 @@ def _draw_convergence(axes: Axes, rows: pd.DataFrame, looks: Mapping[str, Look],
         own, look = rows[rows["definition"] == name].sort_values("windows"), looks[name]
         axes.fill_between(own["windows"], own["jaccard_low"], own["jaccard_high"], color=look.color, alpha=0.15, lw=0)
         axes.plot(own["windows"], own["jaccard"], color=look.color, linewidth=linewidth, zorder=3)
+        if "jaccard_apart" in own:
+            axes.plot(own["windows"], own["jaccard_apart"], color=look.color, linewidth=1.4, ls=":", zorder=3)
     axes.set(xlim=(1 - 0.03 * sequences, sequences * 1.03), ylim=(-0.03, 1.05))
     axes.set(xlabel=f"windows (of {sequences})", ylabel="Jaccard similarity")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
@@ -129,6 +131,9 @@ def _legend(stable: Container[bool], looks: Mapping[str, Look]) -> list[Artist]:
     base = {name.removesuffix(TWIN): look for name, look in looks.items()}
     lines = [Line2D([], [], color=look.color, linewidth=3, label=_both(name, looks)) for name, look in base.items()]
     band: list[Artist] = [Patch(color=GREY, alpha=0.25, lw=0, label="95 % of the selections")] if looks else []
+    band += [Line2D([], [], color=GREY, linewidth=1.4, ls=":", label="two selections that share no window")] * bool(
+        looks
+    )
     dot: dict[str, Any] = {"marker": "o", "ms": 7, "linewidth": 1.6}
     kinds = {True: (INK, "stable: in at least half of the sequences (dashed)"), False: (GREY, "in fewer")}
     dots = [Line2D([], [], color=color, label=words, **dot) for kind, (color, words) in kinds.items() if kind in stable]
@@ -144,8 +149,10 @@ def _remarks(model: Portrait, known: pd.DataFrame) -> list[str]:
     empty = sorted(set(model.convergence["definition"]) - set(known["definition"])) if len(model.convergence) else []
     reading = (
         "Agreement: the Jaccard similarity (shared channels over channels of either) of the set found with so many "
-        "windows to that of all of them, mean and central 95 % over random selections of windows; the last is 1 by "
-        "definition. Lines that coincide lie inside each other."
+        f"windows to that of all {model.sequences}, mean and central 95 % over random selections of windows. The last "
+        "is 1 whatever the windows are, so a line that has come near 1 does not say that more windows would change "
+        "nothing; the dotted line, of two selections that share no window, does not end there by itself. Lines that "
+        "coincide lie inside each other."
     )
     return [
         *([reading] if len(known) and model.sequences > 1 else []),

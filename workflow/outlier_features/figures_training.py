@@ -20,6 +20,7 @@ from outlier_features.catalogue import Figure
 from outlier_features.figure_scales import below, round_numbers
 from outlier_features.figure_style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
 from outlier_features.figure_tables import Sweep
+from outlier_features.intervals import GAPS
 
 PLAIN, TWIN = "llm_int8", "llm_int8_rms"
 DEFINITIONS = {PLAIN: "filled, solid line", TWIN: "hollow, dashed line"}
@@ -71,9 +72,8 @@ SHELF = (0.21, 0.4)
 """The least share, which its name needs, and the largest that all lines together take."""
 READING = (
     "A filled mark inside a hollow one: both definitions give the same. "
-    "Bars are 95 % intervals (bootstrap over sequences); kurtosis and massive activations have none. A share over all "
-    "sequences together is a maximum over them, and a draw lacks a third of them, so there the interval lies at or "
-    "below the mark. Step 0 is the model before training; between 0 and the first step after it the axis is linear."
+    f"Bars are 95 % intervals over sequences; kurtosis and massive activations have none, and {GAPS}. "
+    "Step 0 is the model before training; between 0 and the first step after it the axis is linear."
 )
 
 

@@ -42,7 +42,7 @@ TABLES = {
     "channels": "channels with a hit",
     "layers": "metrics by block and site",
     "draws": "bootstrap draws",
-    "convergence": "convergence over windows",
+    "convergence": "agreement over windows",
     "positions": "positions of the window",
 }
 """The tables of a model, and what is in a row."""

@@ -15,7 +15,7 @@ from numba.extending import overload
 
 from outlier_features import statistics
 from outlier_features.grid import inverse_rms
-from outlier_features.statistics import Columns, Grids, Reached
+from outlier_features.statistics import ALIKE, FAINT, Columns, Grids, Reached
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 _TILE = 16  # rows worked on at once
@@ -166,7 +166,7 @@ def _moments(bits, first_C, sums_C, extremes_C, of_T, channel_T):
             of_T[0, t] = np.int32(top).view(np.float32)
             channel_T[t] = _first_equal(rows[t - start].view(np.int32), top)
             of_T[1, t] = np.sqrt(sums[1] / np.float32(channels))
-            of_T[2, t] = _excess_kurtosis(sums, channels)
+            of_T[2, t] = _excess_kurtosis(rows[t - start], sums)
         if start:
             _column_moments(rows, part, extremes_C)
             pending += stop - start
@@ -221,13 +221,29 @@ def _first_equal(bits, top):
 
 
 @njit(nogil=True, cache=True)
-def _excess_kurtosis(sums, channels):
-    """Do what `statistics.excess_kurtosis` does, for one position."""
-    mean = np.float64(sums[0]) / channels
-    variance = np.float64(sums[1]) / channels - mean * mean
-    if variance <= 0:
-        return 0.0
-    return max(np.float64(sums[2]) / channels / variance**2 - 3, 0.0)
+def _excess_kurtosis(row, sums):
+    """Do what `statistics.excess_kurtosis` does, for one position, from its sums where these can tell it."""
+    channels = row.shape[0]
+    mean, square = np.float64(sums[0]) / channels, np.float64(sums[1]) / channels
+    variance, fourth = square - mean * mean, np.float64(sums[2]) / channels
+    if variance <= ALIKE * square or fourth < FAINT:
+        variance, fourth = _spread(row)
+    return max(fourth / variance**2 - 3, 0.0) if variance > 0 else 0.0
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _spread(row):
+    """Return the variance of a row, from its deviations, and its mean of x^4; the mean of equal values is exact."""
+    total = 0.0
+    for c in range(row.shape[0]):
+        total += np.float64(row[c])
+    mean = total / row.shape[0]
+    squares = fourths = 0.0
+    for c in range(row.shape[0]):
+        value = np.float64(row[c])
+        squares += (value - mean) ** 2
+        fourths += value**4
+    return squares / row.shape[0], fourths / row.shape[0]
 
 
 @njit(fastmath=_SUMS, boundscheck=False, nogil=True, cache=True)

@@ -27,7 +27,7 @@ from outlier_features import statistics
 from outlier_features.errors import ConfigError
 from outlier_features.grid import SMALLEST_RMS
 from outlier_features.kernels_cpu import filled
-from outlier_features.statistics import MASSIVE_FLOOR, MASSIVE_RATIO, Columns, Grids, Reached
+from outlier_features.statistics import ALIKE, FAINT, MASSIVE_FLOOR, MASSIVE_RATIO, Columns, Grids, Reached
 
 MASSIVE_ROOM = 8
 """Massive activations that are kept, as a multiple of the number of positions; published models have a handful."""
@@ -245,7 +245,7 @@ class CudaReduction:
             ROWS=tiles.finish_rows, BATCH=tiles.batch, SEGMENTS=triton.next_power_of_2(segments),
             PROGRAMS=triton.next_power_of_2(programs), COUNTING=reached is not None,
             REFINE=max(absolute.refine, relative.refine), SMALLEST=SMALLEST_RMS,
-            BLOCK=block, SEGMENT=tiles.segment, PARTIALS=tiles.partials,
+            ALIKE=ALIKE, FAINT=FAINT, BLOCK=block, SEGMENT=tiles.segment, PARTIALS=tiles.partials,
         )  # fmt: skip
 
     def _find_medians(self, x_TC: torch.Tensor, record: Record, content: torch.Tensor, real: torch.Tensor) -> None:
@@ -492,7 +492,8 @@ def _finish(
     absolute_TC, relative_TC, absolute_G, relative_G, absolute_levels, relative_levels,
     positions, channels, row_tiles, absolutes, relatives,
     ROWS: tl.constexpr, BATCH: tl.constexpr, SEGMENTS: tl.constexpr, PROGRAMS: tl.constexpr, COUNTING: tl.constexpr,
-    REFINE: tl.constexpr, SMALLEST: tl.constexpr, BLOCK: tl.constexpr, SEGMENT: tl.constexpr, PARTIALS: tl.constexpr,
+    REFINE: tl.constexpr, SMALLEST: tl.constexpr, ALIKE: tl.constexpr, FAINT: tl.constexpr,
+    BLOCK: tl.constexpr, SEGMENT: tl.constexpr, PARTIALS: tl.constexpr,
 ):  # fmt: skip
     """Add up what `_moments` left, and count hits where a segment's largest magnitude says that there are any."""
     tile, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -510,8 +511,9 @@ def _finish(
         _finish_channels(x, sums_C, extremes_C, content, real, first, channels, row_tiles, SEGMENT, PARTIALS)
     if block == 0:
         _finish_positions(
-            x, stride, tile, sums_T, largest_TS, real, whole, positions, channels, ROWS, SEGMENTS, BLOCK, SEGMENT
-        )
+            x, stride, tile, sums_T, largest_TS, real, whole, positions, channels,
+            ROWS, SEGMENTS, ALIKE, FAINT, BLOCK, SEGMENT,
+        )  # fmt: skip
     if COUNTING:
         inverse = tl.where(rms > SMALLEST, 1.0 / tl.maximum(rms, SMALLEST), 0.0).to(tl.float32)
         found = _list_segments(
@@ -574,7 +576,8 @@ def _finish_channels(
 @triton.jit
 def _finish_positions(
     x, stride, tile, sums_T, largest_TS, real, whole, positions, channels,
-    ROWS: tl.constexpr, SEGMENTS: tl.constexpr, BLOCK: tl.constexpr, SEGMENT: tl.constexpr,
+    ROWS: tl.constexpr, SEGMENTS: tl.constexpr, ALIKE: tl.constexpr, FAINT: tl.constexpr,
+    BLOCK: tl.constexpr, SEGMENT: tl.constexpr,
 ):  # fmt: skip
     t = tile * ROWS + tl.arange(0, ROWS)
     is_row = t < positions
@@ -585,9 +588,14 @@ def _finish_positions(
         sum_1 += tl.load(at, mask=is_row, other=0.0)
         sum_2 += tl.load(at + 1, mask=is_row, other=0.0)
         sum_4 += tl.load(at + 2, mask=is_row, other=0.0)
-    mean = sum_1 / channels
-    variance = sum_2 / channels - mean * mean
-    ratio = sum_4 / channels / tl.where(variance > 0, variance * variance, 1.0)
+    mean, square, fourth = sum_1 / channels, sum_2 / channels, sum_4 / channels
+    variance = square - mean * mean
+    is_unclear = is_row & ((variance <= ALIKE * square) | (fourth < FAINT))
+    if tl.sum(is_unclear.to(tl.int32), 0) > 0:
+        of_unclear, fourth_of_unclear = _spread(x, stride, t, is_unclear, channels, ROWS, SEGMENT)
+        variance = tl.where(is_unclear, of_unclear, variance)
+        fourth = tl.where(is_unclear, fourth_of_unclear, fourth)
+    ratio = fourth / tl.where(variance > 0, variance * variance, 1.0)
     kurtosis = tl.where(variance > 0, tl.maximum(ratio - 3, 0.0), 0.0)
     segments = tl.num_programs(1) * (BLOCK // SEGMENT)
     s = tl.arange(0, SEGMENTS)
@@ -605,6 +613,24 @@ def _finish_positions(
     tl.store(out + positions, tl.sqrt(sum_2 / channels).to(tl.float32), mask=is_row)
     tl.store(out + 2 * positions, kurtosis.to(tl.float32), mask=is_row)
     tl.store(whole + 3 * channels + 4 * positions + t, channel, mask=is_row)
+
+
+@triton.jit
+def _spread(x, stride, t, is_wanted, channels, ROWS: tl.constexpr, SEGMENT: tl.constexpr):
+    """Return the variance of rows, from their deviations, and their mean of x^4; the mean of equal values is exact."""
+    total, squares = tl.zeros((ROWS,), tl.float64), tl.zeros((ROWS,), tl.float64)
+    fourths = tl.zeros((ROWS,), tl.float64)
+    for first in range(0, channels, SEGMENT):
+        c = first + tl.arange(0, SEGMENT)
+        total += tl.sum(_finite(_load(x, stride, t, is_wanted, c, channels)).to(tl.float64), 1)
+    mean = total / channels
+    for first in range(0, channels, SEGMENT):
+        c = first + tl.arange(0, SEGMENT)
+        value = _finite(_load(x, stride, t, is_wanted, c, channels)).to(tl.float64)
+        deviation = tl.where((c < channels)[None, :], value - mean[:, None], 0.0)
+        squares += tl.sum(deviation * deviation, 1)
+        fourths += tl.sum(value * value * value * value, 1)
+    return squares / channels, fourths / channels
 
 
 @triton.jit

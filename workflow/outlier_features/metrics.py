@@ -22,6 +22,10 @@ TOP_MASSIVE = 5
 SUPER_PERCENTILE, SUPER_SHARE = 99.5, 0.1
 """A super expert's largest output exceeds this percentile of all experts and this share of the largest (Su et al.)."""
 
+RESOLVED = 1e-4
+"""A variance is told from sums where it is at least this share of the mean square, a spread of means where it is this
+share of the RMS: sums of float32 are within some 1e-6 of their sum of magnitudes."""
+
 LAYER_COLUMNS = {
     "block": "int32",
     "site": "string",
@@ -144,19 +148,25 @@ class _Moments:
         return _ratio((square_C**2).mean(), square_C.mean() ** 2)
 
     def kurtosis_flattened(self) -> float:
-        """Return the Pearson kurtosis of each sequence's flattened tensor, averaged over sequences."""
+        """Return the Pearson kurtosis of each sequence's flattened tensor, averaged over sequences.
+
+        NaN where the values of a sequence lie so close around one that sums cannot tell their spread.
+        """
         count_S = self.tokens_S * self.channels
         mean, square, cube, fourth = (
             total / count_S for total in (self.sum_SC.sum(1), self.sum_2_SC.sum(1), self.sum_3_S, self.sum_4_SC.sum(1))
         )
         central = fourth - 4 * mean * cube + 6 * mean**2 * square - 3 * mean**4
-        return float(np.mean([_ratio(c, v) for c, v in zip(central, (square - mean**2) ** 2, strict=True)]))
+        variance = np.where(square - mean**2 > RESOLVED * square, square - mean**2, 0)
+        return float(np.mean([_ratio(c, v**2) for c, v in zip(central, variance, strict=True)]))
 
     def kurtosis_channel_mean(self) -> float:
-        """Return the excess kurtosis over the per-channel mean activations."""
+        """Return the excess kurtosis over the per-channel mean activations; NaN where sums cannot tell their spread."""
         mean_C = self.sum_SC.sum(0) / (self.values / self.channels)
         deviation_C = mean_C - mean_C.mean()
-        return _ratio((deviation_C**4).mean(), (deviation_C**2).mean() ** 2) - 3
+        variance = (deviation_C**2).mean()
+        is_told = variance > RESOLVED**2 * self.sum_2_SC.sum() / self.values
+        return _ratio((deviation_C**4).mean(), variance**2) - 3 if is_told else np.nan
 
     def input_correlation(self) -> float:
         """Return the mean off-diagonal of X X^T / C, X scaled to mean square 1, averaged over sequences."""

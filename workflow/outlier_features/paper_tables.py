@@ -63,6 +63,10 @@ class Cell:
 
 MISSING = Cell("-")
 
+ROUNDED = (
+    "Models of unlike precision are compared with the activations of all rounded to bfloat16, the coarsest: |x| ≥ 6 is "
+    "|x| ≥ 5.984375 before rounding. A threshold in RMS is not rounded."
+)
 MOST_COLUMNS = 6
 """A table of more columns goes across both columns of a page, in smaller letters."""
 
@@ -108,7 +112,7 @@ class PaperTable:
             *(_bars(cell.markdown() for cell in row) for row in self.rows),
         ]
         footer = "; ".join(f"{escape_markdown(name)} {cell.markdown()}" for name, cell in self.footer)
-        interval = "In brackets: 95 % bootstrap interval over sequences."
+        interval = "In brackets: 95 % interval over sequences."
         parts = [f"{escape_markdown(self.caption)} {interval}", "\n".join(lines)]
         parts += [f"{footer}."] if footer else []
         return "\n\n".join([*parts, *map(escape_markdown, self.notes)]) + "\n"
@@ -120,7 +124,7 @@ class PaperTable:
         place = "table*" if is_wide else "table"
         wide = rf"\multicolumn{{{last}}}{{@{{}}l@{{}}}}"
         footer = r"\quad ".join(f"{escape_latex(name)} {cell.latex()}" for name, cell in self.footer)
-        interval = escape_latex("Subscript and superscript: 95 % bootstrap interval over sequences.")
+        interval = escape_latex("Subscript and superscript: 95 % interval over sequences.")
         notes = " ".join(map(escape_latex, self.notes))
         lines = [
             rf"\begin{{{place}}}[tb]",
@@ -253,6 +257,8 @@ def _criterion(definition: Definition) -> str:
 def _notes(rows: pd.DataFrame, subject: str) -> list[str]:
     """Return why cells are empty."""
     notes = [f"{row[subject]}: {row['note']}." for row in rows.to_dict("records") if isinstance(row["note"], str)]
+    if rows["dtype"].nunique() > 1 and "bfloat16" in set(rows.get("rounding", ())):
+        notes.append(ROUNDED)
     if (rows["outlier_count"] == 0).any():
         notes.append("Where no outlier feature was found there is no mean share.")
     if rows["perplexity"].isna().any():

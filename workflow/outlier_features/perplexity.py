@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from outlier_features import atomic, provenance
-from outlier_features.bootstrap import estimate, resampling_counts
+from outlier_features import atomic, intervals, provenance
+from outlier_features.intervals import Estimate
 from outlier_features.lineage import Lineage
 from outlier_features.shards import Statistics
 from outlier_features.windows import TokenWindows, read_windows
@@ -37,7 +37,8 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
 
     `loss_ST` is (S, T - 1) in nats, for the windows `chosen`; what is beyond the end of a window is not looked at. No
     token is predicted twice: where windows overlap, a later one counts only for what is new in it. The windows of 2025
-    do as that sweep did instead, which NOTE_ON_OVERLAP says. Intervals are 95 % bootstrap intervals over sequences.
+    do as that sweep did instead, which NOTE_ON_OVERLAP says. `interval` holds both ends of the 95 % interval over
+    sequences of each, null where there is none, and `interval_note` says why.
     A loss that is not finite is left out, with its bytes, and counted under `nonfinite_losses`. What has no finite
     value is None, and `reason` says why.
     """
@@ -55,13 +56,11 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
     loss_S = nats_S / np.maximum(tokens_S, 1) * weight_S if as_in_2025 else nats_S
     columns = {"loss": loss_S, "weight": weight_S, "nats": nats_S, "bytes": bytes_S}
     per_sequence = {name: values.tolist() for name, values in columns.items()}
-    values = resampled(per_sequence, np.ones((1, len(nats_S)), np.int64))
-    drawn = resampled(per_sequence, resampling_counts(len(nats_S)))
-    interval = {name: estimate(values[name][0], drawn[name]) for name in values}
+    found = _estimated(per_sequence)
     left_out = int((predicted_ST & ~scored_ST).sum())
     return {
-        **{name: _or_none(found.value) for name, found in interval.items()},
-        **_reason({name: found.value for name, found in interval.items()}, int(tokens_S.sum()), left_out),
+        **{name: _or_none(each.value) for name, each in found.items()},
+        **_reason({name: each.value for name, each in found.items()}, int(tokens_S.sum()), left_out),
         "tokens": int(tokens_S.sum()),
         "nonfinite_losses": left_out,
         "bytes": int(bytes_S.sum()),
@@ -69,9 +68,22 @@ def perplexity(loss_ST: np.ndarray, windows: TokenWindows, chosen: list[int]) ->
         **windows.cut,
         "windows_digest": digest(windows, chosen),
         **({"note": NOTE_ON_OVERLAP} if as_in_2025 else {}),
-        "interval": {name: [_or_none(found.low), _or_none(found.high)] for name, found in interval.items()},
+        "interval": {name: [_or_none(each.low), _or_none(each.high)] for name, each in found.items()},
+        "interval_note": intervals.note(found),
         "per_sequence": per_sequence,
     }
+
+
+def _estimated(per_sequence: Mapping[str, Sequence[float]]) -> dict[str, Estimate]:
+    """Return perplexity, bits per byte and loss; the interval of the perplexity is that of the loss, on its scale."""
+    loss_S, weight_S, nats_S, bytes_S = (
+        np.asarray(per_sequence[name], float) for name in ("loss", "weight", "nats", "bytes")
+    )
+    loss = intervals.ratio(loss_S, weight_S)
+    with np.errstate(over="ignore"):
+        value, low, high = (float(np.exp(each)) for each in (loss.value, loss.low, loss.high))
+    perplexity = Estimate(value, low, high, loss.gap)
+    return {"perplexity": perplexity, "bits_per_byte": intervals.ratio(nats_S / np.log(2), bytes_S), "loss": loss}
 
 
 def resampled(per_sequence: Mapping[str, Sequence[float]], counts_BS: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,10 +1,15 @@
 """Published models as points: rows in the columns of the summary, where they come from and what is wrong with them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 
+SUMS = ("outlier_count",)
+"""Columns that are sums over sequences."""
+ASKED = {"threshold": 6.0, "min_layers": 0.25, "min_positions": 0.06}
+"""What both sources ask of an outlier feature."""
 SUFFIXES = {"M": 1e6, "B": 1e9}
 
 
@@ -20,16 +25,28 @@ class Source:
     faults: str
     """What a reader has to know before setting these points beside measured ones."""
 
-    def renamed(self, columns: Mapping[str, str]) -> "Source":
-        """Return the source with some columns standing in for others."""
-        return replace(self, models=self.models.rename(columns=dict(columns)))
+    criterion: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked there, in columns of the summary: beside what was asked otherwise, its points say nothing."""
+
+    def unlike(self, rows: pd.DataFrame, column: str = "") -> list[str]:
+        """Return in what rows of a summary were asked otherwise, in words; a count also by its number of sequences.
+
+        A column that the summary does not have is not held against it.
+        """
+        asked = {name: value for name, value in self.criterion.items() if name != "sequences" or column in SUMS}
+        found = {name: rows[name].dropna().unique() for name in asked if name in rows}
+        return [
+            f"{name.replace('_', ' ')} {asked[name]} there and {' or '.join(map(str, values))} here"
+            for name, values in found.items()
+            if any(value != asked[name] for value in values)
+        ]
 
 
 NOTHING = Source(pd.DataFrame(columns=["label", "kind", "hub", "family"]), "", "")
 """For a figure beside which nothing is published."""
 
 
-def arb8020(published: Mapping[str, pd.DataFrame], faults: str, legend: str = "published") -> Source:
+def arb8020(published: Mapping[str, pd.DataFrame], faults: str) -> Source:
     """Return the sweep of 2025: seven mixtures of experts and five dense models."""
     table = published.get("arb8020_2025")
     if table is None:
@@ -37,7 +54,8 @@ def arb8020(published: Mapping[str, pd.DataFrame], faults: str, legend: str = "p
     models = table.rename(
         columns={"model": "label", "mean_seq_pct": "mean_position_pct", "outliers": "outlier_count"}
     ).assign(family=None, total_params=1e9 * table["total_params_b"], active_params=1e9 * table["active_params_b"])
-    return Source(models, f"hollow: {legend} (arb8020, 2025)", faults)
+    asked = {"scope": "sequence", "rounding": "bfloat16", "sites": "attn_in+mlp_in", "sequences": 16}
+    return Source(models, "hollow: published (arb8020, 2025)", faults, ASKED | asked)
 
 
 def llm_int8(published: Mapping[str, pd.DataFrame], faults: str) -> Source:
@@ -69,4 +87,4 @@ def llm_int8(published: Mapping[str, pd.DataFrame], faults: str) -> Source:
             "largest_quartile_3": magnitudes.max(axis=1),
         }
     )
-    return Source(models, "hollow: published (Dettmers et al. 2022, Table 4)", faults)
+    return Source(models, "hollow: published (Dettmers et al. 2022, Table 4)", faults, ASKED | {"scope": "pooled"})

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from outlier_features import architectures, experts, kernels, provenance, shards, sites
+from outlier_features import experts, kernels, provenance, shards, sites
 from outlier_features.consumers import Consumers
 from outlier_features.engine import Outputs
 from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteActivations
@@ -52,7 +52,6 @@ class Recorder:
         self._block, self._window = 0, -1
         self._reduction = kernels.reduction(weights.device, settings.grids)
         self._found: dict[tuple[str, int], Any] = {}
-        self._prefix, _ = architectures.decoder_blocks(weights.model)
         self._banks = [sites.expert_bank(block) for block in weights.blocks]
         self._router: Columns = {}
         self._reached: dict[tuple[SiteName, int], Reached] = dict(state.reached) if state else {}
@@ -65,7 +64,7 @@ class Recorder:
         self._pass_began = self._began
         self.timings = Timings(rows=state.timings if state else [])
         self.consumers: dict[str, list[str]] = dict(state.consumers) if state else {}
-        """The names of the modules that read each tensor, under `{block}.{site}`."""
+        """The names, as the checkpoint has them, of the modules that read each tensor, under `{block}.{site}`."""
 
     def __enter__(self) -> None:
         """Attach the probes, and show progress."""
@@ -106,7 +105,7 @@ class Recorder:
         if self._readers is not None:
             self._watching.close()
             for site, names in self._readers.names().items():
-                self.consumers[f"{block}.{site}"] = [f"{self._prefix}.{block}.{name}" for name in names]
+                self.consumers[f"{block}.{site}"] = [self._weights.stored_name(block, name) for name in names]
             self._readers = None
         self._progress.update()
 

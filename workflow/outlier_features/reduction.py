@@ -25,13 +25,13 @@ def reduce(
     """
     statistics = Statistics(manifests, lineage.get("statistics"))
     found = outliers.gather(statistics, outliers.criteria(definitions))
-    drawn = [outliers.draws(each) for each in found]
     hit_threshold = min(definition.threshold for definition in definitions.values())
+    rounded = outliers.gather(statistics, outliers.rounded_criteria(definitions, statistics.facts["dtype"]))
     tables = {
         "outliers": pd.concat([outliers.features(each) for each in found], ignore_index=True),
         "channels": pd.concat([outliers.channels(each) for each in found], ignore_index=True),
         "layers": metrics.layers(statistics, hit_threshold),
-        "draws": pd.concat(drawn, ignore_index=True),
+        "draws": pd.concat([outliers.draws(each) for each in found], ignore_index=True),
         "convergence": convergence(found),
     }
     marked = _marked_channels(tables["outliers"], definitions)
@@ -41,9 +41,8 @@ def reduce(
         facts=statistics.facts,
         statistics=statistics.provenance,
         hit_threshold=hit_threshold,
-        estimates={
-            each.criterion.name: outliers.estimates(each, draws) for each, draws in zip(found, drawn, strict=True)
-        },
+        estimates={each.criterion.name: outliers.estimates(each) for each in found},
+        rounded_estimates={each.criterion.name: outliers.estimates(each) for each in rounded},
     )
     for name in TABLES:
         write_table(outputs[name], tables[name], origin)

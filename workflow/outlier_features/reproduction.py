@@ -17,6 +17,22 @@ from outlier_features.lineage import Lineage
 
 DEFINITION = "arb8020"
 
+EXPERIMENT, CORPUS = "sweep_of_2025", "fineweb-edu-2025"
+"""What config.yaml calls the sweep as the source ran it, and its text."""
+AS_PUBLISHED: Mapping[str, Any] = {
+    "corpus": CORPUS,
+    "windows": "arb8020",
+    "sequences": 16,
+    "length": 2048,
+    "threshold": 6.0,
+    "min_layers": 0.25,
+    "min_positions": 0.06,
+    "scope": "sequence",
+    "sites": "attn_in+mlp_in",
+    "rounding": "bfloat16",
+}
+"""How the source measured, in columns of the summary; the precision is that of each model."""
+
 COLUMNS = {
     "model": "object",
     "hub": "object",
@@ -93,13 +109,15 @@ FAULTS = {
     "held against the at most 7 distinct channels of LLM.int8().",
     "All models, layers": "Each norm output is a layer of its own, so a block has two.",
     "All models, positions": "A position counts when any layer is hit there: the share is that of a union over layers.",
+    "All models, text": "It is the default configuration of FineWeb-Edu, not its sample-10BT.",
     "All models, windows": "Consecutive windows overlap by half, so the 16 sequences are not independent samples.",
     "Dense Qwen3 models, perplexity": "The mean loss of each window is weighted by its number of tokens, not of "
     "predictions. No perplexity of a mixture of experts is published.",
     "OLMoE-1B-7B": "The source gives it twice with different shares of layers and positions, 29.5 and 13.6 (compared "
     "here) and 28.0 and 14.3; the precision of the analysis is bfloat16 in one place and float32 in another.",
     "GPT-OSS-20B": "Experts and top-k are marked as inferred from the 120B model; the number of experts is left blank "
-    "here. The published configuration has 32 experts.",
+    "here. The published configuration has 32 experts. Its routing is “standard top-k” in the tables of the source and "
+    "softmax-weighted in a footnote.",
 }
 """What is known to be wrong or easily misread in the published table, by what it concerns."""
 
@@ -261,6 +279,7 @@ def document(pairs: Sequence[Pair], summary: pd.DataFrame, corpus: str, origin: 
     parts = [
         "# Measured beside published: the sweep of 2025",
         _subject(pairs, corpus),
+        *_likeness(pairs),
         *_table([pair for pair in pairs if pair.is_joined]),
         *_leftovers(pairs, summary),
         "## Known faults of the published table",
@@ -285,6 +304,36 @@ def _subject(pairs: Sequence[Pair], corpus: str) -> str:
         f"corpus `{corpus}`{windows and f' ({windows})'} with the forward pass in {_either(rows['dtype'])}, beside "
         f"{published}."
     )
+
+
+def _likeness(pairs: Sequence[Pair]) -> list[str]:
+    """Say whether the models were measured as the source did, or in what not, and how to."""
+    rows = pd.DataFrame([pair.ours for pair in pairs if pair.ours is not None])
+    if rows.empty:
+        return []
+    differences = [
+        f"{name.replace('_', ' ')} {_either(map(str, rows[name].dropna()))} (there {theirs})"
+        for name, theirs in AS_PUBLISHED.items()
+        if name in rows and any(value != theirs for value in rows[name].dropna())
+    ]
+    differences += [
+        f"{pair.name} in {pair.ours['dtype']} (there {_precision(pair.theirs)})"
+        for pair in pairs
+        if pair.ours is not None and pair.theirs is not None and pair.ours["dtype"] != _precision(pair.theirs)
+    ]
+    if not differences:
+        return ["Measured as the source did: its text, its windows, its definition, and each model in its precision."]
+    return [
+        f"Not measured as the source did: {'; '.join(differences)}. The sweep as the source ran it is the experiment "
+        f"`{EXPERIMENT}` of config.yaml: the default configuration of FineWeb-Edu (corpus `{CORPUS}`), "
+        "`windows: arb8020`, OLMoE in float32."
+    ]
+
+
+def _precision(theirs: Mapping[str, Any]) -> str:
+    """Return in what precision the source ran a model; weights in MXFP4 are multiplied in bfloat16."""
+    found = theirs.get("analysis_dtype")
+    return "bfloat16" if found is None or pd.isna(found) or found == "mxfp4" else str(found)
 
 
 def _either(values: Iterable[str]) -> str:

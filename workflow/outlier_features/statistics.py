@@ -104,7 +104,7 @@ class SiteStatistics:
     position_channel_T: torch.Tensor
     position_rms_T: torch.Tensor
     position_kurtosis_T: torch.Tensor
-    """`kurtosis_token_excess` of each position."""
+    """`kurtosis_token_excess` of each position; 0 where all channels are alike."""
     nan_count: int = 0
     inf_count: int = 0
     hits: Histogram | None = None
@@ -205,7 +205,7 @@ def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None
         position_max_abs_T=maximum_T,
         position_channel_T=channel_T.int(),
         position_rms_T=(energy_T / channels).sqrt().float(),
-        position_kurtosis_T=excess_kurtosis(x_TC.double().sum(1), energy_T, (square_TC**2).sum(1), channels),
+        position_kurtosis_T=excess_kurtosis(x_TC),
         nan_count=nan_count,
         inf_count=inf_count,
     )
@@ -254,12 +254,23 @@ def medians(x_TC: torch.Tensor, max_abs_T: np.ndarray, median_abs: float, median
     )
 
 
-def excess_kurtosis(sum_T: torch.Tensor, sum_2_T: torch.Tensor, sum_4_T: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return E[x^4] / std^4 - 3 over the channels of each position, clamped at 0 (Outlier-Safe Pre-Training)."""
-    mean_T = sum_T.double() / channels
-    variance_T = sum_2_T.double() / channels - mean_T**2
-    ratio_T = sum_4_T.double() / channels / variance_T**2
-    return (ratio_T - 3).clamp(min=0).nan_to_num(0.0, 0.0, 0.0).float()
+def excess_kurtosis(x_TC: torch.Tensor) -> torch.Tensor:
+    """Return E[x^4] / std^4 - 3 over the channels of each position, clamped at 0 (Outlier-Safe Pre-Training).
+
+    0 where all channels are alike, which have no variance and of which none stands out.
+    """
+    wide_TC = x_TC.double()
+    # from deviations: E[x^2] - E[x]^2 of a row that is alike is not 0 but what rounding leaves, in float64 as well
+    variance_T = (wide_TC - wide_TC.mean(1, keepdim=True)).square().mean(1)
+    ratio_T = (wide_TC**4).mean(1) / variance_T**2
+    return (ratio_T - 3).clamp(min=0).where(variance_T > 0, 0.0).float()
+
+
+ALIKE = 0.25
+"""Where the variance of a position is at most this share of its mean square, sums of float32 cannot tell it well: the
+fast forms read the position again, in float64 ..."""
+FAINT = 1e-30
+"""... and where the mean of x^4 is below this, for float32 loses the fourth power of small values."""
 
 
 def middle(ordered: torch.Tensor) -> torch.Tensor:

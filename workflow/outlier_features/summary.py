@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyarrow import dataset
@@ -18,6 +19,7 @@ from pyarrow import dataset
 from outlier_features import atomic, provenance, remedies
 from outlier_features.config import Model
 from outlier_features.lineage import Lineage
+from outlier_features.outliers import TWIN
 from outlier_features.tables import read_json, write_table
 
 FACTS = (
@@ -34,7 +36,9 @@ FACTS = (
     "architecture",
 )
 """What the summary takes from the capture's facts as it is."""
-LAYER_COLUMNS = ("kurtosis_neuron_rms", "massive_count", "max_abs")
+COARSE = "bfloat16"
+"""The coarsest precision; the grids of a capture hold every threshold as it is rounded to this one."""
+LAYER_COLUMNS = ("kurtosis_neuron_rms", "massive_count", "massive_top")
 RESIDUAL = (dataset.field("site") == "residual") & (dataset.field("token_class") == "all")
 """What of the table of layers enters the summary."""
 
@@ -64,10 +68,17 @@ def entry(models: Mapping[str, Model], name: str, outliers: Path, layers: Path, 
 
 
 def summarize(entries: Sequence[Entry], corpus: str, lineage: Lineage) -> tuple[pd.DataFrame, provenance.Provenance]:
-    """Join what is known of each model, measured on the corpus of that name, into one row per model and definition."""
+    """Join what is known of each model, measured on the corpus of that name, into one row per model and definition.
+
+    Where a model runs in bfloat16, the activations of every model count as rounded to it (`rounding`): |x| >= 6 is then
+    |x| >= 5.984375 for all. A scale-free twin rounds nothing.
+    """
+    reductions = {entry.model: lineage.get(f"reduction {entry.model}") for entry in entries}
+    origins = {entry.model: _read(entry.outliers, reductions[entry.model], columns=[])[1] for entry in entries}
+    is_rounded = any(origin["facts"]["dtype"] == COARSE for origin in origins.values())
     rows: list[dict[str, Any]] = []
     for entry in entries:
-        rows += _rows(entry, corpus, lineage)
+        rows += _rows(entry, origins[entry.model], corpus, lineage, is_rounded=is_rounded)
     summary = pd.DataFrame(rows)
     sizes = ["step", "total_params", "active_params", "experts", "top_k", "blocks", "hidden_size", "sequences"]
     counts = ["outlier_count", "distinct_channels", "stable_channels", "one_sided_count", "massive_count"]
@@ -85,9 +96,10 @@ def write_summary(summary: pd.DataFrame, origin: provenance.Provenance, parquet:
     atomic.write_json(text, {"models": records, "provenance": origin})
 
 
-def _rows(entry: Entry, corpus: str, lineage: Lineage) -> list[dict[str, Any]]:
+def _rows(
+    entry: Entry, origin: provenance.Provenance, corpus: str, lineage: Lineage, *, is_rounded: bool
+) -> list[dict[str, Any]]:
     expected = lineage.get(f"reduction {entry.model}")
-    _, origin = _read(entry.outliers, expected, columns=[])
     layers, _ = _read(entry.layers, expected, columns=list(LAYER_COLUMNS), rows=RESIDUAL)
     quality = read_json(entry.perplexity, "perplexity", lineage.get(f"perplexity {entry.model}"))
     facts = origin["facts"]
@@ -98,14 +110,30 @@ def _rows(entry: Entry, corpus: str, lineage: Lineage) -> list[dict[str, Any]]:
     common |= {"hidden_size": facts["channels"], "corpus": corpus}
     common |= {"sequences": len(facts["windows"]), "length": quality["window"]}
     after = _quality_columns(quality) | _layer_columns(layers) | {"lineage": origin["lineage"]["reduction"]}
-    return [common | {"definition": name} | _with_gaps(found) | after for name, found in origin["estimates"].items()]
+    return [
+        common | {"definition": name} | _with_gaps(found) | after | {"interval_note": _interval_note(found, quality)}
+        for name, found in _estimates(origin, is_rounded=is_rounded).items()
+    ]
+
+
+def _estimates(origin: provenance.Provenance, *, is_rounded: bool) -> dict[str, dict[str, Any]]:
+    """Return the estimates of each definition, those of rounded activations where asked for."""
+    found: dict[str, dict[str, Any]] = origin["estimates"]
+    if origin["facts"]["dtype"] == COARSE:  # they come rounded
+        return {name: each if name.endswith(TWIN) else each | {"rounding": COARSE} for name, each in found.items()}
+    return found | (origin["rounded_estimates"] if is_rounded else {})
+
+
+def _interval_note(*parts: Mapping[str, Any]) -> str | None:
+    """Return which columns of a row have no interval, and why."""
+    return " ".join(part["interval_note"] for part in parts if part.get("interval_note")) or None
 
 
 def _quality_columns(quality: Mapping[str, Any]) -> dict[str, Any]:
     columns: dict[str, Any] = {"windows": quality.get("windows", "packed"), "windows_digest": quality["windows_digest"]}
     columns |= {"loss": quality["loss"]}
     for name in ("perplexity", "bits_per_byte"):
-        low, high = quality["interval"][name]
+        low, high = (np.nan if end is None else end for end in quality["interval"][name])
         columns |= {name: quality[name], f"{name}_low": low, f"{name}_high": high}
     return _with_gaps(columns)
 
@@ -130,12 +158,17 @@ def _read(
 
 
 def _layer_columns(residual: pd.DataFrame) -> dict[str, Any]:
-    """Return the largest kurtosis of the residual stream over blocks, and its massive activations."""
+    """Return the largest kurtosis of the residual stream over blocks, its massive activations and the largest of them.
+
+    A block without one has a larger activation than the massive ones of another where its median is larger too.
+    """
     if residual.empty:
         return {"kurtosis_max": None, "massive_count": None, "massive_max_abs": None}
     massive = residual["massive_count"].sum()
     return {
         "kurtosis_max": residual["kurtosis_neuron_rms"].max(),
         "massive_count": massive,
-        "massive_max_abs": residual["max_abs"].max() if massive else None,
+        "massive_max_abs": max(
+            (abs(entry["value"]) for entries in residual["massive_top"].dropna() for entry in entries), default=None
+        ),
     }

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from outlier_features.counts import human
 from outlier_features.errors import ConfigError
+from outlier_features.intervals import GAPS
 from outlier_features.selection import Selection
 
 WIDTH = 120
@@ -27,8 +28,7 @@ FORMATS = ("table", "csv", "json")
 LEGEND = (
     "features: outlier features as the definition counts them. distinct (stable): their channels, and those that are "
     "outlier features in at least half of the sequences. layers, positions: mean share affected, in percent. In "
-    "brackets: 95 % interval over sequences; a pooled share is a maximum over sequences and a bootstrap draw lacks a "
-    "third of them, so there the interval lies at or below the value."
+    f"brackets: 95 % interval over sequences; {GAPS}."
 )
 
 
@@ -106,6 +106,7 @@ def _table(definition: str, group: pd.DataFrame, notes: list[str], layout: "Layo
     """Return the table of one definition; a model with a note carries the note's number."""
     unit = " x RMS" if definition.endswith("_rms") else ""
     thresholds = "".join(f", |x| >= {value:g}{unit}" for value in sorted(group["threshold"].dropna().unique()))
+    thresholds += "".join(f", rounded to {name}" for name in group.get("rounding", pd.Series()).dropna().unique())
     sequences = "".join(f", {value:g} sequences" for value in sorted(group["sequences"].dropna().unique()))
     table = frame(f"definition {definition}{thresholds}{sequences}")
     for i, header in enumerate(layout.headers):

@@ -11,13 +11,14 @@ from rich.text import Text
 
 from outlier_features import strict_json
 from outlier_features.comparison import QUANTITIES, Comparison, Verdict
+from outlier_features.intervals import GAPS
 from outlier_features.terminal import check_format, console, fits, frame, number
 
 LEGEND = (
     "difference: this run less the other. In brackets: 95 % intervals over sequences; that of the difference takes the "
     "two for independent samples. beyond: it leaves out 0. within: it does not. Runs on the same windows vary "
     "together, so there what is within may have moved as well. Where nothing moves but by chance, about one in twenty "
-    "is beyond. Kurtosis and massive activations have no interval."
+    f"is beyond. No interval: kurtosis and massive activations; {GAPS}."
 )
 REMARKS = {
     Verdict.BEYOND: "beyond the interval",

@@ -32,6 +32,7 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.loading_report import LoadStateDictInfo
 
 from outlier_features import architectures, devices, implementations, remedies, stored_formats
+from outlier_features.checkpoint_names import in_checkpoint
 from outlier_features.errors import SourceError
 from outlier_features.holder import is_out_of_memory
 from outlier_features.sites import expert_bank
@@ -85,6 +86,7 @@ class Weights:
         self._shadow = copy.deepcopy(self.model)
         self._stored: dict[str, Stored] = {}
         self._pairs: dict[str, Pair] = {}
+        self._sources: dict[str, list[str]] = defaultdict(list)
         self._kept: dict[int, dict[str, torch.Tensor]] = {}
         self._room = keep_bytes
         self._targets: dict[str, str] = {}
@@ -110,6 +112,13 @@ class Weights:
             return []
         parts = [self._stored[part] for name in self._names[index] for part in self._parts(name)]
         return [(part.file, part.start, part.end) for part in parts]
+
+    def stored_name(self, index: int, module: str) -> str:
+        """Return the full name of a module of block `index`, under the block by the name that the checkpoint has."""
+        block = f"{self._prefix}.{index}"
+        parameters = self.model.get_submodule(f"{block}.{module}").named_parameters(f"{block}.{module}", recurse=False)
+        keys = [key for name, _ in parameters for key in self._sources.get(name, ())]
+        return f"{block}.{in_checkpoint(module, keys, block)}"
 
     def install(self, index: int, tensors: dict[str, torch.Tensor]) -> None:
         """Put the tensors that `read` returned into block `index` of the model."""
@@ -140,6 +149,7 @@ class Weights:
         parts = {part for name in self._pairs for part in self._parts(name)}
         for name in (*self._pairs, *(key for key in self._stored if key not in parts)):
             self._targets[name] = targets.find(name)
+            self._sources[self._targets[name]].append(name)
             groups[self._group_of(self._targets[name])].append(name)
         unexpected = targets.unexpected(self.left_out, len(self.blocks), self._prefix, is_scaled=bool(self._pairs))
         self._refuse(unexpected, "has", "does not know")
