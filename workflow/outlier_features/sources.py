@@ -57,19 +57,13 @@ def choose_weights(names: Collection[str], directory: Path) -> list[str]:
 
 
 def _from_package(requirement: str, file: str, output: Path) -> dict[str, Any]:
-    """Dequantise the GGUF of a package with transformers and save it as an ordinary float32 checkpoint."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    """Dequantise the GGUF of a package and save it as an ordinary float32 checkpoint."""
+    from outlier_features import dequantised
 
     directory = packages.directory(requirement)
     if not (directory / file).is_file():
         raise SourceError(f"package {requirement} has no file {file}; it has {_names(directory, '*.gguf')}.")
-    quantization = GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        directory, gguf_file=file, quantization_config=quantization, dtype=torch.float32, local_files_only=True
-    )
-    model.save_pretrained(output)
-    AutoTokenizer.from_pretrained(directory, gguf_file=file, local_files_only=True).save_pretrained(output)
+    dequantised.write(directory, file, output)
     return {"package": requirement, "file": file, "sha256": atomic.digest(directory / file)}
 
 
