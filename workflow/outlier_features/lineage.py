@@ -20,6 +20,7 @@ SCRIPTS = PACKAGE.parent / "scripts"
 PAGE = PACKAGE.parent / "report" / "first_page"
 
 WITHOUT_EFFECT = {
+    "compiling",
     "config",
     "disk",
     "errors",
