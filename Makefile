@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STORAGE := $(VENV)/storage
-TESTS := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+TESTS := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo report storage test cluster check lint format clean
 

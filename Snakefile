@@ -72,7 +72,7 @@ def moved(artefact, wildcards):
     """Return as an input of a job the mark that is newer than its outputs; it counts where they carry another lineage."""
     if not IS_ON_DISK:
         return []
-    names = [wildcards.get(key) for key in ("model", "scatteritem", "figure")]
+    names = [wildcards.get(key) for key in ("model", "scatteritem")]
     result = artefact, wildcards.get("corpus", CORPUS), ".".join(filter(None, names))
     mark = str(layout.mark())
     return (

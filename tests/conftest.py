@@ -21,7 +21,9 @@ from outlier_features.checkpoints import seal
 from outlier_features.config import Definition
 from outlier_features.grid import grid
 from outlier_features.statistics import Grids
+from projects import once, words_project
 from transformers import AutoConfig, AutoModelForCausalLM
+from workflows import Workflows, snakemake
 
 torch.set_num_threads(1)  # the tensors are tiny: a second thread only waits for a core
 
@@ -118,6 +120,35 @@ def capture_settings(dtype: torch.dtype = torch.float32, **changes: object) -> S
         "dtype": dtype,
     }
     return Settings(**(values | changes))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole workflows, the longest file first: a worker that gets one last would end alone."""
+    items.sort(key=lambda item: [name not in item.path.parts for name in LONGEST])
+
+
+LONGEST = ("test_sweep.py", "workflow", "browser", "cluster")
+"""Parts of the paths of test files that take long, in the order they begin in."""
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose demo of two models, one dense, has run to the end, once for all workers; tests change copies."""
+    root = tmp_path_factory.getbasetemp()
+    return once((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished", run_to_the_end)
+
+
+def run_to_the_end(project: Path) -> None:
+    """Make a project and all its results, every job in a process of its own, as users do."""
+    ended = snakemake(words_project(project), amounts=("--cores", "2", "--resources", "gpu=1"))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="session")
+def workflows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workflows]:
+    """Runs of Snakemake that cost no imports."""
+    with Workflows(tmp_path_factory.mktemp("workflows")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from families import FAMILIES, save_family
 from hub_server import HubServer, Repository
+from projects import PROJECT, copy_project
 
 FAMILY_OF = {
     "Qwen/Qwen3-0.6B": "qwen3",
@@ -33,6 +35,8 @@ configs:
   data_files: sample/*.parquet
 ---
 """
+AMOUNTS = ("--cores", "2", "--resources", "gpu=1", "hub=2")
+"""What a run of a sweep may take at once."""
 SENTENCES = (
     "the outlier features of a language model live in a few channels and are large",
     "a mixture of experts sends every token to a few of its experts",
@@ -62,3 +66,13 @@ def write_corpus(folder: Path) -> Path:
     documents = [f"{SENTENCES[i % 3]}, said document {i}. " * 12 for i in range(600)]
     pq.write_table(pa.table({"text": documents}), directory / "sample/000.parquet")
     return directory
+
+
+def project_with(folder: Path, change: Any) -> tuple[Path, dict[str, Any]]:
+    """Return a copy of this project with another configuration, which is returned as well."""
+    project = copy_project(folder / "project")
+    config = yaml.safe_load((PROJECT / "config.yaml").read_text())
+    config["corpora"]["fineweb-edu"] |= {"sequences": 2, "length": 48}
+    change(config)
+    (project / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return project, config

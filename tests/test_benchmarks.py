@@ -9,7 +9,6 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from outlier_features import catalogue
 
 PROJECT = Path(__file__).parents[1]
 BENCHMARKS = PROJECT / "benchmarks"
@@ -202,7 +201,7 @@ def jobs(models: int) -> int:
         ("tokenize", "capture", "reduce", "perplexity"),
         ("fetch", "plot_model", "plot_timings", "export"),
     )
-    experiment = ("infer", "export_summary", "index", "all", *catalogue.names("experiment"))
+    experiment = ("infer", "plot", "export_summary", "index", "all")
     return models * (2 * len(on_a_corpus) + len(once)) + 2 * len(("summarize", "reproduce")) + len(experiment)
 
 

@@ -4,8 +4,6 @@ Pictures of both are kept in the folder that OUTLIER_FEATURES_SCREENSHOTS names,
 """
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,37 +11,26 @@ import chromium
 import pandas as pd
 import pytest
 from chromium import NARROW, WIDE, Browser
-from projects import PROJECT, words_project
+from projects import HOSTILE, PROJECT, copy_of
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
+from workflows import snakemake
 
 pytestmark = pytest.mark.slow
 
-HOSTILE = "</script><script>alert(1)</script>"
 PICTURES = Path(os.environ.get("OUTLIER_FEATURES_SCREENSHOTS", PROJECT / "results/screenshots"))
 OF_SNAKEMAKE = "cdn.tailwindcss.com should not be used in production"
 """What Snakemake's own report complains of, without asking for anything."""
 
 
-def with_a_hostile_label(config: dict) -> None:
-    config["models"]["moe"]["label"] = HOSTILE
-
-
-def snakemake(project: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TERM": "dumb"}
-    ended = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-
-
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of a project of two models, with its report, and nothing planned afterwards."""
-    project = words_project(tmp_path_factory.mktemp("project"), with_a_hostile_label)
-    snakemake(project, "--cores", "1", "--resources", "gpu=1")
-    snakemake(project, "--report", "results/report.html")
+def results(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a project of two models, with its report."""
+    project = copy_of(finished, tmp_path_factory.mktemp("project"))
+    ended = snakemake(project, "--report", "results/report.html", amounts=())
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     return project / "results"
 
 

@@ -4,6 +4,7 @@ The devices are pretended by an nvidia-smi of our own; jobs, locks and captures 
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from outlier_features import leases
-from projects import words_project
+from projects import copy_of, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -49,12 +50,13 @@ def logs(project: Path) -> list[str]:
 
 
 def test_two_captures_run_at_once_and_wait_for_devices_that_another_run_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uuids = [f"GPU-{uuid4()}" for _ in range(2)]
     around = environment(tmp_path / "bin", uuids)
-    project = words_project(tmp_path / "project", lambda config: config["capture"].update(scatter=2))
-    finish(snakemake(project, around, "results/words/tokens/dense.arrow"))
+    project = copy_of(finished, tmp_path / "project")
+    write_config(project, lambda config: config["capture"].update(scatter=2))
+    shutil.rmtree(project / "results/logs")
     with ExitStack() as others:
         for uuid in uuids:
             monkeypatch.setenv(leases.VISIBLE, uuid)

@@ -16,12 +16,12 @@ from captures import Captures
 from conftest import DENSE, save_checkpoint, write_windows
 from outlier_features.shards import Statistics
 from projects import words_project
-from test_plans import plan, snakemake
+from workflows import OFFLINE, ONE_DEVICE, Workflows
 
 pytestmark = pytest.mark.slow
 
 WIDE = DENSE | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 12, "head_dim": 64}
-KILLS, KILLS_OF_SNAKEMAKE = 20, 5
+KILLS = 20
 MANIFESTS = ("results/words/statistics/dense.json", "results/words/statistics/moe.json")
 
 
@@ -110,11 +110,10 @@ def test_a_kill_before_any_change_of_a_file_name_is_gone_on_from(
 
 
 def start_snakemake(project: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--resources", "gpu=1", *MANIFESTS]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TERM": "dumb"}
+    command = [sys.executable, "-m", "snakemake", *ONE_DEVICE, *MANIFESTS]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(
-        command, cwd=project, env=environment, stdout=nowhere, stderr=nowhere, start_new_session=True
+        command, cwd=project, env=os.environ | OFFLINE, stdout=nowhere, stderr=nowhere, start_new_session=True
     )
 
 
@@ -122,21 +121,35 @@ def sealed(project: Path) -> dict[str, dict[str, str]]:
     return {path.stem: digests(path) for path in sorted(project.glob("results/words/statistics/*.json"))}
 
 
-def test_five_kills_of_snakemake_change_no_result(tmp_path: Path) -> None:
-    for name in ("whole", "killed"):
-        words_project(tmp_path / name)
-    began = time.monotonic()
-    assert snakemake(tmp_path / "whole", *MANIFESTS).returncode == 0
-    took = time.monotonic() - began
-    moments, project = random.Random(1), tmp_path / "killed"
-    for _ in range(KILLS_OF_SNAKEMAKE):
+MOMENTS = {
+    "results/logs/train/*.log": 1.5,
+    "results/words/tokens/*.arrow": 0.05,
+    "results/words/statistics/.*.unfinished": 0.3,
+    "results/words/statistics/*.json": 0.05,
+}
+"""What a run makes on its way, and within how many seconds of the first such file it is killed.
+
+Five moments drawn from the whole of a run fell mostly on imports. These four fall on what a kill can harm: a model being
+trained, windows whole and not yet noted by Snakemake, a capture at work, and a sealed one not yet noted.
+"""
+
+
+def test_kills_of_snakemake_at_every_stage_change_no_result(
+    workflows: Workflows, finished: Path, tmp_path: Path
+) -> None:
+    project, moments = words_project(tmp_path / "killed"), random.Random(1)
+    for pattern, seconds in MOMENTS.items():
+        before = set(project.glob(pattern))
         process = start_snakemake(project)
-        time.sleep(moments.uniform(0.1, 0.6) * took)
+        while set(project.glob(pattern)) == before:
+            assert process.poll() is None, f"ended without {pattern}"
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, seconds))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        assert snakemake(project, "--unlock").returncode == 0
-    ended = snakemake(project, *MANIFESTS)
+        assert workflows.snakemake(project, "--unlock").returncode == 0
+    ended = workflows.snakemake(project, *MANIFESTS)
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert sealed(project) == sealed(tmp_path / "whole")
+    assert sealed(project) == sealed(finished)
     assert len(sealed(project)) == 2
-    assert plan(project, *MANIFESTS) == {}
+    assert workflows.plan(project, *MANIFESTS) == {}

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from projects import PROJECT, words_project
+from projects import PROJECT, copy_of, words_project, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -77,8 +77,11 @@ def with_one_model(config: dict) -> None:
     config["experiments"]["demo"]["models"] = ["moe"]
 
 
-def test_results_in_an_object_store_are_those_on_a_disk_to_the_byte(endpoint: str, tmp_path: Path) -> None:
-    here = words_project(tmp_path / "here", with_one_model)
+def test_results_in_an_object_store_are_those_on_a_disk_to_the_byte(
+    endpoint: str, finished: Path, tmp_path: Path
+) -> None:
+    here = copy_of(finished, tmp_path / "here")
+    write_config(here, with_one_model)
     snakemake(here)
     there = words_project(tmp_path / "there", with_one_model)
     for folder in ("checkpoints", "words/tokens", "words/statistics"):  # what stays on a disk, with its metadata

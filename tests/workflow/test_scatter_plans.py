@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from projects import words_project, write_config
-from test_plans import plan, snakemake
+from projects import copy_of, write_config
+from workflows import Workflows
 
 pytestmark = pytest.mark.slow
 
@@ -18,13 +18,8 @@ GATHERED = {"reduce": 2, "perplexity": 2, "summarize": 1}
 
 
 def scatter_into(parts: int) -> Any:
-    """Return the change of the configuration that makes five windows and so many parts."""
-
-    def change(config: dict[str, Any]) -> None:
-        config["corpora"]["words"]["sequences"] = 5
-        config["capture"]["scatter"] = parts
-
-    return change
+    """Return the change of the configuration that shares five windows out among so many parts."""
+    return lambda config: config["capture"].update(scatter=parts)
 
 
 def results(project: Path) -> dict[str, Any]:
@@ -48,70 +43,65 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project of two models, one dense, that one job each has captured."""
-    project = words_project(tmp_path_factory.mktemp("whole"), scatter_into(1))
-    ended = snakemake(project, SUMMARY)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return project
-
-
-@pytest.fixture(scope="module")
-def scattered(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same project, its checkpoints and windows, captured in four parts."""
-    project = tmp_path_factory.mktemp("scattered")
-    shutil.copytree(whole, project, dirs_exist_ok=True, copy_function=shutil.copy2)
+def scattered(workflows: Workflows, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished project, its checkpoints and windows, captured in four parts."""
+    project = copy_of(finished, tmp_path_factory.mktemp("scattered"))
     write_config(project, scatter_into(4))
-    assert plan(project, SUMMARY) == {"capture_part": 8} | GATHERED
+    assert workflows.plan(project, SUMMARY) == {"capture_part": 8} | GATHERED
     shutil.rmtree(project / "results/words/statistics")  # nothing of the one job is left to be read
     for name in (*TABLES, "perplexity"):
         shutil.rmtree(project / "results/words" / name)
-    ended = snakemake(project, SUMMARY)
+    ended = workflows.snakemake(project, SUMMARY)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return project
 
 
-def test_every_table_of_four_jobs_is_that_of_one(whole: Path, scattered: Path) -> None:
+def test_every_table_of_four_jobs_is_that_of_one(finished: Path, scattered: Path) -> None:
     manifests = {path.name for path in scattered.glob("results/words/statistics/*.json")}
     assert manifests == {f"{model}.{part}-of-4.json" for model in ("dense", "moe") for part in range(1, 5)}
-    assert_same(results(scattered), results(whole))
-    assert (scattered / SUMMARY).read_text() == (whole / SUMMARY).read_text()
+    assert_same(results(scattered), results(finished))
+    assert (scattered / SUMMARY).read_text() == (finished / SUMMARY).read_text()
 
 
-def test_each_part_has_a_log_and_asks_for_a_device_of_its_own(scattered: Path) -> None:
+def test_each_part_has_a_log_and_asks_for_a_device_of_its_own(workflows: Workflows, scattered: Path) -> None:
     logs = {path.name for path in scattered.glob("results/logs/capture/words/moe.*.log")}
     assert logs == {f"moe.{part}-of-4.log" for part in range(1, 5)}
     target = "results/words/statistics/moe.2-of-4.json"
-    said = snakemake(scattered, "-n", target, "--forcerun", "capture_part").stdout
+    ended = workflows.snakemake(scattered, "-n", target, "--forcerun", "capture_part")
+    said = ended.stdout + ended.stderr
     resources = said.split("rule capture_part:")[1].split("resources: ")[1].splitlines()[0]
     assert "gpu=1" in resources
     assert all(f"{name}=" in resources for name in ("mem_mb", "disk_mb", "runtime"))
 
 
 def test_a_finished_project_plans_nothing_and_a_part_that_is_not_there_plans_itself_and_what_follows(
-    scattered: Path, tmp_path: Path
+    workflows: Workflows, scattered: Path, tmp_path: Path
 ) -> None:
-    assert plan(scattered, SUMMARY) == {}
-    shutil.copytree(scattered, tmp_path, dirs_exist_ok=True, copy_function=shutil.copy2)
+    assert workflows.plan(scattered, SUMMARY) == {}
+    copy_of(scattered, tmp_path)
     below = [*(f"{name}/moe.parquet" for name in TABLES), "perplexity/moe.json", Path(SUMMARY).name]
     for name in ("statistics/moe.3-of-4.json", *below):  # as it is when one part has failed
         (tmp_path / "results/words" / name).unlink()
-    assert plan(tmp_path, SUMMARY) == {"capture_part": 1, "reduce": 1, "perplexity": 1, "summarize": 1}
+    assert workflows.plan(tmp_path, SUMMARY) == {"capture_part": 1, "reduce": 1, "perplexity": 1, "summarize": 1}
 
 
-def test_the_number_of_parts_can_be_given_on_the_command_line(whole: Path) -> None:
-    assert plan(whole, SUMMARY, "--set-scatter", "capture=2") == {"capture_part": 4} | GATHERED
+def test_the_number_of_parts_can_be_given_on_the_command_line(workflows: Workflows, finished: Path) -> None:
+    assert workflows.plan(finished, SUMMARY, "--set-scatter", "capture=2") == {"capture_part": 4} | GATHERED
 
 
-def test_going_back_to_one_job_captures_nothing_that_is_there(whole: Path, tmp_path: Path) -> None:
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True, copy_function=shutil.copy2)
+def test_going_back_to_one_job_captures_nothing_that_is_there(
+    workflows: Workflows, finished: Path, tmp_path: Path
+) -> None:
+    copy_of(finished, tmp_path)
     write_config(tmp_path, scatter_into(1))
-    assert plan(tmp_path, SUMMARY) == {}
+    assert workflows.plan(tmp_path, SUMMARY) == {}
 
 
-def test_more_parts_than_windows_are_refused_before_anything_runs(whole: Path, tmp_path: Path) -> None:
-    shutil.copytree(whole, tmp_path, dirs_exist_ok=True, copy_function=shutil.copy2)
+def test_more_parts_than_windows_are_refused_before_anything_runs(
+    workflows: Workflows, finished: Path, tmp_path: Path
+) -> None:
+    copy_of(finished, tmp_path)
     write_config(tmp_path, scatter_into(6))
-    ended = snakemake(tmp_path, "-n", SUMMARY)
+    ended = workflows.snakemake(tmp_path, "-n", SUMMARY)
     assert ended.returncode != 0
     assert "capture.scatter: 6 jobs cannot share 5 windows out" in ended.stdout + ended.stderr

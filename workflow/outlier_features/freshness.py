@@ -32,7 +32,7 @@ class Result:
     model: str
     """Empty where it is of all models."""
     name: str
-    """Model, part as `model.2-of-4`, or figure; empty where there is one of a corpus."""
+    """Model, or part as `model.2-of-4`; empty where there is one of a corpus."""
     lineage: Lineage
     paths: Sequence[Path]
 
@@ -103,9 +103,10 @@ class Freshness:
             yield Result(artefact, "", "", getattr(lineages, artefact)(corpus), paths)
         if corpus != self._config.chosen.corpus:  # pictures are of the chosen corpus
             return
-        for figure in catalogue.names("experiment", "series"):
-            paths = [layout.figure(figure, suffix) for suffix in ("png", "svg")]
-            yield Result("figure", "", figure, lineages.figure(corpus), paths)
+        has_series = any(self._config.models[model].series for model in models)
+        figures = catalogue.names("experiment") + catalogue.names("series") * has_series
+        paths = [layout.figure(figure, suffix) for figure in figures for suffix in ("png", "svg")]
+        yield Result("figure", "", "", lineages.figure(corpus), paths)
         for model in models:
             paths = [layout.figure(name, end, model) for name in catalogue.names("model") for end in ("png", "svg")]
             yield Result("model_figure", model, model, lineages.model_figure(corpus, model), paths)

@@ -75,6 +75,12 @@ class CpuReduction:
         return self._scratch[key]
 
 
+def compile_for(dtype: str) -> None:
+    """Compile every kernel for activations of a type, or load it where Numba keeps it."""
+    x_TC = torch.ones(2, _TILE, dtype=getattr(torch, dtype))
+    CpuReduction(Grids((1.0,), (1.0,))).site(x_TC, Reached.nothing(*x_TC.shape, x_TC.device), medians=True)
+
+
 def _moment_columns(bits: np.ndarray) -> Columns | None:
     positions, channels = bits.shape
     sums_C = np.zeros((3, channels))
@@ -149,9 +155,7 @@ def _moments(bits, first_C, sums_C, extremes_C, of_T, channel_T):
     scratch = np.empty((_TILE, channels), np.float32)
     part = np.zeros((3, channels), np.float32)
     sums = np.zeros(3, np.float32)
-    first_C[:] = _rows(bits, 0, 1, scratch)[0]
-    extremes_C[0] = -np.inf
-    extremes_C[1] = np.inf
+    _begin(_rows(bits, 0, 1, scratch)[0], first_C, extremes_C)
     sum_2 = sum_3 = 0.0
     start, pending = 0, 0
     while start < positions:
@@ -175,6 +179,15 @@ def _moments(bits, first_C, sums_C, extremes_C, of_T, channel_T):
             pending = 0
         start = stop
     return True, sum_3, np.sqrt(sum_2 / bits.size)
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _begin(row, first_C, extremes_C):
+    """Fill in position 0 and extremes of nothing; value by value, since `a[:] = b` takes seconds to compile."""
+    for c in range(row.shape[0]):
+        first_C[c] = row[c]
+        extremes_C[0, c] = -np.inf
+        extremes_C[1, c] = np.inf
 
 
 @njit(fastmath=_SUMS, boundscheck=False, nogil=True, cache=True)
@@ -403,15 +416,18 @@ def _gather(bits, keys, key, found):
 
 @njit(boundscheck=False, nogil=True, cache=True)
 def _sort(values):
-    if values.shape[0] > 32:
-        values.sort()
-        return
-    for i in range(1, values.shape[0]):
-        value = values[i]
-        while i > 0 and values[i - 1] > value:
-            values[i] = values[i - 1]
-            i -= 1
-        values[i] = value
+    """Sort few values quickly, and many (Shell's way) without the two seconds that NumPy's sort takes to compile."""
+    gap = 1
+    while gap < values.shape[0] // 9:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(gap, values.shape[0]):
+            value = values[i]
+            while i >= gap and values[i - gap] > value:
+                values[i] = values[i - gap]
+                i -= gap
+            values[i] = value
+        gap //= 3
 
 
 @njit(boundscheck=False, nogil=True, cache=True)

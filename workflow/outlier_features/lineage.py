@@ -27,6 +27,7 @@ PAGE = shipped.path("report") / "index"
 
 WITHOUT_EFFECT = {
     "admission",
+    "compiling",
     "config",
     "digests",
     "disk",

@@ -75,22 +75,12 @@ def package_config(model: Model) -> PreTrainedConfig:
 
 
 def _from_package(model: Model, use: Use, output: Path) -> dict[str, Any]:
-    """Dequantise the GGUF of a package with transformers and save it as an ordinary float32 checkpoint."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    """Dequantise the GGUF of a package and save it as an ordinary float32 checkpoint."""
+    from outlier_features import dequantised
 
     admission.admit_configuration(package_config(model), f"package {model.package}", use)
     path = packages.file(str(model.package), str(model.file))
-    options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
-    loaded = AutoModelForCausalLM.from_pretrained(
-        path.parent,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.float32,
-        trust_remote_code=False,
-        **options,
-    )
-    loaded.save_pretrained(output)
-    AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False, **options).save_pretrained(output)
+    dequantised.write(path.parent, path.name, output)
     return {"package": model.package, "file": model.file, "sha256": atomic.digest(path)}
 
 

@@ -28,24 +28,23 @@ rule plot:
         ),
         moved=lambda wildcards: moved("figure", wildcards),
     output:
-        png=report(
-            "results/plots/{figure}.png",
-            caption="../report/caption.rst",
-            category=lambda wildcards: headings.of_figure(wildcards.figure),
-            labels=lambda wildcards: {
-                "figure": catalogue.FIGURES[wildcards.figure].title
-            },
-        ),
-        svg="results/plots/{figure}.svg",
+        [
+            report(
+                f"results/plots/{figure}.png",
+                caption="../report/caption.rst",
+                category=headings.of_figure(figure),
+                labels={"figure": catalogue.FIGURES[figure].title},
+            )
+            for figure in FIGURES
+        ],
+        collect("results/plots/{figure}.svg", figure=FIGURES),
     log:
-        "results/logs/plot/{figure}.log",
-    wildcard_constraints:
-        figure=layout.one_of(catalogue.names("experiment", "series")),
+        "results/logs/plot/plot.log",
     conda:
         "../../envs/outlier-features.yaml"
     params:
         lineage=carried(lambda wildcards: lineages.figure(CORPUS)),
-        caption=lambda wildcards, output: contents.of_figures([wildcards.figure]),
+        caption=lambda wildcards, output: contents.of_figures(FIGURES),
     script:
         "../scripts/plot.py"
 

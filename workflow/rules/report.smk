@@ -16,8 +16,8 @@ rule index:
         inference=f"results/{CORPUS}/inference.json",
         perplexity=collect(f"results/{CORPUS}/perplexity/{{model}}.json", model=MODELS),
         answers=collect(f"results/{CORPUS}/answers/{{model}}.json", model=MODELS),
-        figures=collect("results/plots/{figure}.png", figure=FIGURES),
         # Of what one job makes together, one file stands for all.
+        figures=collect("results/plots/{figure}.png", figure=FIGURES[-1:]),
         of_models=collect(
             "results/plots/{figure}/{model}.png",
             figure=MODEL_FIGURES[-1:],

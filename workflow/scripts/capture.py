@@ -2,17 +2,18 @@
 
 from pathlib import Path
 
-from outlier_features import leases
-from outlier_features.capture import Settings, capture
+from outlier_features import compiling, leases
 from outlier_features.config import Config
-from outlier_features.devices import use_every_core
 from outlier_features.layout import checkpoint
 from outlier_features.logs import logged
 from outlier_features.scatter import windows
 
 config = Config.check(snakemake.config)
 model, corpus = config.models[snakemake.wildcards.model], config.corpora[snakemake.wildcards.corpus]
-with logged(snakemake.log[0]), leases.device():
+with logged(snakemake.log[0]), leases.device() as gpu, compiling.beside(model.dtype, gpu):
+    from outlier_features.capture import Settings, capture  # seconds of imports, meanwhile
+    from outlier_features.devices import use_every_core
+
     use_every_core()
     capture(
         checkpoint(snakemake.wildcards.model),

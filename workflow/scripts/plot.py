@@ -13,6 +13,8 @@ with logged(snakemake.log[0]):
     summary, _ = read_table(Path(snakemake.input.summary), "summary", lineage["summary"])
     trends, _ = read_table(Path(snakemake.input.inference), "inference", lineage["inference"])
     sweep = Sweep(summary, trends, read_published(snakemake.input.published))
-    figure = draw_experiment(snakemake.wildcards.figure, sweep)
-    for path in snakemake.output:
-        save(figure, Path(path), record(lineage))
+    outputs = [Path(path) for path in snakemake.output]
+    for name in dict.fromkeys(path.stem for path in outputs):
+        figure = draw_experiment(name, sweep)
+        for path in (path for path in outputs if path.stem == name):
+            save(figure, path, record(lineage))
