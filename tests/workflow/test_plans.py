@@ -3,7 +3,10 @@
 One small project is run to the end once; each test changes a copy of it.
 """
 
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 

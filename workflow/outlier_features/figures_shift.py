@@ -87,7 +87,7 @@ def _draw(axes: Axes, points: Points, panel: Panel, group: str, trend: pd.Series
     for name in fits(trend):
         is_preferred = isinstance(trend["preferred"], str) and name == trend["preferred"]
         look: dict[str, Any] = {"color": color, "linewidth": 2.4, "zorder": 3} if is_preferred else FAINT_FIT
-        axes.plot(x, answer.curve(trend, name, u), **look)
+        axes.plot(x, answer.curve(trend.to_dict(), name, u), **look)
 
 
 FAINT_FIT: dict[str, Any] = {"color": GREY, "linewidth": 1.2, "alpha": 0.6, "zorder": 2}
@@ -173,7 +173,7 @@ def _shift_words(trend: pd.Series, axis: Axis) -> list[str]:
     form = parameters if axis.unit == "parameters" else "{:.3g}".format
     width = "sharp" if trend["shift_decades"] <= SHARP else f"{trend['shift_decades']:.2f} decades wide"
     return [
-        f"Jump at {form(trend['shift_position'])}, {answer.place_range(axis.column, trend)},",
+        f"Jump at {form(trend['shift_position'])}, {answer.place_range(axis.column, trend.to_dict())},",
         f"{trend['lower']:.0f} to {trend['upper']:.0f} %, {width}, {_p(trend['shift_p_adjusted'])}.",
     ]
 
