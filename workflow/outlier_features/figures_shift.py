@@ -87,7 +87,7 @@ def _draw(axes: Axes, points: Points, panel: Panel, group: str, trend: pd.Series
     for name in fits(trend):
         is_preferred = isinstance(trend["preferred"], str) and name == trend["preferred"]
         look: dict[str, Any] = {"color": color, "linewidth": 2.4, "zorder": 3} if is_preferred else FAINT_FIT
-        axes.plot(x, answer.curve(trend.to_dict(), name, u), **look)
+        axes.plot(x, answer.curve(_row(trend), name, u), **look)
 
 
 FAINT_FIT: dict[str, Any] = {"color": GREY, "linewidth": 1.2, "alpha": 0.6, "zorder": 2}
@@ -168,12 +168,16 @@ def _power(trend: pd.Series) -> str:
     return f"80 % power: sharp jumps of {low:.0f} to {most} points."
 
 
+def _row(trend: pd.Series) -> dict[str, Any]:
+    return {str(name): value for name, value in trend.items()}
+
+
 def _shift_words(trend: pd.Series, axis: Axis) -> list[str]:
     """Return where a jump that was found is, how large and how wide."""
     form = parameters if axis.unit == "parameters" else "{:.3g}".format
     width = "sharp" if trend["shift_decades"] <= SHARP else f"{trend['shift_decades']:.2f} decades wide"
     return [
-        f"Jump at {form(trend['shift_position'])}, {answer.place_range(axis.column, trend.to_dict())},",
+        f"Jump at {form(trend['shift_position'])}, {answer.place_range(axis.column, _row(trend))},",
         f"{trend['lower']:.0f} to {trend['upper']:.0f} %, {width}, {_p(trend['shift_p_adjusted'])}.",
     ]
 
