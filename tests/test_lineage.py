@@ -209,6 +209,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with a text, a checkpoint, an installed package and a published table, which the process is in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys.modules["outlier_features.shipped"], "CHECKOUT", tmp_path)
     monkeypatch.setattr(file_states, "RACY_SECONDS", 0.0)  # so that files as new as these are remembered
     for name, content in FILES.items():
         path = tmp_path / name
@@ -390,6 +391,7 @@ def after_edit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, 
     copies = [tmp_path_factory.mktemp("copy") / "workflow" for _ in EDITS]
     for copy, change in zip(copies, EDITS.values(), strict=True):
         shutil.copytree(WORKFLOW, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+        shutil.copytree(REPOSITORY / "resources", copy.parent / "resources")
         change(copy)
     command: list[str | Path] = [sys.executable, "-B", "-c", PRINT_LINEAGES, REPOSITORY / "config.yaml", *copies]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout

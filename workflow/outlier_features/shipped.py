@@ -7,13 +7,13 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 _TOP = PACKAGE.parents[1]
-CHECKOUT = _TOP if (_TOP / "Snakefile").is_file() and (_TOP / "workflow" / "scripts").is_dir() else None
+CHECKOUT = _TOP if (PACKAGE.parent / "scripts" / "capture.py").is_file() else None
 """The repository that this code runs from; None where it is installed."""
 
 _PLACES = {
     "resources": "resources",
-    "scripts": "workflow/scripts",
-    "report": "workflow/report",
+    "scripts": f"{PACKAGE.parent.name}/scripts",
+    "report": f"{PACKAGE.parent.name}/report",
     "config.yaml": "config.yaml",
 }
 """Where a checkout keeps what the installed package has under a name of its own; pyproject.toml maps the same."""
