@@ -27,6 +27,8 @@ from outlier_features.tables import read_json, read_table
 TEMPLATES = Path(__file__).parents[1] / "report" / "first_page"
 """The page without its words: markup, style, behaviour and the library of tables. Part of the lineage by content."""
 
+WIDEST = 1300
+"""Pixels of a picture: the page is 76rem wide."""
 TWIN = "_rms"
 KINDS = {"dense": "dense", "moe": "mixture of experts"}
 TABLES = {
@@ -79,10 +81,12 @@ def write_first_page(
 
 
 def _smaller(figure: Path) -> bytes:
-    """Return a PNG in 256 colours, a third of the bytes: browsers open no more than 2 MB inside a report."""
+    """Return a PNG as wide as the page and in 256 colours: browsers open no more than 2 MB inside a report."""
     try:
         with Image.open(figure) as image:
-            fewer = image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
+            fitting = image.convert("RGB")
+            fitting.thumbnail((WIDEST, WIDEST * fitting.height // fitting.width), Image.Resampling.LANCZOS)
+            fewer = fitting.quantize(256, method=Image.Quantize.MAXCOVERAGE)
     except OSError as error:
         raise DamagedFile(f"{figure}: not a readable PNG; delete it and run snakemake again.") from error
     written = io.BytesIO()
