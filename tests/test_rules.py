@@ -140,7 +140,7 @@ def test_every_caption_is_rendered_without_an_error_and_with_its_words_escaped()
     for caption in captions:
         rendered = template.render(snakemake=SimpleNamespace(params=SimpleNamespace(caption=caption)))
         complaints = io.StringIO()
-        body = publish_parts(rendered, writer_name="html", settings_overrides={"warning_stream": complaints})["body"]
+        body = publish_parts(rendered, writer="html", settings_overrides={"warning_stream": complaints})["body"]
         assert complaints.getvalue() == ""
         assert "system-message" not in body
         assert [html.unescape(line) for line in re.findall("<p>(.*?)</p>", body)] == caption.splitlines()
