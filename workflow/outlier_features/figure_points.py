@@ -52,7 +52,7 @@ TOY = "#8f8f8f"
 """The colour of toys."""
 MOST_NAMES = 48
 """Points of a panel that are named: places are weighed for each pair of names."""
-TOY_LABEL = "small and grey: a toy, trained here"
+TOY_LABEL = "toy, trained here"
 PHASE_SHIFT_LABEL = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
 
 
