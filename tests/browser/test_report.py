@@ -209,7 +209,7 @@ def test_every_figure_of_the_report_loads_and_says_what_it_shows(report: Browser
     entries = report.driver.execute_script(script)
     assert all(caption for _, _, caption in entries)
     figures = [path for path, kind, _ in entries if kind.startswith("image/")]
-    drawn = [*results.glob("plots/*.png"), *results.glob("plots/*/*.png"), *results.glob("words/timings/*.svg")]
+    drawn = [*results.glob("plots/**/*.png"), *results.glob("words/timings/*.svg")]
     assert sorted(figures) == sorted(f"results/{path.relative_to(results)}" for path in drawn)
     width = "const shown = document.querySelector('#app img:not(nav img)'); return shown ? shown.naturalWidth : 0"
     show = "app.setView({content: 'img', contentPath: results[arguments[0]].data_uri, resultPath: arguments[0]})"

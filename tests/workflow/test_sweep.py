@@ -66,7 +66,8 @@ def test_every_figure_is_drawn(sweep: Sweep) -> None:
     assert {path.stem for path in plots.glob("*.png")} == set(catalogue.names("experiment"))
     of_models = catalogue.names("model")
     assert [len(list((plots / name).glob("*.png"))) for name in of_models] == [12] * len(of_models)
-    assert len(list(plots.rglob("*.svg"))) == len(catalogue.names("experiment")) + 12 * len(of_models)
+    assert len(list(plots.rglob("*.svg"))) == len(catalogue.names("experiment")) + 12 * len(of_models) + 7
+    assert len(list((plots / "experts").glob("*/experts.png"))) == 7  # dense models have no page about experts
     assert len(list((sweep.project / "results/fineweb-edu/timings").glob("*.svg"))) == 12
 
 

@@ -52,7 +52,7 @@ TOY = "#8f8f8f"
 """The colour of toys."""
 MOST_NAMES = 48
 """Points of a panel that are named: places are weighed for each pair of names."""
-TOY_LABEL = "small and grey: a toy, trained here"
+TOY_LABEL = "toy, trained here"
 PHASE_SHIFT_LABEL = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
 
 
@@ -276,10 +276,11 @@ def draw_points(axes: Axes, points: pd.DataFrame) -> list[Segment]:
         axes.plot(*zip(*line, strict=True), color=GREY, linewidth=1.4, linestyle=":", zorder=2)
     for line in families:
         axes.plot(*zip(*line, strict=True), color=FAINT, linewidth=1.4, zorder=1)
-    groups: Any = points.groupby(["is_published", "is_toy", "kind"])
-    for (is_published, is_toy, kind), group in groups:
+    for is_published, is_toy, (kind, look) in itertools.product((False, True), (False, True), KINDS.items()):
+        is_own = (points["is_published"] == is_published) & (points["is_toy"] == is_toy) & (points["kind"] == kind)
+        group = points[is_own]
         height = 3.5 if is_toy else 4 if is_published else 5
-        looks = mark(KINDS[kind], is_published, is_toy=is_toy)
+        looks = mark(look, is_published, is_toy=is_toy)
         axes.plot(group["x"], group["y"], **looks, clip_on=False, zorder=height)
     return [bar for _, bar in bars] + joins + families
 

@@ -114,19 +114,23 @@ def _set_rows(axes: Axes, models: pd.DataFrame, names: Sequence[str], points: Po
 
 def _draw_line(axes: Axes, points: pd.DataFrame, share: Stroke, no_value: float) -> None:
     """Draw one measure: its marks and intervals, and lines over the models of one kind that are no toys."""
-    groups: Any = points.sort_values("row").groupby(["is_published", "is_toy", "kind"])
-    for (is_published, is_toy, kind), own in groups:
+    ordered = points.sort_values("row")
+    for is_published, is_toy, (kind, look) in itertools.product((False, True), (False, True), KINDS.items()):
+        is_own = (ordered["is_published"] == is_published) & (ordered["is_toy"] == is_toy) & (ordered["kind"] == kind)
+        own = ordered[is_own]
+        if own.empty:
+            continue
         if not is_toy:
             line: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.6} if is_published else {"linewidth": 2.0}
             axes.plot(own["y"], own["row"], color=share.color, linestyle=share.style, zorder=2, **line)
         axes.hlines(own["row"], own["y_low"], own["y_high"], color=share.color, linewidth=5, alpha=0.35, zorder=3)
-        looks = mark(Look("", share.color, KINDS[kind].marker), is_published, is_toy=is_toy)
+        looks = mark(Look("", share.color, look.marker), is_published, is_toy=is_toy)
         place: dict[str, Any] = {"clip_on": False, "zorder": 3.5 if is_toy else 4 if is_published else 5}
         axes.plot(
             own["y"], own["row"], **looks | {"markerfacecolor": "white" if is_published else share.color}, **place
         )
         empty = own[own["is_empty"]]
-        looks = mark(Look("", GREY, KINDS[kind].marker), False, is_toy=is_toy)
+        looks = mark(Look("", GREY, look.marker), False, is_toy=is_toy)
         axes.plot([no_value] * len(empty), empty["row"], **looks, **place)
 
 
