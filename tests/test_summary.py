@@ -15,7 +15,6 @@ from outlier_features.reduction import TABLES, reduce
 from outlier_features.summary import Entry, _layer_columns, summarize
 from test_outliers import naive_features
 
-
 LOW = DEFINITIONS["llm_int8"].model_copy(update={"threshold": 3.0, "min_positions": 0.0, "min_layers": 0.0})
 """Met by so many activations that some are below 3 and rounded to it."""
 

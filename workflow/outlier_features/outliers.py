@@ -492,7 +492,7 @@ def _largest_feature(table: pd.DataFrame) -> dict[str, float | None]:
         return {f"largest_{name}": None for name in (*names, "quartile_step")}
     largest = table["channel"].to_numpy()[table["max_abs"].to_numpy().argmax()]
     own = table[table["channel"] == largest]
-    quartiles = {f"largest_{name}": float(own[name].mean()) for name in names}
+    quartiles: dict[str, float | None] = {f"largest_{name}": float(own[name].mean()) for name in names}
     return quartiles | {"largest_quartile_step": float(own["quartile_step"].max())}
 
 

@@ -73,7 +73,8 @@ def _estimated(per_sequence: Mapping[str, Sequence[float]]) -> dict[str, Estimat
         np.asarray(per_sequence[name], float) for name in ("loss", "weight", "nats", "bytes")
     )
     loss = intervals.ratio(loss_S, weight_S)
-    perplexity = Estimate(*(float(np.exp(value)) for value in (loss.value, loss.low, loss.high)), loss.gap)
+    value, low, high = (float(np.exp(each)) for each in (loss.value, loss.low, loss.high))
+    perplexity = Estimate(value, low, high, loss.gap)
     return {"perplexity": perplexity, "bits_per_byte": intervals.ratio(nats_S / np.log(2), bytes_S), "loss": loss}
 
 
