@@ -23,6 +23,7 @@ from scipy.special import stdtrit
 
 Ends = tuple[float, float]
 ALMOST = 1 + 1e-12
+MANY = 16_000  # sequences, whose values are the truth
 
 MEANS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]] = {
     "normal, sd 10 %": lambda rng, shape: 3 + 0.3 * rng.standard_normal(shape),
@@ -111,7 +112,7 @@ def _sections(options: argparse.Namespace) -> Iterator[str]:
     rng = np.random.default_rng(seed)
     yield page.table(*_table("means over sequences", sizes, ("here", "t", "percentile"), _means(rng, options.samples)))
     yield page.table(
-        *_table("outlier features, per sequence", sizes, ("here", "percentile"), _features(rng, options.samples // 4))
+        *_table("outlier features, per sequence", sizes, ("here", "percentile"), _features(rng, options.samples // 2))
     )
     yield page.table(*_table("differences of two samples", sizes, ("here",), _differences(rng, options.samples)))
 
@@ -200,8 +201,8 @@ QUANTITIES = (
 
 def _of_model(model: Channels, rng: np.random.Generator, size: int, samples: int) -> dict[str, dict[str, float]]:
     draw = model.samples(rng, size)
-    truth = _values(*draw(4000), np.ones((1, 4000), np.int64))
-    truth["outlier_count"] = truth["outlier_count"] / 4000 * size
+    truth = _values(*draw(MANY), np.ones((1, MANY), np.int64))
+    truth["outlier_count"] = truth["outlier_count"] / MANY * size
     truth["distinct_channels"] = np.array([_expected_distinct(draw, size)])
     found: dict[str, dict[str, list[Ends]]] = {name: {"here": [], "percentile": []} for name in QUANTITIES}
     counts_BS = resampling_counts(size, draws=300)

@@ -52,14 +52,13 @@ def test_the_similarity_grows_to_one_and_is_the_jaccard_index(manifests: dict[st
 
 
 def test_windows_that_are_not_shared_agree_as_far_as_their_sets_do(manifests: dict[str, Path]) -> None:
-    criterion = outliers.Criterion("x", DEFINITIONS["arb8020"], relative=False)
+    criterion = outliers.Criterion("x", DEFINITIONS["arb8020"].model_copy(update={"threshold": 8.0}), relative=False)
     (found,) = outliers.gather(Statistics([manifests["moe"]]), [criterion])
     apart = convergence([found]).set_index("windows")["jaccard_apart"]
     each = [set(np.flatnonzero(outliers._shares(found, [member]).qualifies)) for member in range(WINDOWS)]
     pairs = {(a, b): len(each[a] & each[b]) / len(each[a] | each[b]) for a in range(WINDOWS) for b in range(WINDOWS)}
     order = np.random.default_rng(0).random((100, WINDOWS)).argsort(axis=1)[:, :2]
     assert apart[1] == pytest.approx(np.mean([pairs[tuple(pair)] for pair in order.tolist()]))
-    assert apart[1] < 1
     assert apart.loc[WINDOWS // 2 + 1 :].isna().all()
 
 

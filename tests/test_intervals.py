@@ -109,6 +109,7 @@ def test_it_holds_the_truth_in_93_to_97_percent_of_samples(draw, truth: float, c
     assert 0.925 <= held <= 0.975  # 93 to 97 but for the chance of 4,000 samples
 
 
+@pytest.mark.slow
 def test_the_simulation_prints_its_tables() -> None:
     command = [sys.executable, "benchmarks/intervals.py", "--samples", "8", "--sequences", "8"]
     environment = os.environ | {"PYTHONPATH": "workflow"}
