@@ -129,8 +129,8 @@ MOMENTS = {
 }
 """What a run makes on its way, and within how many seconds of the first such file it is killed.
 
-Five moments drawn from the whole of a run fell mostly on imports. These four fall on what a kill can harm: a model
-being trained, windows whole and not yet noted by Snakemake, a capture at work, and a sealed one not yet noted.
+Moments drawn from the whole of a run fell mostly on imports. These four fall on what a kill can harm: a model being
+trained, windows whole and not yet noted by Snakemake, a capture at work, and a sealed one not yet noted.
 """
 
 
