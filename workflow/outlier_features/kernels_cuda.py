@@ -44,8 +44,8 @@ class Tiles:
     """Rows of `_moments`, at most; their float32 sums become float64."""
     step: int = 4
     """Rows that are in registers at once, one a warp."""
-    bytes: int = 1024
-    """Channels of `_moments` and `_finish`, as bytes of a row: what a warp loads in two turns."""
+    bytes: int = 512
+    """Channels of `_moments` and `_finish`, as bytes of a row: what a warp loads in two turns of 8 bytes a lane."""
     finish_rows: int = 16
     """Rows of `_finish` and `_massive`."""
     partials: int = 16
