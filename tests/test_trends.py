@@ -77,7 +77,7 @@ def test_the_interval_of_the_correlation_holds_the_truth_as_often_as_it_says(mod
 
 def test_draws_of_the_sequences_widen_every_interval() -> None:
     y = 30 + 20 * (ACTIVE - ACTIVE.mean()) + noise(6)[0]
-    alone, shaken = y[None], np.vstack([y, y + 25 * noise(7, rows=200)])
+    alone, shaken = y[None], np.vstack([y, y + 60 * noise(7, rows=200)])
     x = np.repeat(ACTIVE[None], 201, axis=0)
     one, other = trends.correlation(ACTIVE[None], alone), trends.correlation(x, shaken)
     assert other.low < one.low
