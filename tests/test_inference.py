@@ -114,14 +114,6 @@ def test_draws_of_the_sequences_reach_the_intervals() -> None:
     assert shaken["slope_high"] > alone["slope_high"]
 
 
-def test_draws_of_the_perplexity_reach_the_intervals_of_its_axis() -> None:
-    summary = sweep(jump=45)
-    shake = np.exp(0.5 * np.random.default_rng(2).standard_normal((12, DRAWS)))
-    quality = {m: {"perplexity": p * s} for m, p, s in zip(summary["model"], summary["perplexity"], shake, strict=True)}
-    alone, shaken = (trend(conclusions(summary, draws(summary), q, {}), "perplexity") for q in ({}, quality))
-    assert shaken["spearman_high"] - shaken["spearman_low"] > alone["spearman_high"] - alone["spearman_low"]
-
-
 def test_a_draw_without_value_in_one_model_is_left_out() -> None:
     summary = sweep()
     drawn = draws(summary)

@@ -299,7 +299,8 @@ def _limits(own: Sequence[Row], needed: Sequence[Row], headline: Row) -> list[st
     return [
         *said,
         "Models are not a random sample: families share data and design, so intervals over models are too narrow, and "
-        "a correlation with size is not an effect of size.",
+        "a correlation with size is not an effect of size. Families that come one after another in size can look like "
+        "a jump where no name, maker or architecture tells them.",
     ]
 
 
