@@ -125,6 +125,7 @@ def no_jumps() -> dict[str, Scenario]:
             found[f"one odd model ({place}), {odd:.0f} points"] = partial(one_odd, place, odd)
     for count in (3, 4, 5, 6):
         found[f"{count} families by size, named"] = partial(families, count, True, 15.0)
+    found["3 families by size, whose names tell nothing"] = partial(families, 3, False, 15.0)
     found["dense and mixtures 20 points apart"] = kinds
     return found
 

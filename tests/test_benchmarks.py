@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -225,3 +226,24 @@ def test_a_project_of_copied_results_plans_nothing(dag: ModuleType, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert f"| 3 | none yet | {jobs(3)} |" in done.stdout
     assert "| 3 | nothing stale | 0 |" in done.stdout
+
+
+@pytest.fixture
+def inference(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import inference
+
+    return inference
+
+
+def test_the_simulations_of_the_inference_know_a_jump_from_a_slope(inference: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    assert inference.is_jump(inference.jump("middle", 0.01, 20.0, 20, rng))
+    assert not inference.is_jump(inference.around("slope", 2.0, 20, rng))
+
+
+def test_the_simulations_of_the_inference_print_a_row_a_scenario(inference: ModuleType) -> None:
+    rows = list(inference.levels(1, lambda jobs: (0.05 for _ in jobs)))
+    assert rows[0] == "| No jump: | N = 12 | N = 20 | N = 30 |"
+    assert len(rows) == 2 + len(inference.no_jumps())
+    assert rows[2] == "| constant, noise 5 | 5.0 | 5.0 | 5.0 |"

@@ -263,7 +263,7 @@ class _Trend:
         x = axes[axis]
         members = own[own["kind"].isin(GROUPS[group])]
         has_value = [np.isfinite([x.of([name])[0, 0], y.of([name])[0, 0]]).all() for name in members["model"]]
-        known = members[has_value]
+        known = members[np.array(has_value, bool)]
         x_BN, y_BN = paired(x, y, known["model"])
         labels = groupings(known)
         row = {"group": group, "axis": axis} | _trend(x_BN, y_BN, known, labels, len(members) - len(known))

@@ -241,7 +241,7 @@ class Comparison:
     def _margin_without(self, y_KM: Floats, shape_KM: Floats, model: int) -> Floats:
         models = y_KM.shape[1]
         shape_KM = shape_KM - shape_KM.mean(axis=1, keepdims=True)
-        size_K = (y_KM * shape_KM).sum(axis=1) / np.linalg.norm(shape_KM, axis=1)
+        size_K = (y_KM * shape_KM).sum(axis=1) / np.maximum(np.linalg.norm(shape_KM, axis=1), 1e-12)
         constant_K = ((y_KM - y_KM.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
         step_K = _aic(np.maximum(constant_K - size_K**2, 0), models, self.curves[-1].parameters)
         others = [_aic(each.squares(y_KM).min(axis=1), models, each.parameters) for each in self._without[model]]
