@@ -83,7 +83,7 @@ def test_medians_stand_alone_as_none_was_published_and_have_no_intervals():
     assert marks(axes, MOE.marker, filled=True) == places(rows("arb8020", "moe"), "total_params", "median_layer_pct")
     assert marks(axes, DENSE.marker, filled=False) == []
     assert bars(axes) == []
-    assert "published means, no medians, so nothing of it is drawn here. No interval:" in words(figure)
+    assert "published means, no medians, so nothing of it is drawn here. No interval was found" in words(figure)
 
 
 ASKED = {"threshold": 6.0, "min_layers": 0.25, "min_positions": 0.06, "scope": "sequence", "sequences": 16}

@@ -1,9 +1,11 @@
 """Outlier features of planted models equal a naive float64 computation of each definition, written only here."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from conftest import DEFINITIONS, HIDDEN, LENGTH, PLANTED, WINDOWS, capture_settings
@@ -11,7 +13,8 @@ from outlier_features import metrics, outliers
 from outlier_features.capture import capture
 from outlier_features.config import Definition
 from outlier_features.errors import ConfigError
-from outlier_features.shards import Statistics
+from outlier_features.shards import SiteTable, Statistics
+from reductions import GRIDS, reduced_on_cpu
 
 
 def naive_features(raw: dict[str, np.ndarray], definition: Definition, relative: bool) -> pd.DataFrame:
@@ -196,3 +199,21 @@ def test_kurtosis_meets_the_identity_of_he_et_al() -> None:
     gram, cross = x @ x.T, x.T @ x
     off_diagonal = (cross**2).sum() - (np.diag(cross) ** 2).sum()
     assert 50**2 * 30 * kurtosis + off_diagonal == pytest.approx((gram**2).sum())
+
+
+@pytest.mark.parametrize(("value", "is_told"), [(1234.567, False), (0.1, False), (0.0, True)])
+def test_kurtosis_is_blank_where_sums_cannot_tell_a_spread(value: float, is_told: bool) -> None:
+    """All alike, or with a spread well over what rounding leaves: blank, or that of float64 NumPy."""
+    x_TC = value + is_told * torch.randn(200, 60, generator=torch.Generator().manual_seed(0)) ** 3
+    kept = reduced_on_cpu(x_TC, GRIDS)
+    row = {name: kept[name] for name in ("first", "max", "min", "sum", "sum_2", "sum_4", "sum_3")}
+    site = SiteTable(pa.Table.from_pylist([row]), SimpleNamespace(lengths=np.array([200])))
+    moments = metrics._Moments(site, "all")
+    found = [moments.kurtosis_flattened(), moments.kurtosis_channel_mean()]
+    if not is_told:
+        assert np.isnan(found).all()
+        return
+    wide = x_TC.double().numpy()
+    for kurtosis, sample, excess in zip(found, (wide.flatten(), wide.mean(0)), (0, 3), strict=True):
+        expected = ((sample - sample.mean()) ** 4).mean() / sample.var() ** 2 - excess
+        assert kurtosis == pytest.approx(expected, rel=1e-4)

@@ -77,8 +77,7 @@ CONDITIONS = (
         is_of_definition=True,
     ),
 )
-"""Conditions of a measurement that the summary knows of. The
-device, are not among its columns."""
+"""Conditions of a measurement that the summary knows of. The device is not among its columns."""
 INTERVALS = "interval_note"
 """The column that a summary has whose intervals hold what they say."""
 OF_THE_TEXT = {"corpus", "length", "windows", "sequences"}

@@ -56,7 +56,7 @@ def moe_vs_dense_rms(entry: Figure, sweep: Sweep) -> Drawing:
 def moe_vs_dense_median(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw medians instead of means, of which none was published."""
     grid = _grid("arb8020", (TOTAL, ACTIVE), (MEDIAN_LAYERS, MEDIAN_POSITIONS))
-    return chart(entry, grid, sweep.summary, NOTHING, [f"{MEANS_ONLY} No interval: {GAPS}."])
+    return chart(entry, grid, sweep.summary, NOTHING, [f"{MEANS_ONLY} {GAPS[0].upper()}{GAPS[1:]}."])
 
 
 def reach_vs_perplexity(entry: Figure, sweep: Sweep) -> Drawing:

@@ -20,8 +20,8 @@ interval of 8 to 16 lognormal sequences (sigma 1) holds the truth in 91 to 92 % 
 where sequences are not skewed it is the same."""
 
 GAPS = (
-    "counts of distinct channels, medians, and the shares of pooled definitions, which are maxima over sequences, have "
-    "none, as none was found that holds the truth"
+    "no interval was found that holds the truth for counts of distinct channels, medians, and the shares of pooled "
+    "definitions, which are maxima over sequences"
 )
 """What has no interval, for those who read a table."""
 FEW = f"fewer than {LEAST_SEQUENCES} sequences"

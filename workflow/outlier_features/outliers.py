@@ -497,7 +497,8 @@ def _largest_feature(table: pd.DataFrame) -> dict[str, float | None]:
     largest = table["channel"].to_numpy()[table["max_abs"].to_numpy().argmax()]
     own = table[table["channel"] == largest]
     quartiles: dict[str, float | None] = {f"largest_{name}": float(own[name].mean()) for name in names}
-    return quartiles | {"largest_quartile_step": float(own["quartile_step"].max())}
+    quartiles["largest_quartile_step"] = float(own["quartile_step"].max())
+    return quartiles
 
 
 def _stable(often_BC: np.ndarray, counts_BS: np.ndarray) -> np.ndarray:

@@ -255,12 +255,13 @@ def _criterion(definition: Definition) -> str:
 
 
 def _notes(rows: pd.DataFrame, subject: str) -> list[str]:
-    """Return why cells are empty."""
+    """Return why cells or their intervals are empty."""
     notes = [f"{row[subject]}: {row['note']}." for row in rows.to_dict("records") if isinstance(row["note"], str)]
     if rows["dtype"].nunique() > 1 and "bfloat16" in set(rows.get("rounding", ())):
         notes.append(ROUNDED)
     if (rows["outlier_count"] == 0).any():
         notes.append("Where no outlier feature was found there is no mean share.")
+    notes += [note for note in dict.fromkeys(rows.get("interval_note", ())) if isinstance(note, str)]
     if rows["perplexity"].isna().any():
         notes.append("Perplexity and bits per byte are missing where they were not measured.")
     return notes

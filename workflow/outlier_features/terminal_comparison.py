@@ -18,7 +18,7 @@ LEGEND = (
     "difference: this run less the other. In brackets: 95 % intervals over sequences; that of the difference takes the "
     "two for independent samples. beyond: it leaves out 0. within: it does not. Runs on the same windows vary "
     "together, so there what is within may have moved as well. Where nothing moves but by chance, about one in twenty "
-    f"is beyond. No interval: kurtosis and massive activations; {GAPS}."
+    f"is beyond. Kurtosis and massive activations have no interval; {GAPS}."
 )
 REMARKS = {
     Verdict.BEYOND: "beyond the interval",
