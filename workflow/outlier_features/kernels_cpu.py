@@ -78,7 +78,7 @@ class CpuReduction:
 def compile_for(dtype: str) -> None:
     """Compile every kernel for activations of a type, or load it where Numba keeps it."""
     x_TC = torch.ones(2, _TILE, dtype=getattr(torch, dtype))
-    CpuReduction(Grids((1.0,), (1.0,))).site(x_TC, Reached.nothing(*x_TC.shape, x_TC.device), medians=True)
+    CpuReduction(Grids((1.0,), (1.0,))).site(x_TC, Reached.nothing(2, _TILE, x_TC.device), medians=True)
 
 
 def _moment_columns(bits: np.ndarray) -> Columns | None:
