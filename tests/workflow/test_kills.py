@@ -110,7 +110,7 @@ def test_a_kill_before_any_change_of_a_file_name_is_gone_on_from(
 
 
 def start_snakemake(project: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "snakemake", *ONE_DEVICE, *MANIFESTS]
+    command = [sys.executable, "-m", "snakemake", *MANIFESTS, *ONE_DEVICE]
     nowhere = subprocess.DEVNULL
     return subprocess.Popen(
         command, cwd=project, env=os.environ | OFFLINE, stdout=nowhere, stderr=nowhere, start_new_session=True
