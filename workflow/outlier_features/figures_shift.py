@@ -33,7 +33,7 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
     panels = [Panel(DEFINITION, axis, MEASURE) for axis in AXES]
     points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
     trends = {(group, axis): _trend(sweep.trends, group, axis) for group in GROUPS for axis in AXES}
-    words = {place: wrapped(_words(trend, place[1]), WIDTH + GAP, NOTE) for place, trend in trends.items()}
+    words = {place: wrapped(_words(trend, place[1]), WIDTH, NOTE) for place, trend in trends.items()}
     strides = [
         HEIGHT + LABELS + NOTE_HEIGHT * max(len(lines) for (group, _), lines in words.items() if group == name)
         for name in GROUPS
@@ -87,7 +87,7 @@ def _draw(axes: Axes, points: Points, panel: Panel, group: str, trend: pd.Series
     for name in fits(trend):
         is_preferred = isinstance(trend["preferred"], str) and name == trend["preferred"]
         look: dict[str, Any] = {"color": color, "linewidth": 2.4, "zorder": 3} if is_preferred else FAINT_FIT
-        axes.plot(x, answer.curve(trend, name, u), **look)
+        axes.plot(x, answer.curve(trend.to_dict(), name, u), **look)
 
 
 FAINT_FIT: dict[str, Any] = {"color": GREY, "linewidth": 1.2, "alpha": 0.6, "zorder": 2}
@@ -164,7 +164,7 @@ def _power(trend: pd.Series) -> str:
     low, high = trend["detectable_jump_low"], trend["detectable_jump_high"]
     if pd.isna(low):
         return "80 % power: no jump up to 100 points."
-    most = "more than 100" if pd.isna(high) else f"{high:.0f}"
+    most = "> 100" if pd.isna(high) else f"{high:.0f}"
     return f"80 % power: sharp jumps of {low:.0f} to {most} points."
 
 
@@ -173,7 +173,7 @@ def _shift_words(trend: pd.Series, axis: Axis) -> list[str]:
     form = parameters if axis.unit == "parameters" else "{:.3g}".format
     width = "sharp" if trend["shift_decades"] <= SHARP else f"{trend['shift_decades']:.2f} decades wide"
     return [
-        f"Jump at {form(trend['shift_position'])}, {answer.place_range(axis.column, trend)},",
+        f"Jump at {form(trend['shift_position'])}, {answer.place_range(axis.column, trend.to_dict())},",
         f"{trend['lower']:.0f} to {trend['upper']:.0f} %, {width}, {_p(trend['shift_p_adjusted'])}.",
     ]
 

@@ -141,9 +141,9 @@ def paired(x: Values, y: Values, chosen: Iterable[str]) -> tuple[Floats, Floats]
     rows = max(len(x_BN), len(y_BN))
     x_BN, y_BN = (np.repeat(each, rows, axis=0) if len(each) == 1 else each for each in (x_BN, y_BN))
     rows = min(len(x_BN), len(y_BN))
-    is_known_B = (np.isfinite(x_BN[:rows]) & np.isfinite(y_BN[:rows])).all(axis=1)
-    is_known_B[0] = True
-    return x_BN[:rows][is_known_B], y_BN[:rows][is_known_B]
+    is_known_B = np.asarray(np.isfinite(x_BN[:rows] + y_BN[:rows])).all(axis=1)
+    kept = np.append(0, 1 + np.flatnonzero(np.asarray(is_known_B)[1:]))
+    return x_BN[kept], y_BN[kept]
 
 
 def infer(
