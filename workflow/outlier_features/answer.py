@@ -28,7 +28,7 @@ ASKED = ("total_params", "active_params", "perplexity")
 MOSTLY = 0.9
 """Share of the way of a fitted curve that goes up where it rises: the end of a parabola may turn a little."""
 
-Row = Mapping[str, Any]
+Row = Mapping[Any, Any]
 Name = TypeVar("Name", bound=Hashable)
 
 
