@@ -29,7 +29,7 @@ def write(directory: Path, file: str, output: Path) -> None:
 
 
 class _Reader(gguf.GGUFReader):
-    """Reads a file as a plain array: a slice of NumPy's memmap costs ten times that, and a vocabulary is 100,000."""
+    """Reads a file as a plain array: slices of a memmap are slow, and a vocabulary has 100,000."""
 
     @property
     def data(self) -> np.ndarray:
