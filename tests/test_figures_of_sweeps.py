@@ -294,8 +294,16 @@ def test_fits_are_those_of_the_table_of_trends():
     assert fits(trend.replace({1e9: np.nan})) == ["constant", "linear", "smooth"]
 
 
-def test_panels_without_a_trend_say_so():
+def test_of_few_models_one_row_shows_the_fits_of_the_published_ones():
     figure = drawn("phase_shift", few(), PUBLISHED_TABLES)
+    assert len(figure.axes) == 3
+    assert "a phase shift can be asked for of 7 or more" in words(figure)
+    assert "12 models; best:" in " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert any(len(line.get_xdata()) == 200 for line in figure.axes[0].lines)
+
+
+def test_panels_without_a_trend_say_so():
+    figure = drawn("phase_shift", twelve(False), PUBLISHED_TABLES)
     for axes in figure.axes:
         assert any("Not tested: there is no row of trends" in text.get_text() for text in axes.texts)
 

@@ -17,8 +17,10 @@ from outlier_features.figure_quantities import ACTIVE, LAYERS, PERPLEXITY, TOTAL
 from outlier_features.figure_style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
 from outlier_features.figure_tables import Sweep
 from outlier_features.figures_reach import OF_SHARES, OTHER_TOKENIZERS
-from outlier_features.phase_shift import SHARP
+from outlier_features.inference import conclusions
+from outlier_features.phase_shift import FEWEST, SHARP
 from outlier_features.published_points import arb8020
+from outlier_features.reproduction import as_summary
 
 DEFINITION, MEASURE = "arb8020", LAYERS
 AXES = (TOTAL, ACTIVE, PERPLEXITY)
@@ -29,25 +31,36 @@ WIDTH, HEIGHT, LEFT, GAP, LABELS = 3.35, 2.8, 1.75, 0.35, 1.15
 
 
 def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
-    """Draw three panels for all models, for dense ones and for mixtures, and under each what follows from its fits."""
+    """Draw three panels for all models, for dense ones and for mixtures, and under each what follows from its fits.
+
+    Of fewer models than a phase shift can be asked for, one row shows the fits of the published ones instead.
+    """
     panels = [Panel(DEFINITION, axis, MEASURE) for axis in AXES]
     points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
-    trends = {(group, axis): _trend(sweep.trends, group, axis) for group in GROUPS for axis in AXES}
+    measured = _measured(sweep.summary)
+    is_sweep = measured >= FEWEST
+    shown = sweep.trends if is_sweep else _published_trends(sweep)
+    groups = GROUPS if is_sweep else {"all": GROUPS["all"]}
+    trends = {(group, axis): _trend(shown, group, axis) for group in groups for axis in AXES}
     words = {place: wrapped(_words(trend, place[1]), WIDTH + GAP, NOTE) for place, trend in trends.items()}
     strides = [
         HEIGHT + LABELS + NOTE_HEIGHT * max(len(lines) for (group, _), lines in words.items() if group == name)
-        for name in GROUPS
+        for name in groups
     ]
+    too_few = (
+        f"{measured} model{' was' if measured == 1 else 's were'} measured here; a phase shift can be asked for of "
+        f"{FEWEST} or more. The fits are of the models that were published in 2025."
+    )
     handles = points.legend() + _legend(list(trends.values()))
     sheet = page(
         entry.title,
-        [entry.caption, *points.criteria()],
+        [entry.caption if is_sweep else too_few, *points.criteria()],
         [*points.notes(), OTHER_TOKENIZERS],
         width=13,
         body=sum(strides) + 0.1,
         legend_rows=-(-len(handles) // 3),
     )
-    for i, (group, (label, color)) in enumerate(GROUPS.items()):
+    for i, (group, (label, color)) in enumerate(groups.items()):
         for k, panel in enumerate(panels):
             axes = sheet.axes(LEFT + k * (WIDTH + GAP), 0.3 + sum(strides[:i]), WIDTH, HEIGHT)
             _draw(axes, points, panel, group, trends[group, panel.x], color)
@@ -57,6 +70,20 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
             _write(axes, words[group, panel.x])
     sheet.legend(handles, 3)
     return sheet.figure
+
+
+def _measured(summary: pd.DataFrame) -> int:
+    """Return how many models have a value to draw."""
+    own = summary[(summary["definition"] == DEFINITION) & summary[MEASURE.column].notna()]
+    return int(own["model"].nunique())
+
+
+def _published_trends(sweep: Sweep) -> pd.DataFrame:
+    """Return the table of trends of the published sweep, empty where it is not at hand."""
+    published = sweep.published.get("arb8020_2025")
+    if published is None or published.empty:
+        return pd.DataFrame()
+    return pd.DataFrame(conclusions(as_summary(published), {}, {}, {})["trends"])
 
 
 def _trend(trends: pd.DataFrame, group: str, axis: Axis) -> pd.Series | None:
