@@ -294,6 +294,13 @@ def test_fits_are_those_of_the_table_of_trends():
     assert fits(trend.replace({1e9: np.nan})) == ["constant", "linear", "smooth"]
 
 
+def test_an_interval_that_begins_at_0_has_a_place_on_a_logarithmic_axis():
+    own = few().assign(outlier_count=16, outlier_count_low=0.0, outlier_count_high=30.0)
+    axes = drawn("count_vs_perplexity", own, NOTHING_PUBLISHED).axes[0]
+    assert axes.get_yscale() == "log"
+    assert 0 < axes.get_ylim()[0] < 16
+
+
 def test_of_few_models_one_row_shows_the_fits_of_the_published_ones():
     figure = drawn("phase_shift", few(), PUBLISHED_TABLES)
     assert len(figure.axes) == 3

@@ -40,8 +40,8 @@ class Axis:
     """What the strip below the axis is called, for models that have no outlier feature to take the quantity of."""
 
     def range(self, values: Floats) -> tuple[float, float]:
-        """Return where the axis begins and ends so that it holds all values that are known."""
-        known = values[np.isfinite(values)]
+        """Return where the axis begins and ends so that it holds all values that are known and have a place on it."""
+        known = values[np.isfinite(values) & ((values > 0) | (self.scale != "log"))]
         if self.unit == "percent":
             return 0.0, next(top for top in TOPS if top >= 100 or top >= 1.05 * known.max(initial=0.0))
         if not known.size:
