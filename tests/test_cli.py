@@ -234,8 +234,8 @@ def test_a_run_is_compared_with_one_of_other_windows_and_another_definition(
     ("arguments", "words"),
     [
         (["--against", "results/words/summary.csv"], "summary.csv: not a readable parquet file"),
-        (["--against", "results"], "results: a directory; give the summary.parquet of a run"),
-        (["--against", "nowhere.parquet"], "nowhere.parquet: no such file"),
+        (["--against", "text"], "text holds no summary.parquet"),
+        (["--against", "nowhere.parquet"], "no file, folder or kept run 'nowhere.parquet'; kept runs: demo."),
         (["--against", "results/words/layers/moe.parquet"], "layers/moe.parquet: no summary"),
         (["--against", "results/words/summary.parquet", "--plot"], "leave --plot or --against out"),
         (["--family", "llama"], "unknown family 'llama': no architecture begins so; present: Qwen3MoeForCausalLM"),

@@ -44,7 +44,8 @@ def results(manifests: list[Path], tokens: Path, folder: Path) -> tuple[list[pd.
     paths = {name: folder / f"{name}.parquet" for name in TABLES} | {"answer": folder / "answer.json"}
     reduce(manifests, paths, DEFINITIONS, {"reduction": "test"})
     write_perplexity(manifests, tokens, folder / "perplexity.json", {"perplexity": "test"})
-    return [pd.read_parquet(path) for path in paths.values()], json.loads((folder / "perplexity.json").read_text())
+    said = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("answer", "perplexity")}
+    return [pd.read_parquet(paths[name]) for name in TABLES], said
 
 
 @pytest.mark.parametrize("kind", ["dense", "moe"])

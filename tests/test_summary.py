@@ -22,10 +22,15 @@ LOW = DEFINITIONS["llm_int8"].model_copy(update={"threshold": 3.0, "min_position
 def entry(name: str, manifest: Path, tokens: Path, folder: Path) -> Entry:
     """Reduce the statistics of a model to the tables of its entry."""
     paths = {table: folder / f"{name}-{table}.parquet" for table in TABLES}
-    reduce([manifest], paths, DEFINITIONS | {"low": LOW}, {"reduction": "test", "statistics": "test"})
+    reduce(
+        [manifest],
+        paths | {"answer": folder / f"{name}-answer.json"},
+        DEFINITIONS | {"low": LOW},
+        {"reduction": "test", "statistics": "test"},
+    )
     quality = folder / f"{name}.json"
     write_perplexity([manifest], tokens, quality, {"perplexity": "test", "statistics": "test"})
-    return Entry(name, name, None, None, None, paths["outliers"], paths["layers"], quality)
+    return Entry(name, name, "path", None, None, None, paths["outliers"], paths["layers"], quality)
 
 
 @pytest.fixture(scope="module")

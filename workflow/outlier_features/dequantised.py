@@ -15,15 +15,14 @@ def write(directory: Path, file: str, output: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source = {"gguf_file": file, "local_files_only": True}
-    with _read_once():
-        model = AutoModelForCausalLM.from_pretrained(
-            directory,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.float32,
-            trust_remote_code=False,
-            **source,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, **source)
+    model = AutoModelForCausalLM.from_pretrained(
+        directory,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=torch.float32,
+        trust_remote_code=False,
+        **source,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False, **source)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
 
@@ -42,7 +41,7 @@ class _Reader(gguf.GGUFReader):
 
 
 @contextmanager
-def _read_once() -> Iterator[None]:
+def read_once() -> Iterator[None]:
     """Let transformers, which reads a file anew for configuration, weights and tokenizer, share what is read first."""
     reader = gguf.GGUFReader
     gguf.GGUFReader = cache(_Reader)

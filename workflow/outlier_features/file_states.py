@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from outlier_features import strict_json
+
 RACY_SECONDS = 2.0
 """A file that changed so shortly ago may change again within one tick of its disk's clock."""
 
@@ -54,7 +56,7 @@ class Memory:
         unfinished = self._path.with_name(f".{self._path.name}.{uuid.uuid4().hex}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished.write_text(json.dumps(self._known), encoding="utf-8")
+            unfinished.write_text(strict_json.dumps(self._known), encoding="utf-8")
             unfinished.replace(self._path)
         except OSError:
             return

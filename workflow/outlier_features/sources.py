@@ -78,9 +78,10 @@ def _from_package(model: Model, use: Use, output: Path) -> dict[str, Any]:
     """Dequantise the GGUF of a package and save it as an ordinary float32 checkpoint."""
     from outlier_features import dequantised
 
-    admission.admit_configuration(package_config(model), f"package {model.package}", use)
     path = packages.file(str(model.package), str(model.file))
-    dequantised.write(path.parent, path.name, output)
+    with dequantised.read_once():
+        admission.admit_configuration(package_config(model), f"package {model.package}", use)
+        dequantised.write(path.parent, path.name, output)
     return {"package": model.package, "file": model.file, "sha256": atomic.digest(path)}
 
 
