@@ -60,7 +60,6 @@ def _measure(request: Request, *, against: str | None, is_opened: bool, force: b
         measure.claim(request, config)
         Stages(config, leave, force=force, say=_silent).fetch(request.name, config.model(request.name))
         config = _with_precision(config, request)
-        measure.claim(request, config)
         print(_checks(request, config), flush=True)
         stages = Stages(config, leave, force=force, say=_silent)
         for stage in EACH:
@@ -68,6 +67,7 @@ def _measure(request: Request, *, against: str | None, is_opened: bool, force: b
         stages.plot_model(request.name)
         for stage in WHOLE:
             getattr(stages, stage)()
+        measure.note(config)
         summary = _show_answer(request, config)
         if against is not None:
             _show_difference(config, against)
