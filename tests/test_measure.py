@@ -1,10 +1,11 @@
 """Measuring one model by one command: its configuration, its folder, and what is refused in one line."""
 
+import io
 from pathlib import Path
 
 import pytest
-from outlier_features import cli, layout, measure
-from outlier_features.errors import ConfigError
+from outlier_features import cli, layout, measure, measuring
+from outlier_features.errors import ConfigError, SourceError
 from outlier_features.measure import Request
 
 
@@ -124,6 +125,24 @@ def test_what_is_missing_in_a_measurement_is_measured_again(checkpoint: Path, tm
     claimed(of(checkpoint, out=tmp_path / "out"))
     with pytest.raises(ConfigError, match=r"no summary yet; measure the model again as before\.$"):
         cli.main(["show", str(tmp_path / "out")])
+
+
+def test_a_text_of_no_known_format_is_refused_before_anything_is_written(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.log").write_text("One.")
+    with pytest.raises(SourceError, match=r"the suffix '\.log' is no format of text; understood are \.txt"):
+        measure.configuration(of(checkpoint, text=str(tmp_path / "notes.log")))
+
+
+def test_standard_input_is_kept_for_each_model(tmp_path: Path, monkeypatch) -> None:
+    names = ["first", "second"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"One, two.")))
+    with pytest.raises(SourceError, match=r"first: no config\.json"):  # the first thing that is asked of a model
+        measuring.measure_all([of(name, text="-") for name in names], is_opened=False, force=False)
+    kept = [tmp_path / "outlier-features" / name / "standard-input.txt" for name in names]
+    assert [path.read_bytes() for path in kept] == [b"One, two."] * 2
 
 
 def test_a_file_is_no_folder_for_results(checkpoint: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from outlier_features import atomic, layout, shipped
+from outlier_features import atomic, layout, shipped, text_files
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, grid
@@ -132,6 +132,7 @@ def _text(request: Request, known: dict[str, Any]) -> tuple[str, dict[str, Any]]
         return "stdin", {"path": str(layout.standard_input().resolve())}
     path = Path(text).expanduser()
     if path.is_file():
+        text_files.require_format(path)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", path.name.partition(".")[0]).strip("-._") or "text", {
             "path": str(path.resolve())
         }

@@ -86,6 +86,11 @@ def no_column(where: str, column: str, names: Iterable[Any]) -> SourceError:
     return SourceError(f"{where}: has no column {column}; its columns are {listed}. Set column in config.yaml.")
 
 
+def require_format(path: Path) -> None:
+    """Raise SourceError, with the suffixes that are understood, where that of a file is none of them."""
+    _format(path)
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Turn what a reader raises into a SourceError that names the file."""
