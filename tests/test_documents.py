@@ -124,6 +124,8 @@ def test_an_unknown_suffix_is_refused_with_the_known_ones(name, tmp_path) -> Non
         ("a.json", b'[{"text": "One."}, {"text": "tw', "row 2: is not JSON"),
         ("a.json", b'[{"text": "One."} {"text": "two"}]', "row 2: is not parted .* by a comma"),
         ("a.json", b'[{"text": "One."}] {}', "goes on behind the end"),
+        ("a.json", b'[{"text": "One."}, {"deep": ' + b"[" * 9999, "row 2: is not JSON .*recursion"),
+        ("a.jsonl", b'{"text": "One."}\n' + b"[" * 9999, "row 2: is not JSON .*recursion"),
     ],
 )
 def test_a_file_that_is_not_what_its_name_says_is_refused(name, holds, words, tmp_path) -> None:
@@ -208,6 +210,16 @@ def test_a_table_without_names_of_columns_says_what_was_taken_for_them(tmp_path)
 )
 def test_a_table_that_is_not_regular_is_refused_by_row(holds, words, tmp_path) -> None:
     assert words in refusal(written(tmp_path / "a.csv", holds))
+
+
+def test_a_column_that_is_there_twice_in_parquet_is_refused(tmp_path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert "2 columns called text" in refusal(tmp_path / "a.parquet")
+
+
+def test_empty_lines_before_the_names_of_columns_are_none(tmp_path) -> None:
+    assert read(written(tmp_path / "a.csv", b"\n\ntext,id\none,1\n")) == ["one"]
 
 
 def test_a_field_of_a_table_may_be_long(tmp_path) -> None:

@@ -160,6 +160,24 @@ def test_no_outlier_feature_anywhere_concludes_nothing_about_shares() -> None:
     assert trend(found, measure="distinct_pct")["spearman"] is None
 
 
+@pytest.mark.parametrize("share", [0.0, 35.0, 100.0])
+def test_where_every_model_has_the_same_value_nothing_is_tested(share: float) -> None:
+    found = conclusions(sweep(mean_layer_pct=share), {}, {}, {})
+    assert (trend(found)["constant"], trend(found)["note"]) == (share, "all models have the same value")
+    assert "jumps cannot be said: all models have the same value" in found["answer"]
+    assert "cannot be compared: all models have the same value" in found["answer"]
+
+
+@pytest.mark.parametrize(("dense", "moe"), [(0.0, 100.0), (50.0, 25.0), (0.0, 0.1)])
+def test_kinds_that_do_not_vary_are_compared_without_a_spread(dense: float, moe: float) -> None:
+    summary = sweep()
+    summary["mean_layer_pct"] = [moe if kind == "moe" else dense for kind in summary["kind"]]
+    found = conclusions(summary, {}, {}, {})
+    (comparison, *_) = found["comparisons"]
+    assert comparison["difference"] == pytest.approx(moe - dense)
+    assert "cannot be compared" not in found["answer"]
+
+
 def test_missing_perplexity_leaves_the_other_axes() -> None:
     found = conclusions(sweep(jump=45, perplexity=math.nan, bits_per_byte=math.nan), {}, {}, {})
     assert trend(found)["found"]

@@ -51,6 +51,10 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         "corpora.words.path: text: no file matches c* (training of the corpus).",
     ),
     "both": (of_corpus(path="text", files=["?.txt"]), "corpora.words.path: text/b.txt: is in files and in training"),
+    "no format": (
+        of_corpus(path=".", files=["config.yaml"], training=["text/b.txt"]),
+        "corpora.words.path: config.yaml: the suffix '.yaml' is no format of text; understood are .txt, .md",
+    ),
     "no text package": (of_corpus(package="no-such==1", files=["a"]), "corpora.words.package: package no-such is not"),
 }
 

@@ -1,10 +1,11 @@
 """Measuring one model by one command: its configuration, its folder, and what is refused in one line."""
 
+import io
 from pathlib import Path
 
 import pytest
-from outlier_features import layout, measure
-from outlier_features.errors import ConfigError
+from outlier_features import cli, layout, measure, measuring
+from outlier_features.errors import ConfigError, SourceError
 from outlier_features.measure import Request
 
 
@@ -94,11 +95,60 @@ def test_a_folder_takes_another_threshold_of_its_model_but_no_other_model(checkp
     out = tmp_path / "out"
     claimed(of(checkpoint, out=out))
     claimed(of(checkpoint, out=out, threshold=8.0))
-    assert "threshold: 8.0" in (out / "config.yaml").read_text()
     with pytest.raises(ConfigError, match=r"out holds the results of my-model-v2; give org/other another folder"):
         claimed(of("org/other", out=out))
     with pytest.raises(ConfigError, match="holds the results of"):
         claimed(of("org/my-model-v2", out=out))
+
+
+def test_what_a_folder_holds_stays_noted_until_something_else_is_measured(checkpoint: Path, tmp_path: Path) -> None:
+    request = of(checkpoint, out=tmp_path / "out", threshold=8.0)
+    claimed(of(checkpoint, out=tmp_path / "out"))
+    claimed(request)
+    assert "threshold: 8.0" not in (tmp_path / "out" / "config.yaml").read_text()
+    with layout.within(request.folder):
+        measure.note(measure.configuration(request))
+    assert "threshold: 8.0" in (tmp_path / "out" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("holds", "words"), [("", "Input should be"), ("x: [", "not valid YAML"), ("models: 3", "models: ")]
+)
+def test_a_damaged_note_is_told_in_words(holds: str, words: str, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config.yaml").write_text(holds)
+    with pytest.raises(ConfigError, match=rf"out/config\.yaml: .*{words}"):
+        claimed(of(checkpoint, out=tmp_path / "out"))
+
+
+def test_what_is_missing_in_a_measurement_is_measured_again(checkpoint: Path, tmp_path: Path) -> None:
+    claimed(of(checkpoint, out=tmp_path / "out"))
+    with pytest.raises(ConfigError, match=r"no summary yet; measure the model again as before\.$"):
+        cli.main(["show", str(tmp_path / "out")])
+
+
+def test_a_text_of_no_known_format_is_refused_before_anything_is_written(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.log").write_text("One.")
+    with pytest.raises(SourceError, match=r"the suffix '\.log' is no format of text; understood are \.txt"):
+        measure.configuration(of(checkpoint, text=str(tmp_path / "notes.log")))
+
+
+def test_standard_input_is_kept_for_each_model(tmp_path: Path, monkeypatch) -> None:
+    names = ["first", "second"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"One, two.")))
+    with pytest.raises(SourceError, match=r"first: no config\.json"):  # the first thing that is asked of a model
+        measuring.measure_all([of(name, text="-") for name in names], is_opened=False, force=False)
+    kept = [tmp_path / "outlier-features" / name / "standard-input.txt" for name in names]
+    assert [path.read_bytes() for path in kept] == [b"One, two."] * 2
+
+
+def test_a_file_is_no_folder_for_results(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(ConfigError, match=r"out is a file; give a folder with --out"):
+        claimed(of(checkpoint, out=tmp_path / "out"))
 
 
 def test_a_folder_of_something_else_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:

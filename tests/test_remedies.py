@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
-from outlier_features import atomic, provenance, remedies
-from outlier_features.errors import StaleFile
+from outlier_features import atomic, layout, provenance, remedies
+from outlier_features.errors import DamagedFile, StaleFile
 from outlier_features.tables import read_json, read_table
 
 
@@ -42,6 +42,14 @@ def test_a_checkpoint_that_was_altered_since_is_to_be_fetched_again(tmp_path: Pa
     assert remedies.of_checkpoint(checkpoint).startswith(f"config.json is not as it was fetched: delete {checkpoint}, ")
     (checkpoint / "source.json").write_text("")
     assert remedies.of_checkpoint(checkpoint).startswith(f"source.json is not as it was fetched: delete {checkpoint}, ")
+
+
+def test_a_damaged_file_of_a_measurement_offers_no_snakemake(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    answer = tmp_path / "answer.json"
+    answer.write_text("{")
+    with layout.within(tmp_path), pytest.raises(DamagedFile, match="delete it, then measure the model again as before"):
+        read_json(answer, "reduction", None)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import torch
 from families import COMMON, FAMILIES, MXFP4, ROUTED, Family, random_model, save_family, tiled, write_files
 from number_formats import fp4_pairs, of_groups, of_tiles, plain, real, rounded
 from outlier_features import engine
+from outlier_features.architectures import Quantization
 from outlier_features.errors import SourceError
+from outlier_features.stored_formats import Stored, pairs
 from outlier_features.weights import Weights
 from safetensors.torch import load_file
 from test_engine import Silent
@@ -218,6 +220,12 @@ def test_scales_that_do_not_fit_are_refused_with_both_shapes(block_size: object,
     said = refusal(checkpoint)
     assert f"{name} is {words.format(f'{name}_scale_inv')}" in said
     assert "fetch the model again" not in said  # it would bring the same files
+
+
+def test_tiles_are_of_matrices() -> None:
+    stored = {name: Stored(Path("a"), 0, 0, "F8_E4M3", (side,)) for name, side in (("b", 24), ("b_scale_inv", 2))}
+    with pytest.raises(SourceError, match=r"b is \(24,\) .* not a matrix with scales for tiles of 16 by 16"):
+        pairs(stored, Quantization("fp8", (16, 16)), "model")
 
 
 @pytest.mark.parametrize("block_size", [[128], [0, 128], ["a", 1], 128, [True, 2]])

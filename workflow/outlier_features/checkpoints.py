@@ -80,7 +80,7 @@ def _require_whole(path: Path, where: str) -> None:
         if is_pointer:
             wrong = "is a pointer of Git LFS and not the weights; run git lfs pull in its folder."
         else:
-            wrong = f"not a whole safetensors file ({error}); fetch it again."
+            wrong = f"not a whole safetensors file ({error}); name a whole copy of the model."
         raise SourceError(f"{path.name} of {where}: {wrong}") from error
 
 

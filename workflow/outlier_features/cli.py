@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outlier_features import layout, local_sources, planning, shipped, tour
+from outlier_features import layout, local_sources, planning, remedies, shipped, tour
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError
 from outlier_features.listing import LISTS
@@ -131,7 +131,9 @@ def _show_results(config: Config, options: argparse.Namespace) -> None:
 
     path = layout.summary(config.chosen.corpus, "parquet")
     if not path.is_file():
-        raise ConfigError(f"{path}: no summary yet; run snakemake or the stages up to summarize.")
+        is_measured = layout.configuration().is_file()
+        remedy = remedies.again(path) if is_measured else "run snakemake or the stages up to summarize"
+        raise ConfigError(f"{path}: no summary yet; {remedy}.")
     run = Run(*read_table(path))
     chosen = {field.name: getattr(options, field.name) for field in fields(Selection)}
     selection = Selection(**chosen | {"definition": None if options.definition == ALL else options.definition})

@@ -37,7 +37,10 @@ def files(corpus: Corpus, part: Part = "files") -> list[Path]:
     if not names:
         patterns = ", ".join(getattr(corpus, part)) or "an empty list"
         raise SourceError(f"{root}: no file matches {patterns} ({part} of the corpus).")
-    return [folder / name for name in names]
+    found = [folder / name for name in names]
+    for path in found:
+        text_files.require_format(path)
+    return found
 
 
 def _from_hub(corpus: Corpus) -> Iterator[Iterator[str]]:

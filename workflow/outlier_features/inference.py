@@ -31,6 +31,7 @@ HEADLINE = {"definition": "arb8020", "measure": "mean_layer_pct"}
 """What the answer is about, chosen before anything was measured: the definition and the measure of the 2025 sweep."""
 ENOUGH = 0.95
 """Jaccard similarity to the set of all windows from which on fewer windows count as enough."""
+NO_SPREAD = "all models have the same value"
 
 TRENDS = {
     "definition": "string",
@@ -359,6 +360,8 @@ def _trend(
     fitted = trends.line(x_N, y_BN)
     row |= {name: getattr(fitted, name) for name in ("intercept", "slope", "slope_low", "slope_high")}
     row |= {"constant": y_N.mean()}
+    if np.ptp(y_N) == 0:
+        return row | {"note": _joined(NO_SPREAD, without)}
     if count < phase_shift.FEWEST:
         return row | {"note": _joined(f"{count} models, a phase shift needs {phase_shift.FEWEST}", without)}
     try:
@@ -426,6 +429,8 @@ def _comparison(own: pd.DataFrame, x: Values, y: Values) -> dict[str, Any]:
     counts = {kind: int((rows["kind"] == kind).sum()) for kind in by_kind}
     if min(counts.values()) < 3 or np.ptp(rows["x"]) == 0:
         return counts | {"note": "fewer than three of each kind within the range they share"}
+    if np.ptp(rows["y"]) == 0:
+        return counts | {"note": NO_SPREAD}
     x_BN, y_BN = paired(x, y, rows["model"])
     found = trends.difference(x_BN[0], y_BN, (rows["kind"] == "moe").to_numpy())
     ends = {"range_low": 10**low, "range_high": 10**high}

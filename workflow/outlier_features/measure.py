@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from outlier_features import atomic, layout, shipped
+from outlier_features import atomic, layout, shipped, text_files
 from outlier_features.config import Config
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, grid
@@ -81,19 +81,29 @@ def configuration(request: Request) -> Config:
 
 
 def claim(request: Request, config: Config) -> None:
-    """Note in the folder what is measured there. Raises ConfigError where it holds something else."""
+    """Take the folder for what is measured. Raises ConfigError where it holds something else.
+
+    What an earlier measurement has noted there stays until `note`: its results are there until then.
+    """
     path = layout.configuration()
     source = _source(request.source)
     if path.is_file():
-        before = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
-        for name, entry in before.items():
-            if {key: entry.get(key) for key in source} != source or name != request.name:
+        for name, entry in Config.read(path).models.items():
+            if {key: getattr(entry, key) for key in source} != source or name != request.name:
                 raise ConfigError(
                     f"{request.folder} holds the results of {name}; give {request.source} another folder with --out"
                 )
     elif request.folder.is_dir() and any(request.folder.iterdir()):
         raise ConfigError(f"{request.folder} is not empty and holds no measurement; give another folder with --out")
-    with atomic.file(path) as unfinished:
+    elif request.folder.exists() and not request.folder.is_dir():
+        raise ConfigError(f"{request.folder} is a file; give a folder with --out")
+    else:
+        note(config)
+
+
+def note(config: Config) -> None:
+    """Write what is measured to the folder, where `show` finds the results by it."""
+    with atomic.file(layout.configuration()) as unfinished:
         values = config.model_dump(mode="json", exclude_defaults=True)
         unfinished.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
@@ -122,6 +132,7 @@ def _text(request: Request, known: dict[str, Any]) -> tuple[str, dict[str, Any]]
         return "stdin", {"path": str(layout.standard_input().resolve())}
     path = Path(text).expanduser()
     if path.is_file():
+        text_files.require_format(path)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", path.name.partition(".")[0]).strip("-._") or "text", {
             "path": str(path.resolve())
         }

@@ -7,6 +7,7 @@ import webbrowser
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -46,6 +47,10 @@ def measure_all(
     for request in requests:  # every mistake that can be told now is told before the first pass
         with layout.within(request.folder):
             measure.configuration(request)
+    for request in requests:
+        with layout.within(request.folder):
+            measure.claim(request, measure.configuration(request))
+    _keep_standard_input([request.folder for request in requests if request.text == "-"])
     summaries = [_measure(request, against=against, is_opened=is_opened, force=force) for request in requests]
     if len(requests) > 1:
         _show_together(pd.concat(summaries, ignore_index=True))
@@ -54,13 +59,9 @@ def measure_all(
 def _measure(request: Request, *, against: str | None, is_opened: bool, force: bool) -> pd.DataFrame:
     """Measure one model, print its answer, and return its summary."""
     with layout.within(request.folder), ExitStack() as leave:
-        if request.text == "-":
-            _keep_standard_input()
         config = measure.configuration(request)
-        measure.claim(request, config)
         Stages(config, leave, force=force, say=_silent).fetch(request.name, config.model(request.name))
         config = _with_precision(config, request)
-        measure.claim(request, config)
         print(_checks(request, config), flush=True)
         stages = Stages(config, leave, force=force, say=_silent)
         for stage in EACH:
@@ -68,6 +69,7 @@ def _measure(request: Request, *, against: str | None, is_opened: bool, force: b
         stages.plot_model(request.name)
         for stage in WHOLE:
             getattr(stages, stage)()
+        measure.note(config)
         summary = _show_answer(request, config)
         if against is not None:
             _show_difference(config, against)
@@ -81,9 +83,17 @@ def _silent(_: str) -> None:
     pass
 
 
-def _keep_standard_input() -> None:
-    with atomic.file(layout.standard_input()) as unfinished, unfinished.open("wb") as opened:
-        shutil.copyfileobj(sys.stdin.buffer, opened)
+def _keep_standard_input(folders: Sequence[Path]) -> None:
+    """Keep the text that comes through standard input, once, in each of some folders."""
+    first: Path | None = None
+    for folder in folders:
+        with layout.within(folder), atomic.file(layout.standard_input()) as unfinished:
+            if first is None:
+                with unfinished.open("wb") as opened:
+                    shutil.copyfileobj(sys.stdin.buffer, opened)
+            else:
+                shutil.copyfile(first, unfinished)
+            first = first or layout.standard_input()
 
 
 def _require_different(requests: Sequence[Request]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from outlier_features import atomic
+from outlier_features import atomic, layout
 from outlier_features.errors import DamagedFile
 
 STAGES = {
@@ -21,7 +21,9 @@ STAGES = {
 
 
 def again(path: Path) -> str:
-    """Return how a result is made again."""
+    """Return how a result is made again; those of a measurement by its command alone."""
+    if layout.configuration().is_file():
+        return "measure the model again as before"
     stages = [STAGES[part.partition(".")[0]] for part in path.parts if part.partition(".")[0] in STAGES]
     return f"run snakemake, or the stage {stages[0]}" if stages else "run snakemake again"
 

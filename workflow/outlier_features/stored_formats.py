@@ -147,9 +147,11 @@ def _fp8(key: str, scales: str, stored: Mapping[str, Stored], quantization: Quan
     tile = quantization.tile
     if stored[key].format == "I8":
         shape, tile = (*shape[:-1], 2 * shape[-1]), FOUR_BIT_TILE
+    if tile is not None and len(shape) < 2:
+        raise _misfit(where, key, shape, scales, found, f"a matrix with scales for tiles of {tile[0]} by {tile[1]}")
     if tile is not None:
         expected = (*shape[:-2], *(-(-side // part) for side, part in zip(shape[-2:], tile, strict=True)))
-        if len(shape) < 2 or found != expected:
+        if found != expected:
             raise _misfit(where, key, shape, scales, found, f"{expected} for tiles of {tile[0]} by {tile[1]}")
         return Pair(key, scales, partial(scaled_tiles, tile=tile))
     grid = _grid(shape, found)

@@ -86,6 +86,11 @@ def no_column(where: str, column: str, names: Iterable[Any]) -> SourceError:
     return SourceError(f"{where}: has no column {column}; its columns are {listed}. Set column in config.yaml.")
 
 
+def require_format(path: Path) -> None:
+    """Raise SourceError, with the suffixes that are understood, where that of a file is none of them."""
+    _format(path)
+
+
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
     """Turn what a reader raises into a SourceError that names the file."""
@@ -176,7 +181,7 @@ def _json_lines(stream: IO[bytes], path: Path, column: str) -> Rows:
         if line.strip():
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise SourceError(f"{path}, row {number}: is not JSON ({error}).") from error
             yield number, value_of(row, column, f"{path}, row {number}")
 
@@ -236,8 +241,8 @@ class _Unread:
         while True:
             try:
                 value, end = decoder.raw_decode(self._text, self._at)
-            except ValueError as error:
-                if not self._more():
+            except (ValueError, RecursionError) as error:
+                if isinstance(error, RecursionError) or not self._more():
                     raise SourceError(f"{where}: is not JSON ({error}).") from error
                 continue
             if end < len(self._text) or not self._more():  # a number may go on
@@ -263,9 +268,8 @@ def _separated(delimiter: str) -> Callable[[IO[bytes], Path, str], Rows]:
         table = csv.reader((f"{line}\n" for line in _lines(stream, path)), delimiter=delimiter, strict=True)
         number = 0
         try:
-            header = next(table, [])
-            if header.count(column) > 1:
-                raise SourceError(f"{path}: has {header.count(column)} columns called {column}; name them apart.")
+            header = next(filter(None, table), [])
+            _require_one(path, column, header)
             if header and column not in header:
                 raise no_column(f"{path} (its first line taken as the names of the columns)", column, header)
             for number, row in enumerate(filter(None, table), 1):
@@ -280,12 +284,20 @@ def _separated(delimiter: str) -> Callable[[IO[bytes], Path, str], Rows]:
     return rows
 
 
+def _require_one(path: Path, column: str, names: list[str]) -> None:
+    """Refuse a table in which several columns have the name of the wanted one."""
+    if names.count(column) > 1:
+        raise SourceError(f"{path}: has {names.count(column)} columns called {column}; name them apart.")
+
+
 def _parquet(stream: IO[bytes], path: Path, column: str) -> Rows:
     # the footer is at the end, so what is compressed once more has to be unpacked first
     source = str(path) if path.suffix.lower() == ".parquet" else pa.BufferReader(stream.read())
     with pq.ParquetFile(source, page_checksum_verification=True) as file:
-        if column not in file.schema_arrow.names:
-            raise no_column(str(path), column, file.schema_arrow.names)
+        names = file.schema_arrow.names
+        if column not in names:
+            raise no_column(str(path), column, names)
+        _require_one(path, column, names)
         number = 0
         for group in range(file.num_row_groups):
             batches = file.iter_batches(ROWS, row_groups=[group], columns=[column])
