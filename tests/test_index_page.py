@@ -409,7 +409,7 @@ def test_a_wide_figure_is_made_smaller_inside_the_page(drawn):
     png(drawn / "plots/moe_vs_dense.png", (3000, 900))
     (picture, *_) = pictures(findings())
     image = Image.open(io.BytesIO(base64.b64decode(picture.source.removeprefix("data:image/png;base64,"))))
-    assert image.size == (index_page.WIDEST, 390)
+    assert image.size == (index_page.WIDEST, 360)
 
 
 def test_figures_of_many_models_are_read_from_beside_the_page(drawn):

@@ -33,7 +33,7 @@ FEWEST = 7
 """Models it takes to ask for a phase shift."""
 INLINE = 4
 """Models whose own figures are inside the page; those of more are read from beside it."""
-WIDEST, COLOURS = 1300, 128
+WIDEST, COLOURS = 1200, 64
 """Pixels and colours of a figure inside the page: it stays small, and the SVG beside it is exact."""
 TWIN = "_rms"
 KINDS = {"dense": "dense", "moe": "mixture of experts"}
