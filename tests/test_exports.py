@@ -27,7 +27,8 @@ from outlier_features.perplexity import write_perplexity
 from outlier_features.reduction import TABLES, reduce
 from outlier_features.scatter import parts, windows
 from outlier_features.summary import Entry, summarize, write_summary
-from projects import HOSTILE, words_project
+from projects import HOSTILE as MARKUP
+from projects import words_project
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from test_outliers import naive_features
@@ -433,7 +434,7 @@ def test_the_command_writes_every_file_and_nothing_twice(tmp_path, monkeypatch, 
     cli.main(["export"])
     files = {path.name for path in layout.export("words", "moe").iterdir()}
     assert files == set(layout.EXPORTS)
-    label = "".join(f"\\{letter}" if letter == "<" else letter for letter in HOSTILE)
+    label = "".join(f"\\{letter}" if letter == "<" else letter for letter in MARKUP)
     assert f"| {label} | " in layout.export_summary("words", "md").read_text()
     capsys.readouterr()
     cli.main(["export"])
