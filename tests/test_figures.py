@@ -156,7 +156,7 @@ def test_intervals_reach_from_low_to_high(two):
 def test_unknown_interval_is_left_out_and_said():
     unknown = dict.fromkeys(("mean_layer_pct_low", "mean_layer_pct_high"), math.nan)
     figure = of_experiment("moe_vs_dense", pd.DataFrame([row("A", **unknown), row("B", "moe")]), NOTHING_PUBLISHED)
-    assert "Without a 95 % interval: A." in words(figure)
+    assert "Without a 95 % interval of every value: A." in words(figure)
     assert bars(figure.axes[0]) == [(MOE.color, 28, 33)]
 
 

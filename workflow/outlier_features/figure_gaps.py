@@ -78,12 +78,7 @@ def _without_interval(rows: pd.DataFrame, axes: Sequence[Axis]) -> list[str]:
     if not lacks.any():
         return []
     models = "every model" if lacks.all() else ", ".join(rows[lacks]["label"])
-    return [f"Without a 95 % interval: {models}.", *_texts(rows[lacks], "interval_note")]
-
-
-def _texts(rows: pd.DataFrame, column: str) -> list[str]:
-    """Return the different sentences of a column, which a summary of an earlier version may lack."""
-    return [text for text in unique(rows.get(column, [])) if isinstance(text, str)]
+    return [f"Without a 95 % interval of every value: {models}."]
 
 
 def unique(things: Iterable[Thing]) -> list[Thing]:

@@ -42,7 +42,7 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
     shown = sweep.trends if is_sweep else _published_trends(sweep)
     groups = GROUPS if is_sweep else {"all": GROUPS["all"]}
     trends = {(group, axis): _trend(shown, group, axis) for group in groups for axis in AXES}
-    words = {place: wrapped(_words(trend, place[1]), WIDTH + GAP, NOTE) for place, trend in trends.items()}
+    words = {place: wrapped(_words(trend, place[1]), WIDTH, NOTE) for place, trend in trends.items()}
     strides = [
         HEIGHT + LABELS + NOTE_HEIGHT * max(len(lines) for (group, _), lines in words.items() if group == name)
         for name in groups
