@@ -102,12 +102,12 @@ def _massive(found: Entry | None) -> str:
     if not found["count"]:
         return "No massive activation in the residual stream (|x| > 100 and 1,000 x the median)."
     top = found["top"][0]
-    place = _place_of_massive(found)
+    channels = [str(channel) for channel in found["channels"]]
+    named = f"channel{'s' * (len(channels) > 1)} {', '.join(channels[:5])}{' and others' if len(channels) > 5 else ''}"
     return (
         f"Massive activations in the residual stream: {found['count']:,} values in blocks {ranges(found['blocks'])}, "
-        f"{place}, of channels {', '.join(map(str, found['channels'][:5]))}"
-        f"{' and others' if len(found['channels']) > 5 else ''}; largest {signed(top['value'])} (channel "
-        f"{top['channel']}, block {top['block']}, position {top['position']})."
+        f"{_place_of_massive(found)}, of {named}; largest {signed(top['value'])} (channel {top['channel']}, block "
+        f"{top['block']}, position {top['position']})."
     )
 
 
@@ -129,7 +129,8 @@ def _largest(found: Sequence[Entry]) -> str:
 def _experts(found: Entry | None) -> str:
     if found is None:
         return ""
-    unused = f" {found['unused']} of {found['experts']} experts were sent no token." if found["unused"] else ""
+    verb = "was" if found["unused"] == 1 else "were"
+    unused = f" {found['unused']} of {found['experts']} experts {verb} sent no token." if found["unused"] else ""
     if not found["super"]:
         return f"No expert stands out by its output.{unused}"
     listed = ", ".join(
