@@ -75,10 +75,10 @@ def test_an_edit_of_the_style_of_the_page_plans_that_page_only(workflows: Workfl
     assert workflows.plan(project) == {"index": 1}
 
 
-def test_other_words_about_a_result_plan_the_page_only(workflows: Workflows, project: Path) -> None:
-    path = project / "workflow/outlier_features/contents.py"
-    path.write_text(path.read_text().replace("The summary beside", "What was measured beside"))
-    assert workflows.plan(project) == {"index": 1}  # which carries words of that module
+def test_another_explanation_of_a_word_plans_the_page_only(workflows: Workflows, project: Path) -> None:
+    path = project / "workflow/outlier_features/tour.py"
+    path.write_text(path.read_text().replace("A decoder layer,", "A layer of the decoder,"))
+    assert workflows.plan(project) == {"index": 1}
 
 
 def test_the_report_of_an_unfinished_run_is_refused_by_name(workflows: Workflows, project: Path) -> None:

@@ -31,7 +31,8 @@ rule capture:
         runtime=lambda wildcards, attempt: requests.capture(wildcards).minutes * attempt,
     params:
         lineage=carried(
-            lambda wildcards: lineages.statistics(wildcards.corpus, wildcards.model)
+            lambda wildcards: lineages.statistics(wildcards.corpus, wildcards.model),
+            stays_on_disk=True,
         ),
     script:
         "../scripts/capture.py"

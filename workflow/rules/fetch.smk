@@ -30,7 +30,9 @@ rule fetch:
     resources:
         hub=1,
     params:
-        lineage=carried(lambda wildcards: lineages.checkpoint(wildcards.model)),
+        lineage=carried(
+            lambda wildcards: lineages.checkpoint(wildcards.model), stays_on_disk=True
+        ),
     script:
         "../scripts/fetch.py"
 
@@ -51,6 +53,8 @@ rule fetch_for_now:
     resources:
         hub=1,
     params:
-        lineage=carried(lambda wildcards: lineages.checkpoint(wildcards.model)),
+        lineage=carried(
+            lambda wildcards: lineages.checkpoint(wildcards.model), stays_on_disk=True
+        ),
     script:
         "../scripts/fetch.py"

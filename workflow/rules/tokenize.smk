@@ -22,7 +22,8 @@ rule tokenize:
         "../../envs/outlier-features.yaml"
     params:
         lineage=carried(
-            lambda wildcards: lineages.tokens(wildcards.corpus, wildcards.model)
+            lambda wildcards: lineages.tokens(wildcards.corpus, wildcards.model),
+            stays_on_disk=True,
         ),
     script:
         "../scripts/tokenize.py"

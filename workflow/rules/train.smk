@@ -21,6 +21,8 @@ rule train:
     resources:
         gpu=1,
     params:
-        lineage=carried(lambda wildcards: lineages.checkpoint(wildcards.model)),
+        lineage=carried(
+            lambda wildcards: lineages.checkpoint(wildcards.model), stays_on_disk=True
+        ),
     script:
         "../scripts/train.py"
