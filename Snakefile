@@ -1,6 +1,7 @@
 """What gets built: the summary, what follows from it, and the figures of the experiment that config.yaml names."""
 
 import gc
+import os
 import sys
 import time
 from pathlib import Path
@@ -13,8 +14,12 @@ min_version("9.19")
 # A plan is millions of small objects that stay: looking for cycles among them over and over takes a quarter of its time.
 gc.set_threshold(1_000_000, 50, 50)
 
-# The library is found by path and reaches the scripts too; it is never installed.
-sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
+# The library is the one beside this file, for the scripts of jobs too: another one may be installed where they run.
+LIBRARY = str(Path(workflow.current_basedir) / "workflow")
+sys.path.insert(0, LIBRARY)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
+)
 
 from outlier_features import contents, layout, local_sources, profiles, run_end
 from outlier_features.config import Config

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from outlier_features import checkpoints, provenance
+from outlier_features import windows as packed
 from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCABULARY = 8192
@@ -98,7 +99,7 @@ def write_windows(path: Path, windows: int, length: int, seed: int = 0) -> None:
     ]
     cut = {"window": length, "stride": length, "bos": False}
     origin = provenance.record({"tokens": "benchmark"}, cut=cut)
-    windows.write_windows(path, rows, origin)
+    packed.write_windows(path, rows, origin)
 
 
 def main() -> None:

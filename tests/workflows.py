@@ -67,7 +67,7 @@ def answer(connection):
     order, status = json.loads(message), 0
     take_over(order["folder"], order["environment"], descriptors)
     sys.argv = order["arguments"]
-    sys.path.insert(0, os.path.dirname(sys.argv[0]))
+    sys.path[:0] = [os.path.dirname(sys.argv[0]), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except SystemExit as error:

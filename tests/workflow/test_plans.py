@@ -132,7 +132,7 @@ def test_a_figure_that_is_not_there_is_made_by_the_one_job_of_all_figures(workfl
     assert workflows.plan(project, *figures) == {}
     (project / "results/plots/phase_shift.svg").unlink()
     assert workflows.plan(project, "results/plots/phase_shift.svg") == {"plot": 1}
-    assert workflows.plan(project) == {"plot": 1, "first_page": 1}
+    assert workflows.plan(project) == {"plot": 1, "index": 1}
 
 
 def test_a_capture_that_failed_is_planned_again_for_a_plot(workflows: Workflows, project: Path) -> None:

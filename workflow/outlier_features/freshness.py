@@ -17,6 +17,10 @@ from outlier_features.lineage import Lineage, Lineages
 from outlier_features.records import WITHOUT, recorded
 
 
+TIMESTAMP = ".snakemake_timestamp"
+"""The empty file whose time is, to Snakemake, that of the folder it lies in."""
+
+
 def is_fresh(artefact: str, lineage: Lineage, *paths: Path) -> bool:
     """Return whether results are there and carry a lineage; one that can carry none only has to be there."""
     return all(
@@ -86,7 +90,7 @@ class Freshness:
         return set(moved)
 
     def _carries(self, result: Result, path: Path, found: State) -> bool:
-        if path.suffix in WITHOUT:
+        if path.suffix in WITHOUT or path.name == TIMESTAMP:
             return True
         carried = self._memory.get(str(path), found)
         if carried is None:
@@ -109,6 +113,9 @@ class Freshness:
         yield Result("figure", "", "", lineages.figure(corpus), paths)
         for model in models:
             paths = [layout.figure(name, end, model) for name in catalogue.names("model") for end in ("png", "svg")]
+            for name in catalogue.names("mixture"):
+                folder = layout.mixture_figure(name, model)
+                paths += [*(folder / f"{name}.{end}" for end in ("png", "svg")), folder / TIMESTAMP]
             yield Result("model_figure", model, model, lineages.model_figure(corpus, model), paths)
         yield Result("index", "", "", lineages.index(corpus), [layout.index()])
 
