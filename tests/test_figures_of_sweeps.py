@@ -109,7 +109,7 @@ def test_published_points_are_left_out_where_something_else_was_asked(column, va
 
 
 def test_published_counts_are_left_out_beside_sums_over_another_number_of_sequences():
-    own = twelve(True).assign(**{**ASKED, "sequences": 8})
+    own = alike().assign(**{**ASKED, "sequences": 8})
     shares, counts = drawn("moe_vs_dense", own, PUBLISHED_TABLES), drawn("count_vs_perplexity", own, PUBLISHED_TABLES)
     assert marks(shares.axes[0], DENSE.marker, filled=False)
     assert marks(counts.axes[0], DENSE.marker, filled=False) == []

@@ -11,7 +11,7 @@ from outlier_features import answer, inference
 from outlier_features.bootstrap import resampling_counts
 from outlier_features.errors import StaleFile
 from outlier_features.inference import TRENDS, conclusions
-from outlier_features.reproduction import as_summary
+from outlier_features.published_points import as_summary
 from outlier_features.tables import read_table, write_table
 
 PUBLISHED = pd.read_csv(Path(__file__).parents[1] / "resources/published/arb8020_2025.csv")

@@ -191,7 +191,7 @@ def _infer_published() -> None:
     import pandas as pd
 
     from outlier_features.inference import conclusions
-    from outlier_features.reproduction import as_summary
+    from outlier_features.published_points import as_summary
 
     found = conclusions(as_summary(pd.read_csv(shipped.published("arb8020_2025"))), {}, {}, {})
     print(in_words(found))

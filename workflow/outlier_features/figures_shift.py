@@ -17,10 +17,8 @@ from outlier_features.figure_quantities import ACTIVE, LAYERS, PERPLEXITY, TOTAL
 from outlier_features.figure_style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
 from outlier_features.figure_tables import Sweep
 from outlier_features.figures_reach import OF_SHARES, OTHER_TOKENIZERS
-from outlier_features.inference import conclusions
 from outlier_features.phase_shift import FEWEST, SHARP
-from outlier_features.published_points import arb8020
-from outlier_features.reproduction import as_summary
+from outlier_features.published_points import arb8020, as_summary
 
 DEFINITION, MEASURE = "arb8020", LAYERS
 AXES = (TOTAL, ACTIVE, PERPLEXITY)
@@ -83,6 +81,8 @@ def _published_trends(sweep: Sweep) -> pd.DataFrame:
     published = sweep.published.get("arb8020_2025")
     if published is None or published.empty:
         return pd.DataFrame()
+    from outlier_features.inference import conclusions  # and the configuration
+
     return pd.DataFrame(conclusions(as_summary(published), {}, {}, {})["trends"])
 
 

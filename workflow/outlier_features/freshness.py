@@ -16,7 +16,6 @@ from outlier_features.file_states import Memory, State, state
 from outlier_features.lineage import Lineage, Lineages
 from outlier_features.records import WITHOUT, recorded
 
-
 TIMESTAMP = ".snakemake_timestamp"
 """The empty file whose time is, to Snakemake, that of the folder it lies in."""
 

@@ -86,21 +86,6 @@ def _estimated(per_sequence: Mapping[str, Sequence[float]]) -> dict[str, Estimat
     return {"perplexity": perplexity, "bits_per_byte": intervals.ratio(nats_S / np.log(2), bytes_S), "loss": loss}
 
 
-def resampled(per_sequence: Mapping[str, Sequence[float]], counts_BS: np.ndarray) -> dict[str, np.ndarray]:
-    """Return perplexity, bits per byte and loss of each selection of sequences, from what is kept of each sequence.
-
-    `counts_BS` says how often each sequence is in each selection; `loss` and `nats` are sums in nats, `loss` over
-    `weight` is the mean loss, `bytes` the bytes of the predicted tokens.
-    """
-    loss_S, weight_S, nats_S, bytes_S = (
-        np.asarray(per_sequence[name], float) for name in ("loss", "weight", "nats", "bytes")
-    )
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a draw may hold nothing that was predicted
-        mean_B = counts_BS @ loss_S / (counts_BS @ weight_S)
-        bits_B = counts_BS @ nats_S / np.log(2) / (counts_BS @ bytes_S)
-        return {"perplexity": np.exp(mean_B), "bits_per_byte": bits_B, "loss": mean_B}
-
-
 def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 

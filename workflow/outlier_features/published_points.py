@@ -88,3 +88,27 @@ def llm_int8(published: Mapping[str, pd.DataFrame], faults: str) -> Source:
         }
     )
     return Source(models, "hollow: published (Dettmers et al. 2022, Table 4)", faults, ASKED | {"scope": "pooled"})
+
+
+def as_summary(published: pd.DataFrame) -> pd.DataFrame:
+    """Return the published table in the columns of a summary, as far as it has them; nothing of it has an interval."""
+    sizes = {size: 1e9 * published[f"{size}_b"] for size in ("total_params", "active_params")}
+    return pd.DataFrame(
+        {
+            "model": published["model"],
+            "label": published["model"],
+            "kind": published["kind"],
+            "series": None,
+            "step": None,
+            **sizes,
+            "sparsity": sizes["active_params"] / sizes["total_params"],
+            "definition": "arb8020",
+            "outlier_count": published["outliers"],
+            "distinct_channels": float("nan"),
+            "hidden_size": float("nan"),
+            "mean_layer_pct": published["mean_layer_pct"],
+            "mean_position_pct": published["mean_seq_pct"],
+            "perplexity": published["perplexity"],
+            "bits_per_byte": float("nan"),
+        }
+    )

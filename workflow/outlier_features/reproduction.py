@@ -159,30 +159,6 @@ def reproduce(summary: pd.DataFrame, published: Path, csv: Path, markdown: Path,
         unfinished.write_text(document(pairs, summary, corpus, origin), encoding="utf-8")
 
 
-def as_summary(published: pd.DataFrame) -> pd.DataFrame:
-    """Return the published table in the columns of a summary, as far as it has them; nothing of it has an interval."""
-    sizes = {size: 1e9 * published[f"{size}_b"] for size in ("total_params", "active_params")}
-    return pd.DataFrame(
-        {
-            "model": published["model"],
-            "label": published["model"],
-            "kind": published["kind"],
-            "series": None,
-            "step": None,
-            **sizes,
-            "sparsity": sizes["active_params"] / sizes["total_params"],
-            "definition": DEFINITION,
-            "outlier_count": published["outliers"],
-            "distinct_channels": float("nan"),
-            "hidden_size": float("nan"),
-            "mean_layer_pct": published["mean_layer_pct"],
-            "mean_position_pct": published["mean_seq_pct"],
-            "perplexity": published["perplexity"],
-            "bits_per_byte": float("nan"),
-        }
-    )
-
-
 def joined(summary: pd.DataFrame, published: pd.DataFrame) -> list[Pair]:
     """Return every published model, with each measured model of its hub name, then the measured ones without.
 
