@@ -81,7 +81,7 @@ def _published_trends(sweep: Sweep) -> pd.DataFrame:
     published = sweep.published.get("arb8020_2025")
     if published is None or published.empty:
         return pd.DataFrame()
-    from outlier_features.inference import conclusions  # and the configuration
+    from outlier_features.inference import conclusions  # imports the configuration, which other figures need not
 
     return pd.DataFrame(conclusions(as_summary(published), {}, {}, {})["trends"])
 
