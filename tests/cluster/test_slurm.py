@@ -196,9 +196,25 @@ def bad_day(slurm: Slurm, project: Path, healthy: Run) -> Run:
     targets = [f"results/words/statistics/{name}.json" for name in FAULTS]
     arguments = ("--set-resources", f"capture:mem_mb={memory}", "--retries", "1", "--set-scatter", "capture=1")
     with started(slurm, project, *arguments, "--", *targets) as process:
-        slurm.ask("scancel", wait_for(lambda: running_capture(slurm, "cancelled"))["JobId"])
-        hang(slurm, wait_for(lambda: running_capture(slurm, "hung")))
+        strike(slurm, {"cancelled": cancel, "hung": hang})
         return finished(slurm, process, before)
+
+
+def strike(slurm: Slurm, faults: dict[str, Callable[[Slurm, dict[str, str]], None]]) -> None:
+    """Bring its fault upon the capture of each model as soon as it runs, in whichever order they come."""
+
+    def struck() -> bool:
+        for name in list(faults):
+            if job := running_capture(slurm, name):
+                faults.pop(name)(slurm, job)
+        return not faults
+
+    wait_for(struck)
+
+
+def cancel(slurm: Slurm, job: dict[str, str]) -> None:
+    """Cancel a job as its user would."""
+    slurm.ask("scancel", job["JobId"])
 
 
 def hang(slurm: Slurm, job: dict[str, str]) -> None:
