@@ -1,7 +1,6 @@
 """What gets built: the summary, what follows from it, and the figures of the experiment that config.yaml names."""
 
 import gc
-import os
 import sys
 import time
 from pathlib import Path
@@ -15,19 +14,17 @@ min_version("9.19")
 gc.set_threshold(1_000_000, 50, 50)
 
 # The library is the one beside this file, for the scripts of jobs too: another one may be installed where they run.
-LIBRARY = str(Path(workflow.current_basedir) / "workflow")
-sys.path.insert(0, LIBRARY)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, [LIBRARY, os.environ.get("PYTHONPATH")])
-)
+sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import contents, layout, local_sources, profiles, run_end
+from outlier_features import contents, layout, local_sources, profiles, run_end, shipped
 from outlier_features.config import Config
 from outlier_features.digests import Digests
 from outlier_features.errors import ConfigError
 from outlier_features.freshness import Freshness
 from outlier_features.lineage import Lineages
 from outlier_features.requests import Requests
+
+shipped.lend_library()
 
 
 configfile: "config.yaml"

@@ -1,10 +1,11 @@
 """Measuring one model by one command: its configuration, its folder, and what is refused in one line."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from outlier_features import cli, layout, measure, measuring
+from outlier_features import cli, layout, measure, measuring, remedies
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.measure import Request
 
@@ -143,6 +144,35 @@ def test_standard_input_is_kept_for_each_model(tmp_path: Path, monkeypatch) -> N
         measuring.measure_all([of(name, text="-") for name in names], is_opened=False, force=False)
     kept = [tmp_path / "outlier-features" / name / "standard-input.txt" for name in names]
     assert [path.read_bytes() for path in kept] == [b"One, two."] * 2
+
+
+def test_a_text_of_standard_input_goes_by_the_file_that_keeps_it(checkpoint: Path, tmp_path: Path) -> None:
+    request = of(checkpoint, text="-", out=tmp_path / "out")
+    with layout.within(request.folder):
+        piped = measure.configuration(request)
+        layout.standard_input().parent.mkdir()
+        layout.standard_input().write_text("One, two.")
+        offered = measuring._next(request, piped).splitlines()
+        kept = measure.configuration(replace(request, text=str(layout.standard_input())))
+    assert kept == piped
+    assert f"--text {request.folder}/standard-input.txt" in offered[4]
+    assert not [line for line in offered if "--text -" in line]
+
+
+def test_what_is_not_finite_and_the_column_of_the_text_are_chosen_by_options(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "talks.csv").write_text("said\nOne.\n")
+    request = of(checkpoint, text=str(tmp_path / "talks.csv"), column="said", nonfinite="count")
+    config = measure.configuration(request)
+    assert (config.capture.nonfinite, config.corpora["talks"].column) == ("count", "said")
+    assert request.command.endswith("talks.csv --column said --nonfinite count")
+
+
+def test_a_remedy_is_an_option_of_measure_or_a_key_of_the_configuration(checkpoint: Path, tmp_path: Path) -> None:
+    assert remedies.setting("capture.nonfinite", "count") == "set capture.nonfinite to count"
+    claimed(of(checkpoint, out=tmp_path / "out"))
+    with layout.within(tmp_path / "out"):
+        assert remedies.setting("capture.nonfinite", "count") == "give --nonfinite count"
+        assert remedies.setting("dtype", "float32") == "give --dtype float32"
 
 
 def test_a_file_is_no_folder_for_results(checkpoint: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import debian
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 PROGRAMS = ("chromium", "chromedriver")
 PACKAGES = ("chromium", "chromium-driver")
@@ -41,12 +42,15 @@ class Browser:
         self.driver = driver
 
     def open(self, path: Path, size: tuple[int, int] = WIDE) -> webdriver.Chrome:
-        """Open a file of this disk in a window of a size; forget what pages logged before."""
+        """Open a file of this disk, to its last line, in a window of a size; forget what pages logged before."""
         self.resize(size)
         self.driver.get("about:blank")
         for kind in ("browser", "performance"):
             self.driver.get_log(kind)
         self.driver.get(path.resolve().as_uri())
+        WebDriverWait(self.driver, 60).until(
+            lambda driver: driver.execute_script("return location.protocol + document.readyState") == "file:complete"
+        )
         return self.driver
 
     def resize(self, size: tuple[int, int]) -> None:

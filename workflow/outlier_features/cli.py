@@ -277,6 +277,7 @@ def _measure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", help="a file (.txt .jsonl .csv .parquet …), a corpus (list corpora), or - for standard input"
     )
+    parser.add_argument("--column", help="the column of that file or corpus that holds the text (text)")
     parser.add_argument("--sequences", type=int, default=16, help="windows to run (16)")
     parser.add_argument("--length", type=int, default=512, help="tokens of a window (512)")
     parser.add_argument("--threshold", type=float, default=6.0, help="|x| from which an activation counts (6)")
@@ -285,6 +286,12 @@ def _measure_options(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "float32", "bfloat16", "float16"),
         default="auto",
         help="precision of the pass; auto: that of the checkpoint, bfloat16 for float16",
+    )
+    parser.add_argument(
+        "--nonfinite",
+        choices=("error", "count"),
+        default="error",
+        help="what NaN and infinity do: stop the pass, or be counted and left out",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--out", type=Path, help="the folder of the results (outlier-features/NAME)")

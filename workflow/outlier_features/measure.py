@@ -31,10 +31,13 @@ class Request:
     """A directory with a checkpoint, or a hub id."""
     text: str | None = None
     """A file, the name of a packaged or configured corpus, `-` for standard input; the speeches by default."""
+    column: str | None = None
+    """The column of a file or of a corpus that holds the text; `text` by default."""
     sequences: int = 16
     length: int = 512
     threshold: float = 6.0
     dtype: str = "auto"
+    nonfinite: str = "error"
     out: Path | None = None
 
     @property
@@ -65,17 +68,19 @@ def configuration(request: Request) -> Config:
     """Return the configuration of a measurement. Raises ConfigError for what cannot be one, before anything is read."""
     defaults = yaml.safe_load(shipped.path("config.yaml").read_text(encoding="utf-8"))
     corpus, text = _text(request, defaults["corpora"])
+    text |= {"sequences": request.sequences, "length": request.length}
+    text |= {"column": request.column} if request.column is not None else {}
     _require_on_grid(request.threshold, defaults["capture"]["thresholds"], defaults["capture"]["rms_thresholds"])
     dtype = {} if request.dtype == "auto" else {"dtype": request.dtype}
     values = {
         "experiment": EXPERIMENT,
         "experiments": {EXPERIMENT: {"models": [request.name], "corpus": corpus}},
         "models": {request.name: _source(request.source) | dtype},
-        "corpora": {corpus: text | {"sequences": request.sequences, "length": request.length}},
+        "corpora": {corpus: text},
         "definitions": {
             name: found | {"threshold": request.threshold} for name, found in defaults["definitions"].items()
         },
-        "capture": defaults["capture"],
+        "capture": defaults["capture"] | {"nonfinite": request.nonfinite},
     }
     return Config.check(values, "measure")
 
@@ -129,7 +134,8 @@ def _text(request: Request, known: dict[str, Any]) -> tuple[str, dict[str, Any]]
     """Return the name of the text and its entry. Raises ConfigError."""
     text = request.text or SPEECHES
     if text == "-":
-        return "stdin", {"path": str(layout.standard_input().resolve())}
+        path = layout.standard_input()
+        return path.stem, {"path": str(path.resolve())}
     path = Path(text).expanduser()
     if path.is_file():
         text_files.require_format(path)

@@ -185,6 +185,8 @@ def _show_difference(config: Config, against: str) -> None:
 def _next(request: Request, config: Config) -> str:
     """Say where the results lie and what to try next."""
     folder, corpus = request.folder, config.chosen.corpus
+    if request.text == "-":
+        request = replace(request, text=str(layout.standard_input()))
     other = next(value for value in config.capture.thresholds if value > request.threshold)
     return "\n".join(
         (

@@ -28,6 +28,13 @@ def again(path: Path) -> str:
     return f"run snakemake, or the stage {stages[0]}" if stages else "run snakemake again"
 
 
+def setting(key: str, value: str) -> str:
+    """Return how a setting of the configuration gets a value; in a measurement, by the option of its last name."""
+    if layout.configuration().is_file():
+        return f"give --{key.rpartition('.')[2]} {value}"
+    return f"set {key} to {value}"
+
+
 def unusable(path: Path, kind: str, error: Exception, remedy: str | None = None) -> DamagedFile:
     """Return the error for a result that cannot be read as a `kind`: missing, not allowed, or damaged."""
     if isinstance(error, FileNotFoundError):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from outlier_features import remedies
 from outlier_features.grid import grid
 from outlier_features.sites import SiteName
 from outlier_features.statistics import Grids
@@ -31,9 +32,9 @@ class Settings:
     def against_nonfinite(self) -> str:
         """What can be done about NaN and infinity, behind what was found."""
         dtype = str(self.dtype).removeprefix("torch.")
-        wider = {"float16": "choose bfloat16 or float32", "bfloat16": "choose float32"}.get(dtype)
-        remedy = f"{wider} as dtype of the model, or " if wider else ""
-        return f"in a {dtype} pass; {remedy}set capture.nonfinite to count to leave them out."
+        wider = {"float16": "bfloat16 or float32", "bfloat16": "float32"}.get(dtype)
+        remedy = f"{remedies.setting('dtype', wider)}, or " if wider else ""
+        return f"in a {dtype} pass; {remedy}{remedies.setting('capture.nonfinite', 'count')} to leave them out."
 
     @classmethod
     def of(

@@ -3,6 +3,7 @@
 In a checkout these lie where the repository keeps them; in an installed package, in `shipped_files` inside it.
 """
 
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
@@ -22,6 +23,12 @@ _PLACES = {
 def path(name: str) -> Path:
     """Return where one of `resources`, `scripts`, `report` and `config.yaml` lies."""
     return PACKAGE / "shipped_files" / name if CHECKOUT is None else CHECKOUT / _PLACES[name]
+
+
+def lend_library() -> None:
+    """Let the processes that this one starts import this library, whichever other one is installed where they run."""
+    kept = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(PACKAGE.parent), *([kept] if kept else [])])
 
 
 def published(name: str) -> Path:

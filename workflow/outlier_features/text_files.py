@@ -13,7 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from outlier_features import compressed
+from outlier_features import compressed, remedies
 from outlier_features.errors import SourceError
 
 BLOCK = 1 << 18
@@ -83,7 +83,8 @@ def value_of(row: Any, column: str, where: str) -> Any:
 def no_column(where: str, column: str, names: Iterable[Any]) -> SourceError:
     """Return the error of a column that is not there."""
     listed = ", ".join(f"{name!s:.40}" for name in names) or "none"
-    return SourceError(f"{where}: has no column {column}; its columns are {listed}. Set column in config.yaml.")
+    remedy = remedies.setting("column", "one of them")
+    return SourceError(f"{where}: has no column {column}; its columns are {listed}; {remedy}.")
 
 
 def require_format(path: Path) -> None:
