@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 Segment = tuple[tuple[float, float], tuple[float, float]]
 """A straight line between two places in data coordinates."""
 
-DPI = 200
+DPI = 144
 """Names are placed at the resolution figures are saved at, so what was measured is what is seen."""
 TITLE, TEXT, NAME, SMALL_NAME, NOTE = 18.0, 13.0, 12.0, 10.5, 11.0
 MARKER_SIZE = 10.0
