@@ -156,7 +156,7 @@ def test_intervals_reach_from_low_to_high(two):
 def test_unknown_interval_is_left_out_and_said():
     unknown = dict.fromkeys(("mean_layer_pct_low", "mean_layer_pct_high"), math.nan)
     figure = of_experiment("moe_vs_dense", pd.DataFrame([row("A", **unknown), row("B", "moe")]), NOTHING_PUBLISHED)
-    assert "Without a 95 % interval of every value: A." in words(figure)
+    assert "A 95 % interval of some value is missing for A." in words(figure)
     assert bars(figure.axes[0]) == [(MOE.color, 28, 33)]
 
 
@@ -677,9 +677,9 @@ def test_saved_files_carry_their_provenance(tmp_path):
     assert "<dc:date>" not in svg
 
 
-def test_png_has_two_hundred_dots_an_inch(tmp_path, two):
+def test_png_has_the_dots_an_inch_that_names_are_placed_at(tmp_path, two):
     save(two, tmp_path / "figure.png", {})
-    assert Image.open(tmp_path / "figure.png").size == tuple(int(200 * side) for side in two.get_size_inches())
+    assert Image.open(tmp_path / "figure.png").size == tuple(int(144 * side) for side in two.get_size_inches())
 
 
 def test_failed_save_keeps_the_old_file_and_leaves_nothing_else(tmp_path, two, monkeypatch):

@@ -309,6 +309,17 @@ def test_of_few_models_one_row_shows_the_fits_of_the_published_ones():
     assert any(len(line.get_xdata()) == 200 for line in figure.axes[0].lines)
 
 
+def test_a_phase_shift_in_quality_is_asked_of_comparable_perplexities_or_of_bits_per_byte():
+    assert of_twelve("phase_shift").axes[2].get_xlabel() == "bits per byte"
+    assert drawn("phase_shift", alike(), PUBLISHED_TABLES).axes[2].get_xlabel() == "perplexity"
+    figure = drawn("phase_shift", few(), PUBLISHED_TABLES)
+    assert marks(figure.axes[0], DENSE.marker, filled=True)
+    assert figure.axes[2].get_xlabel() == "perplexity"
+    assert marks(figure.axes[2], DENSE.marker, filled=True) == []
+    assert len(marks(figure.axes[2], DENSE.marker, filled=False)) == 5
+    assert "their perplexities are not comparable and not drawn" in words(figure)
+
+
 def test_panels_without_a_trend_say_so():
     figure = drawn("phase_shift", twelve(False), PUBLISHED_TABLES)
     for axes in figure.axes:

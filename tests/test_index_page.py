@@ -413,6 +413,19 @@ def test_a_wide_figure_is_made_smaller_inside_the_page(drawn):
     assert image.size == (index_page.WIDEST, 360)
 
 
+def test_areas_of_one_colour_keep_it_inside_the_page(drawn):
+    colours = np.zeros((300, 900, 3), np.uint8)
+    colours[:, :, 0], colours[:, :, 1] = np.linspace(0, 255, 900), np.linspace(0, 255, 300)[:, None]  # many
+    areas = {(20, 20): (240, 240, 240), (20, 400): (87, 18, 99), (20, 600): (225, 89, 82)}
+    for (top, left), colour in areas.items():
+        colours[top : top + 100, left : left + 100] = colour
+    Image.fromarray(colours).save(drawn / "plots/moe_vs_dense.png")
+    picture = index_page._picture("moe_vs_dense", None, None, is_inline=True)
+    image = Image.open(io.BytesIO(base64.b64decode(picture.source.removeprefix("data:image/png;base64,"))))
+    shown = np.asarray(image.convert("RGB"))
+    assert {place: tuple(shown[place[0] + 50, place[1] + 50]) for place in areas} == areas
+
+
 def test_figures_of_many_models_are_read_from_beside_the_page(drawn):
     rows = [row("Dense"), *many()]
     found = [picture for picture in pictures(findings(rows)) if picture.model is not None]

@@ -78,7 +78,7 @@ def _without_interval(rows: pd.DataFrame, axes: Sequence[Axis]) -> list[str]:
     if not lacks.any():
         return []
     models = "every model" if lacks.all() else ", ".join(rows[lacks]["label"])
-    return [f"Without a 95 % interval of every value: {models}."]
+    return [f"A 95 % interval of some value is missing for {models}."]
 
 
 def unique(things: Iterable[Thing]) -> list[Thing]:

@@ -53,7 +53,7 @@ TOY = "#8f8f8f"
 MOST_NAMES = 48
 """Points of a panel that are named: places are weighed for each pair of names."""
 TOY_LABEL = "toy, trained here"
-PHASE_SHIFT_LABEL = "6.7B: phase shift in dense models (Dettmers et al. 2022)"
+PHASE_SHIFT_LABEL = "6.7B: phase shift, dense (Dettmers et al. 2022)"
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The answer as a picture: layers affected against size and quality, with the fits that were compared."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from outlier_features import answer
+from outlier_features import answer, figure_qualities
 from outlier_features.catalogue import Figure
 from outlier_features.figure_points import Panel, Points, draw_points
-from outlier_features.figure_quantities import ACTIVE, LAYERS, PERPLEXITY, TOTAL, Axis, parameters
+from outlier_features.figure_quantities import ACTIVE, BITS, LAYERS, PERPLEXITY, TOTAL, Axis, parameters
 from outlier_features.figure_style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
 from outlier_features.figure_tables import Sweep
 from outlier_features.figures_reach import OF_SHARES, OTHER_TOKENIZERS
@@ -21,7 +22,7 @@ from outlier_features.phase_shift import FEWEST, SHARP
 from outlier_features.published_points import arb8020, as_summary
 
 DEFINITION, MEASURE = "arb8020", LAYERS
-AXES = (TOTAL, ACTIVE, PERPLEXITY)
+NOT_DRAWN = "The models measured here read different tokens: their perplexities are not comparable and not drawn."
 GROUPS = {"all": ("all models", INK), "dense": ("dense models", KINDS["dense"].color)}
 GROUPS |= {"moe": ("mixtures of experts", KINDS["moe"].color)}
 WIDTH, HEIGHT, LEFT, GAP, LABELS = 3.35, 2.8, 1.75, 0.35, 1.15
@@ -33,13 +34,13 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
 
     Of fewer models than a phase shift can be asked for, one row shows the fits of the published ones instead.
     """
-    panels = [Panel(DEFINITION, axis, MEASURE) for axis in AXES]
-    points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
     measured = _measured(sweep.summary)
     is_sweep = measured >= FEWEST
+    panels = [Panel(DEFINITION, axis, MEASURE) for axis in (TOTAL, ACTIVE)] + [_of_quality(sweep.summary, is_sweep)]
+    points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
     shown = sweep.trends if is_sweep else _published_trends(sweep)
     groups = GROUPS if is_sweep else {"all": GROUPS["all"]}
-    trends = {(group, axis): _trend(shown, group, axis) for group in groups for axis in AXES}
+    trends = {(group, axis): _trend(shown, group, axis) for group in groups for axis in (panel.x for panel in panels)}
     words = {place: wrapped(_words(trend, place[1]), WIDTH, NOTE) for place, trend in trends.items()}
     strides = [
         HEIGHT + LABELS + NOTE_HEIGHT * max(len(lines) for (group, _), lines in words.items() if group == name)
@@ -53,7 +54,7 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
     sheet = page(
         entry.title,
         [entry.caption if is_sweep else too_few, *points.criteria()],
-        [*points.notes(), OTHER_TOKENIZERS],
+        [*points.notes(), *_notes(sweep.summary, is_sweep), OTHER_TOKENIZERS],
         width=13,
         body=sum(strides) + 0.1,
         legend_rows=-(-len(handles) // 3),
@@ -68,6 +69,18 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
             _write(axes, words[group, panel.x])
     sheet.legend(handles, 3)
     return sheet.figure
+
+
+def _of_quality(summary: pd.DataFrame, is_sweep: bool) -> Panel:
+    """Return the panel of quality: along perplexity, or bits per byte where the models that are fitted differ in it."""
+    if figure_qualities.read_the_same_tokens(summary):
+        return Panel(DEFINITION, PERPLEXITY, MEASURE)
+    return Panel(DEFINITION, BITS, MEASURE) if is_sweep else Panel(DEFINITION, PERPLEXITY, MEASURE, has_measured=False)
+
+
+def _notes(summary: pd.DataFrame, is_sweep: bool) -> Sequence[str]:
+    found = figure_qualities.notes(summary)
+    return found if is_sweep else [NOT_DRAWN] * len(found)
 
 
 def _measured(summary: pd.DataFrame) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -135,7 +136,7 @@ def _path(name: str, model: str | None, suffix: str) -> Path:
 
 
 def _smaller(figure: Path) -> bytes:
-    """Return a PNG of at most WIDEST pixels in few colours."""
+    """Return a PNG of at most WIDEST pixels across in few colours."""
     try:
         with Image.open(figure) as image:
             plain = image.convert("RGB")
@@ -143,12 +144,26 @@ def _smaller(figure: Path) -> bytes:
                 plain = plain.resize(
                     (WIDEST, round(plain.height * WIDEST / plain.width)), Image.Resampling.LANCZOS, reducing_gap=1.5
                 )
-            fewer = plain.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     except OSError as error:
         raise remedies.unusable(figure, "PNG", error) from error
     written = io.BytesIO()
-    fewer.save(written, "PNG")
+    _in_few_colours(plain).save(written, "PNG")
     return written.getvalue()
+
+
+def _in_few_colours(plain: Image.Image) -> Image.Image:
+    """Return a picture in COLOURS of its own: each stands for those near it and is the most frequent of them.
+
+    A palette of means would tint areas of one colour, and colours mean something in a figure.
+    """
+    fewer = plain.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    red, green, blue = np.moveaxis(np.asarray(plain, np.int64), 2, 0)
+    seen, counts = np.unique(np.asarray(fewer, np.int64) << 24 | red << 16 | green << 8 | blue, return_counts=True)
+    palette = np.zeros((COLOURS, 3), np.uint8)
+    for colour in seen[np.argsort(counts, kind="stable")]:  # the most frequent one stays
+        palette[colour >> 24] = colour >> 16 & 255, colour >> 8 & 255, colour & 255
+    fewer.putpalette(palette.ravel().tolist())
+    return fewer
 
 
 def render(findings: Findings, shown: Sequence[Picture], origin: provenance.Provenance) -> str:
