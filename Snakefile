@@ -16,7 +16,16 @@ gc.set_threshold(1_000_000, 50, 50)
 # The library is the one beside this file, for the scripts of jobs too: another one may be installed where they run.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import contents, layout, local_sources, profiles, run_end, shipped
+from outlier_features import (
+    contents,
+    layout,
+    local_sources,
+    profiles,
+    run_end,
+    shipped,
+    targets,
+    yaml_places,
+)
 from outlier_features.config import Config
 from outlier_features.digests import Digests
 from outlier_features.errors import ConfigError
@@ -25,6 +34,11 @@ from outlier_features.lineage import Lineages
 from outlier_features.requests import Requests
 
 shipped.lend_library()
+try:
+    yaml_places.read(Path("config.yaml"))
+    targets.check(sys.argv[1:])
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
 
 
 configfile: "config.yaml"
@@ -35,7 +49,7 @@ report: "workflow/report/workflow.rst"
 
 try:
     profiles.check(sys.argv[1:], Path(workflow.current_basedir))
-    settings = Config.check(config)
+    settings = Config.check(config, files=[Path(path) for path in workflow.configfiles])
     if workflow.is_main_process:  # a job need not see what it does not read
         # with --software-deployment-method packages are in an environment of their own
         is_deployed = bool(workflow.deployment_settings.deployment_method)

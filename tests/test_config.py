@@ -130,7 +130,7 @@ def test_the_minimal_configuration_is_valid() -> None:
         ("corpora.text.length", "many", ["corpora.text.length", "valid integer"]),
         ("corpora.text.sequences", 0, ["corpora.text.sequences", "greater than or equal to 1"]),
         ("models.one.dtype", "int8", ["models.one.dtype", "'float32', 'bfloat16' or 'float16'"]),
-        ("experiments.small.models", [], ["experiments.small.models", "at least 1 item"]),
+        ("experiments.small.models", [], ["experiments.small.models", "name at least 1"]),
         ("models.a/b", {"path": "x"}, ["models.a/b", "match pattern"]),
     ],
 )
@@ -164,8 +164,8 @@ def test_training_on_a_hub_corpus_is_refused_because_its_stream_is_what_is_measu
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"models: [one", "not valid YAML"),
-        (b"models:\n\t- one", "not valid YAML"),
+        (b"models: [one", "line 1, column 13: not valid YAML"),
+        (b"models:\n\t- one", "line 2, column 1: not valid YAML"),
         (b"label: caf\xe9", "UTF-8"),
         (b"", "dictionary"),
         (b"- experiment", "dictionary"),
@@ -178,7 +178,7 @@ def test_a_file_that_is_no_mapping_in_yaml_is_one_line_that_names_it(content: by
         Config.read(path)
     message = str(raised.value)
     assert len(message.splitlines()) == 1
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(str(path))
     assert said in message
 
 
@@ -285,3 +285,17 @@ def test_a_model_named_like_a_part_of_a_scattered_capture_is_refused() -> None:
     values = minimal()
     values["models"]["one.2-of-4"] = {"path": "x"}
     assert "models.one.2-of-4: ends like a part of a scattered capture; give it another name" in complaint(values)
+
+
+def test_a_mistake_is_told_with_its_line_and_column_in_the_last_file_that_has_it(tmp_path: Path) -> None:
+    first, second = tmp_path / "config.yaml", tmp_path / "more.yaml"
+    first.write_text("experiment: e\nexperiments:\n  e: {models: [], corpsu: c}\n")
+    second.write_text("captrue: 3\n")
+    values = yaml.safe_load(first.read_text()) | yaml.safe_load(second.read_text())
+    with pytest.raises(ConfigError) as error:
+        Config.check(values, files=[first, second])
+    lines = str(error.value).splitlines()
+    assert f"{first}, line 3, column 7: experiments.e.models: empty; name at least 1" in lines
+    assert any(line.startswith(f"{first}, line 3, column 19: experiments.e.corpsu: unknown key") for line in lines)
+    assert any(line.startswith(f"{second}, line 1, column 1: captrue: unknown key (did you mean") for line in lines)
+    assert any(line.startswith("config.yaml: models: Field required") for line in lines)

@@ -1,12 +1,14 @@
 """Measuring one model by one command: its configuration, its folder, and what is refused in one line."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from outlier_features import cli, layout, measure, measuring, remedies
 from outlier_features.errors import ConfigError, SourceError
+from outlier_features.listing import LISTS
 from outlier_features.measure import Request
 
 
@@ -69,8 +71,10 @@ def test_the_default_text_is_the_packaged_speeches_without_how_they_are_cut_else
         ("./nowhere", {}, "no such folder, and not the id of a hub model"),
         ("{folder}", {"text": "nothing.txt"}, "no such file, and no corpus of that name; corpora: sotu, fineweb-edu"),
         ("{folder}", {"threshold": 6.5}, "not on the grid that a pass counts at; choose one of 3, 4, 5, 6, 7"),
-        ("{folder}", {"sequences": 0}, "sequences"),
-        ("{folder}", {"length": 1}, "length"),
+        ("{folder}", {"sequences": 0}, "--sequences 0: give at least 1"),
+        ("{folder}", {"length": 1}, "--length 1: give at least 2"),
+        ("{folder}", {"text": "."}, "--text .: a folder; give one file"),
+        ("", {}, "no model named"),
         ("{file}", {}, "a file; give the folder that holds config.json"),
     ],
 )
@@ -118,7 +122,7 @@ def test_what_a_folder_holds_stays_noted_until_something_else_is_measured(checkp
 def test_a_damaged_note_is_told_in_words(holds: str, words: str, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "config.yaml").write_text(holds)
-    with pytest.raises(ConfigError, match=rf"out/config\.yaml: .*{words}"):
+    with pytest.raises(ConfigError, match=rf"out/config\.yaml(, line 1, column \d)?: .*{words}"):
         claimed(of(checkpoint, out=tmp_path / "out"))
 
 
@@ -140,8 +144,7 @@ def test_standard_input_is_kept_for_each_model(tmp_path: Path, monkeypatch) -> N
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"One, two.")))
-    with pytest.raises(SourceError, match=r"first: no config\.json"):  # the first thing that is asked of a model
-        measuring.measure_all([of(name, text="-") for name in names], is_opened=False, force=False)
+    measuring._keep_standard_input([of(name, text="-").folder for name in names])
     kept = [tmp_path / "outlier-features" / name / "standard-input.txt" for name in names]
     assert [path.read_bytes() for path in kept] == [b"One, two."] * 2
 
@@ -192,3 +195,61 @@ def test_a_folder_of_something_else_is_left_alone(checkpoint: Path, tmp_path: Pa
 def test_the_command_that_is_offered_asks_for_the_same(checkpoint: Path) -> None:
     request = of(checkpoint, length=256, threshold=8.0)
     assert request.command == f"outlier-features measure '{checkpoint}' --length 256 --threshold 8"
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_everything_that_can_be_listed_is(name: str, capsys) -> None:
+    cli.main(["list", name])
+    first = {"models": "smollm2-135m", "corpora": "sotu", "definitions": "arb8020", "sites": "attn_in"}
+    assert capsys.readouterr().out.startswith(first.get(name, "residual_stream"))
+
+
+def test_nothing_stays_of_a_model_that_is_refused(checkpoint: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"One, two.")))
+    with pytest.raises(SourceError, match=r"no config\.json"):
+        measuring.measure_all([of(checkpoint, text="-")], is_opened=False, force=False)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_what_was_measured_stays_where_the_model_is_refused_later(checkpoint: Path, tmp_path: Path) -> None:
+    request = of(checkpoint, out=tmp_path / "out")
+    claimed(request)
+    (tmp_path / "out" / "sotu").mkdir()
+    (tmp_path / "out" / "sotu" / "summary.parquet").touch()
+    with layout.within(request.folder):
+        measure.release(request)
+    assert (tmp_path / "out" / "sotu" / "summary.parquet").is_file()
+
+
+def test_a_run_to_compare_with_that_is_not_there_is_told_before_the_pass(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--against: no file, folder or kept run 'nowhere'"):
+        measuring.measure_all([of(checkpoint, out=tmp_path)], against="nowhere", is_opened=False, force=False)
+
+
+def test_several_models_share_a_folder_of_results(tmp_path: Path, monkeypatch) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    asked = [of(name, out=Path("out")) for name in ("first", "second")]
+    with pytest.raises(SourceError, match="first: no config"):
+        measuring.measure_all(asked, is_opened=False, force=False)
+    assert not (tmp_path / "out" / "first").exists()
+    with pytest.raises(ConfigError, match=r"first: 2 models of this call go to .*first; name each once"):
+        measuring.measure_all([of("first"), of("first")], is_opened=False, force=False)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match=r"/proc/x: cannot be made \(.*\); give another folder with --out"):
+        claimed(of(checkpoint, out=Path("/proc/x")))
+
+
+def test_a_folder_of_results_at_home_is_at_home(checkpoint: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert of(checkpoint, out=Path("~/results")).folder == Path("/home/someone/results")
+
+
+def test_results_lie_in_their_folder_for_threads_too(tmp_path: Path) -> None:
+    with layout.within(tmp_path), ThreadPoolExecutor() as pool:
+        assert pool.submit(layout.results).result() == tmp_path
+    assert layout.results() == Path("results")

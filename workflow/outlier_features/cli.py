@@ -227,7 +227,7 @@ def _parser() -> argparse.ArgumentParser:
         dest="command", required=True, metavar="COMMAND", title="commands", help="see above"
     )
     for name, command in COMMANDS.items():
-        own = commands.add_parser(name, description=command.words)
+        own = commands.add_parser(name, prog=f"{PROGRAM} {name}", description=command.words)
         _add_everywhere(own, defaults=False)
         command.add_options(own)
     return parser

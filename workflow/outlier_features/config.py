@@ -4,18 +4,17 @@ Data only. No result follows from the code of this module, so it is left out of 
 configuration is hashed by value instead.
 """
 
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from outlier_features import layout, series
+from outlier_features import layout, series, yaml_places
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, grid
+from outlier_features.suggestions import nearest
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@step\d+)?$")]
 """A key of config.yaml: the wildcard, the folder and the default label. `@step…` names one revision of a series."""
@@ -229,23 +228,17 @@ class Config(Strict):
     @classmethod
     def read(cls, path: Path) -> "Config":
         """Read and check a configuration file. Raises ConfigError, one line a mistake."""
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror}); run from the top of the project.") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}).") from error
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-        return cls.check(values, str(path))
+        return cls.check(yaml_places.read(path), str(path), [path])
 
     @classmethod
-    def check(cls, values: Any, where: str = "config.yaml") -> "Config":
-        """Check plain values. Raises ConfigError, one line a mistake."""
+    def check(cls, values: Any, where: str = "config.yaml", files: Sequence[Path] = ()) -> "Config":
+        """Check plain values. Raises ConfigError, one line a mistake, with its line in the `files` they came from."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError("\n".join(f"{where}: {_explain(cls, found)}" for found in _outermost(error))) from error
+            mistakes = [(found, yaml_places.place(files, _keys(found))) for found in _outermost(error)]
+            words = [f"{place or where}: {_explain(cls, found)}" for found, place in mistakes]
+            raise ConfigError("\n".join(words)) from error
 
     @model_validator(mode="before")
     @classmethod
@@ -302,7 +295,7 @@ class Config(Strict):
         """Return the entry of a model. Raises ConfigError where there is none."""
         if name not in self.models:
             known = ", ".join(self.models)
-            raise ConfigError(f"unknown model {name!r}{_suggestion(name, self.models)}; known: {known}")
+            raise ConfigError(f"unknown model {name!r}{nearest(name, self.models)}; known: {known}")
         return self.models[name]
 
     def seal(self, model: str) -> str:
@@ -338,12 +331,7 @@ def _belongs(entry: BaseModel, owner: str, key: str) -> None:
 
 def _known(where: str, name: str, entries: Mapping[str, object]) -> None:
     if name not in entries:
-        raise ValueError(f"{where}: unknown {name!r}{_suggestion(name, entries)}; known: {', '.join(entries)}")
-
-
-def _suggestion(name: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+        raise ValueError(f"{where}: unknown {name!r}{nearest(name, entries)}; known: {', '.join(entries)}")
 
 
 def _outermost(error: ValidationError) -> list[Any]:
@@ -355,13 +343,20 @@ def _outermost(error: ValidationError) -> list[Any]:
 
 def _explain(root: type[BaseModel], error: Any) -> str:
     """Return one mistake in words: where, what, and what would be right."""
-    where = ".".join(str(part) for part in error["loc"] if part != "[key]")
+    where = ".".join(map(str, _keys(error)))
+    if error["type"] == "too_short" and error["ctx"]["actual_length"] == 0:
+        return f"{where}: empty; name at least {error['ctx']['min_length']}"
     if error["type"] == "extra_forbidden":
         allowed = _fields_at(root, error["loc"][:-1])
         key = str(error["loc"][-1])
-        return f"{where}: unknown key{_suggestion(key, dict.fromkeys(allowed))}; allowed: {', '.join(allowed)}"
+        return f"{where}: unknown key{nearest(key, allowed)}; allowed: {', '.join(allowed)}"
     message = error["msg"].removeprefix("Value error, ")
     return f"{where}: {message}" if where else message
+
+
+def _keys(error: Any) -> list[int | str]:
+    """Return the keys that lead to a mistake."""
+    return [part for part in error["loc"] if part != "[key]"]
 
 
 def _fields_at(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

@@ -3,27 +3,27 @@
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 
 from outlier_features import scatter
 
-_results = ContextVar("results", default=Path("results"))
+_results = [Path("results")]
+"""The folder of all results, on top of those it was before; one for all threads, which a ContextVar is not."""
 
 
 @contextmanager
 def within(folder: Path) -> Iterator[None]:
     """Let results lie in another folder than `results`, as those of a model that is measured by itself do."""
-    before = _results.set(Path(folder))
+    _results.append(Path(folder))
     try:
         yield
     finally:
-        _results.reset(before)
+        _results.pop()
 
 
 def results() -> Path:
     """Return the folder of all results."""
-    return _results.get()
+    return _results[-1]
 
 
 def checkpoint(model: str) -> Path:

@@ -44,7 +44,9 @@ WITHOUT_EFFECT = {
     "planning",
     "remedies",
     "shipped",
+    "suggestions",
     "timings",
+    "yaml_places",
 }
 """Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
 plans are estimates, what is refused has no numbers, the others carry words and paths."""

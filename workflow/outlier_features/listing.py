@@ -37,7 +37,7 @@ def definitions(config: Config) -> dict[str, str]:
 
 def figures(_: Config) -> dict[str, str]:
     """Return every figure, of an experiment, of a training series or of a model."""
-    return {name: f"{figure.title} (of {_article(figure.scope)})" for name, figure in catalogue.FIGURES.items()}
+    return {name: f"{figure.title} (of {SCOPES[figure.scope]})" for name, figure in catalogue.FIGURES.items()}
 
 
 def sites(_: Config) -> dict[str, str]:
@@ -64,5 +64,10 @@ def _corpus(corpus: Corpus) -> str:
     return next(f"{kind} {value}" for kind in ("hub", "path", "package") if (value := getattr(corpus, kind)))
 
 
-def _article(scope: str) -> str:
-    return {"experiment": "an experiment", "series": "a training series", "model": "each model"}[scope]
+SCOPES = {
+    "experiment": "an experiment",
+    "series": "a training series",
+    "model": "each model",
+    "mixture": "each mixture of experts",
+}
+"""What figures are of."""

@@ -2,7 +2,9 @@
 
 import re
 import shlex
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,11 @@ class Request:
         return name or "model"
 
     @property
+    def is_hub(self) -> bool:
+        """Whether the model is asked for by a hub id."""
+        return _is_hub(self.source)
+
+    @property
     def command(self) -> str:
         """The command that asks for this."""
         chosen = [
@@ -61,12 +68,15 @@ class Request:
     @property
     def folder(self) -> Path:
         """Where its results go."""
-        return self.out if self.out is not None else FOLDER / self.name
+        return self.out.expanduser() if self.out is not None else FOLDER / self.name
 
 
 def configuration(request: Request) -> Config:
     """Return the configuration of a measurement. Raises ConfigError for what cannot be one, before anything is read."""
     defaults = yaml.safe_load(shipped.path("config.yaml").read_text(encoding="utf-8"))
+    for option, least in (("sequences", 1), ("length", 2)):
+        if getattr(request, option) < least:
+            raise ConfigError(f"--{option} {getattr(request, option)}: give at least {least}")
     corpus, text = _text(request, defaults["corpora"])
     text |= {"sequences": request.sequences, "length": request.length}
     text |= {"column": request.column} if request.column is not None else {}
@@ -103,7 +113,26 @@ def claim(request: Request, config: Config) -> None:
     elif request.folder.exists() and not request.folder.is_dir():
         raise ConfigError(f"{request.folder} is a file; give a folder with --out")
     else:
+        try:
+            request.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{request.folder}: cannot be made ({error.strerror}); give another folder with --out"
+            ) from error
         note(config)
+
+
+def release(request: Request) -> None:
+    """Leave nothing of a folder in which nothing was measured, because the model was refused."""
+    held = [path for path in request.folder.rglob("*") if path.is_file() and ".digests" not in path.parts]
+    if all(path in (layout.configuration(), layout.standard_input()) for path in held):
+        for name in (".digests", "checkpoints"):
+            shutil.rmtree(request.folder / name, ignore_errors=True)
+        for path in (layout.configuration(), layout.standard_input()):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # something else lies there
+            request.folder.rmdir()
+            FOLDER.rmdir()
 
 
 def note(config: Config) -> None:
@@ -122,6 +151,8 @@ def _source(source: str) -> dict[str, Any]:
     if _is_hub(source):
         name, _, revision = source.partition("@")
         return {"hub": name} | ({"revision": revision} if revision else {})
+    if not source:
+        raise ConfigError("no model named; give the folder of a checkpoint or a hub id")
     path = Path(source).expanduser()
     if not path.exists():
         raise ConfigError(f"{source}: no such folder, and not the id of a hub model (organisation/name)")
@@ -137,6 +168,8 @@ def _text(request: Request, known: dict[str, Any]) -> tuple[str, dict[str, Any]]
         path = layout.standard_input()
         return path.stem, {"path": str(path.resolve())}
     path = Path(text).expanduser()
+    if path.is_dir():
+        raise ConfigError(f"--text {text}: a folder; give one file, or - to read standard input")
     if path.is_file():
         text_files.require_format(path)
         return re.sub(r"[^A-Za-z0-9._-]+", "-", path.name.partition(".")[0]).strip("-._") or "text", {

@@ -1,6 +1,7 @@
 """A measurement as a person sees it: checks, progress, the answer, where it lies, and what to try next."""
 
 import os
+import shlex
 import shutil
 import sys
 import webbrowser
@@ -17,7 +18,7 @@ from outlier_features import atomic, calibration, checkpoints, devices, history,
 from outlier_features.config import Config
 from outlier_features.counts import human
 from outlier_features.durations import spoken
-from outlier_features.errors import ConfigError
+from outlier_features.errors import ConfigError, OutlierFeaturesError
 from outlier_features.freshness import is_fresh
 from outlier_features.lineage import Lineages
 from outlier_features.measure import EXPERIMENT, Request
@@ -42,16 +43,25 @@ def measure_all(
 
     Raises ConfigError and whatever else the stages raise; what is finished is kept, and the same call resumes.
     """
+    if len(requests) > 1:
+        requests = [replace(each, out=each.out / each.name) if each.out else each for each in requests]
     _require_different(requests)
     _choose_device(device)
     for request in requests:  # every mistake that can be told now is told before the first pass
         with layout.within(request.folder):
             measure.configuration(request)
+            _require_earlier(against)
     for request in requests:
         with layout.within(request.folder):
             measure.claim(request, measure.configuration(request))
     _keep_standard_input([request.folder for request in requests if request.text == "-"])
-    summaries = [_measure(request, against=against, is_opened=is_opened, force=force) for request in requests]
+    try:
+        summaries = [_measure(request, against=against, is_opened=is_opened, force=force) for request in requests]
+    except OutlierFeaturesError:
+        for request in requests:
+            with layout.within(request.folder):
+                measure.release(request)
+        raise
     if len(requests) > 1:
         _show_together(pd.concat(summaries, ignore_index=True))
 
@@ -60,7 +70,7 @@ def _measure(request: Request, *, against: str | None, is_opened: bool, force: b
     """Measure one model, print its answer, and return its summary."""
     with layout.within(request.folder), ExitStack() as leave:
         config = measure.configuration(request)
-        Stages(config, leave, force=force, say=_silent).fetch(request.name, config.model(request.name))
+        _fetch(request, config, leave, force=force)
         config = _with_precision(config, request)
         print(_checks(request, config), flush=True)
         stages = Stages(config, leave, force=force, say=_silent)
@@ -77,6 +87,22 @@ def _measure(request: Request, *, against: str | None, is_opened: bool, force: b
         if is_opened:
             webbrowser.open(layout.index().resolve().as_uri())
         return summary
+
+
+def _fetch(request: Request, config: Config, leave: ExitStack, *, force: bool) -> None:
+    """Fetch the checkpoint; where a hub id is refused, say that no folder has that name."""
+    try:
+        Stages(config, leave, force=force, say=_silent).fetch(request.name, config.model(request.name))
+    except OutlierFeaturesError as error:
+        if request.is_hub:
+            raise type(error)(f"{error} (no folder {request.source} is here, so it was taken for a hub id)") from error
+        raise
+
+
+def _require_earlier(against: str | None) -> None:
+    """Refuse a run to compare with that is not there; whether there is a last one shows behind the pass."""
+    if against not in (None, history.LAST):
+        history.find(against, layout.results(), EXPERIMENT)
 
 
 def _silent(_: str) -> None:
@@ -101,7 +127,8 @@ def _require_different(requests: Sequence[Request]) -> None:
     for request, folder in zip(requests, folders, strict=True):
         if folders.count(folder) > 1:
             raise ConfigError(
-                f"{request.source}: another model of this call goes to {folder} too; measure it by itself."
+                f"{request.source}: {folders.count(folder)} models of this call go to {folder}; name each once, or "
+                "measure one by itself with another --out."
             )
 
 
@@ -177,7 +204,11 @@ def _show_difference(config: Config, against: str) -> None:
     from outlier_features.terminal_comparison import show_comparison
 
     summary = layout.summary(config.chosen.corpus, "parquet")
-    path = history.find(against, summary, EXPERIMENT)
+    try:
+        path = history.find(against, summary, EXPERIMENT)
+    except ConfigError as error:
+        print(f"\n{error}")
+        return
     compared = compare(Run(*read_table(summary)), Run.read(path))
     show_comparison(compared, against=str(path), format="table", stream=sys.stdout)
 
@@ -195,7 +226,7 @@ def _next(request: Request, config: Config) -> str:
             f"for quantisers: {layout.export(corpus, request.name)}",
             "next:",
             f"  {replace(request, threshold=other).command}   # another threshold, from the statistics kept",
-            f"  outlier-features show {folder} --layers   # every tensor, by what int8 would lose",
+            f"  outlier-features show {shlex.quote(str(folder))} --layers   # every tensor, by what int8 would lose",
             f"  {replace(request, text=YOURS).command} --against last   # does it hold on your text?",
         )
     )

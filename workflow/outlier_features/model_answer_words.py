@@ -105,7 +105,8 @@ def _massive(found: Entry | None) -> str:
     channels = [str(channel) for channel in found["channels"]]
     named = f"channel{'s' * (len(channels) > 1)} {', '.join(channels[:5])}{' and others' if len(channels) > 5 else ''}"
     return (
-        f"Massive activations in the residual stream: {found['count']:,} values in blocks {ranges(found['blocks'])}, "
+        f"Massive activations in the residual stream: {found['count']:,} values in "
+        f"block{'s' * (len(found['blocks']) > 1)} {ranges(found['blocks'])}, "
         f"{_place_of_massive(found)}, of {named}; largest {signed(top['value'])} (channel {top['channel']}, block "
         f"{top['block']}, position {top['position']})."
     )

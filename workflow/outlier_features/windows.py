@@ -87,7 +87,9 @@ def read_windows(path: Path, expected: str | None = None) -> TokenWindows:
 
 def too_short(filled: int, length: int, sequences: int) -> SourceError:
     """Return the error of a text that fills fewer windows than are asked for."""
+    fills = f"fills {filled} window{'s' * (filled != 1)}" if filled else "does not fill one window"
+    lower = "sequences or length" if filled else "length"
     return SourceError(
-        f"the corpus is too short: it fills {filled} windows of {length} tokens where {sequences} are asked "
-        "for; lower sequences or length, or give more text."
+        f"the corpus is too short: it {fills} of {length} tokens where {sequences} are asked for; lower {lower}, or "
+        "give more text."
     )
