@@ -35,7 +35,8 @@ from outlier_features.requests import Requests
 
 shipped.lend_library()
 try:
-    yaml_places.read(Path("config.yaml"))
+    if Path("config.yaml").is_file():  # --configfile can take its place
+        yaml_places.read(Path("config.yaml"))
     targets.check(sys.argv[1:])
 except ConfigError as error:
     raise WorkflowError(str(error)) from None

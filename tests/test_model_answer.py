@@ -123,6 +123,23 @@ def test_a_definition_without_an_answer_says_why(manifests) -> None:
     assert told["sentences"][0] == "By x there is no answer: they differ."
 
 
+def test_what_is_not_finite_is_told_with_its_tensors(manifests) -> None:
+    statistics = Statistics([manifests["dense"]])
+    found = outliers.gather(statistics, outliers.criteria({"x": DEFINITIONS["llm_int8"]}))
+    layers = metrics.layers(statistics, 6.0)
+    assert model_answer.answer(statistics, model_answer.preferred(found), layers)["left_out"] is None
+    at = (layers["block"] == 1) & (layers["token_class"] == "all")
+    layers.loc[at & (layers["site"] == "residual"), "nan_count"] = 1200
+    layers.loc[at & (layers["site"] == "mlp_in"), "inf_count"] = 3
+    told = model_answer.answer(statistics, model_answer.preferred(found), layers)
+    assert (told["left_out"]["nan"], told["left_out"]["inf"]) == (1200, 3)
+    assert told["left_out"]["blocks"] == {"mlp_in": [1], "residual": [1]}
+    assert told["sentences"][1] == (
+        "Not all activations are finite: 1,200 NaN and 3 infinite ones (mlp_in 1; residual 1) were left out of "
+        "everything told here."
+    )
+
+
 def test_words_never_round_to_nothing_or_to_everything() -> None:
     assert share(0.0004) == "under 0.1 %"
     assert share(0.99999) == "over 99.9 %"

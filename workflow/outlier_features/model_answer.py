@@ -24,8 +24,9 @@ Answer = dict[str, Any]
 
 `criterion` (name, threshold, its unit, min_layers, min_positions), `gap` (why the criterion has no answer, or null),
 `outlier_channels` (how many), `channels` (at most MOST_CHANNELS, the farthest reaching first; the NEAREST ones where
-none is an outlier feature), `massive`, `largest` (of each site), `experts` (null for a dense model), `int8`, and
-`sentences`, which say all of it. Shares are fractions; `first` means position 0 of a window, `rest` all others.
+none is an outlier feature), `massive`, `largest` (of each site), `experts` (null for a dense model), `int8`,
+`left_out` (NaN and infinite values; null where all were finite), and `sentences`, which say all of it. Shares are
+fractions; `first` means position 0 of a window, `rest` all others.
 """
 
 
@@ -46,6 +47,7 @@ def answer(statistics: Statistics, found: Evidence | Gap, layers: pd.DataFrame) 
         "largest": _largest(layers),
         "experts": _experts(layers),
         "int8": _int8(layers),
+        "left_out": _left_out(layers),
     }
     if isinstance(found, Evidence):
         shares = found.shares(found.everything)
@@ -162,6 +164,17 @@ def _largest(layers: pd.DataFrame) -> list[dict[str, Any]]:
             entry[token_class] = {"block": int(top["block"]), "max_abs": float(top["max_abs"])}
         result.append(entry)
     return result
+
+
+def _left_out(layers: pd.DataFrame) -> dict[str, Any] | None:
+    """Return how many activations were not finite, and in which tensors; None where all were finite."""
+    rows = layers[layers["token_class"] == "all"]
+    counts = rows[["nan_count", "inf_count"]].fillna(0)
+    rows = rows[counts.sum(axis=1) > 0]
+    if rows.empty:
+        return None
+    blocks = rows.groupby("site", sort=False)["block"].apply(lambda found: [int(block) for block in found])
+    return {"nan": int(counts["nan_count"].sum()), "inf": int(counts["inf_count"].sum()), "blocks": blocks.to_dict()}
 
 
 def _experts(layers: pd.DataFrame) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ def sentences(told: Entry) -> list[str]:
     """Return the answer in sentences; `told` is what `model_answer.answer` gathers."""
     found = [
         _lead(told),
+        _left_out(told["left_out"]),
         _massive(told["massive"]),
         _largest(told["largest"]),
         _experts(told["experts"]),
@@ -94,6 +95,15 @@ def _lead(told: Entry) -> str:
         return f"One channel is an outlier feature: {listed} ({rule})."
     shown = listed if count <= len(told["channels"]) else f"{listed} reach farthest"
     return f"{count} channels are outlier features: {shown} ({rule})."
+
+
+def _left_out(found: Entry | None) -> str:
+    if found is None:
+        return ""
+    return (
+        f"Not all activations are finite: {found['nan']:,} NaN and {found['inf']:,} infinite ones ({tensors(found)}) "
+        "were left out of everything told here."
+    )
 
 
 def _massive(found: Entry | None) -> str:
