@@ -190,7 +190,9 @@ def test_half_a_surrogate_pair_is_refused_by_row_and_a_whole_one_is_a_character(
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".tsv", ".parquet"])
 def test_a_wrong_column_is_refused_with_the_columns_there_are(suffix, tmp_path) -> None:
     path = written(tmp_path / f"a{suffix}", content(suffix, ROWS))
-    assert re.search(r"has no column body; its columns are id, text\. Set column", refusal(path, column="body"))
+    assert re.search(
+        r"has no column body; its columns are id, text; set column to one of them\.", refusal(path, column="body")
+    )
 
 
 def test_a_table_without_names_of_columns_says_what_was_taken_for_them(tmp_path) -> None:

@@ -267,4 +267,21 @@ def test_a_mistake_in_the_config_is_one_line_and_runs_nothing(workflows: Workflo
     write_config(project, lambda config: config["models"]["moe"].update(dtyp="float32"))
     output = workflows.snakemake(project, "-n")
     assert output.returncode != 0
-    assert "config.yaml: models.moe.dtyp: unknown key (did you mean 'dtype'?)" in output.stdout + output.stderr
+    line = next(n for n, line in enumerate((project / "config.yaml").read_text().splitlines(), 1) if "dtyp:" in line)
+    told = f"config.yaml, line {line}, column 5: models.moe.dtyp: unknown key (did you mean 'dtype'?)"
+    assert told in output.stdout + output.stderr
+
+
+def test_yaml_that_cannot_be_read_is_told_with_its_line_and_column(workflows: Workflows, project: Path) -> None:
+    with (project / "config.yaml").open("a") as config:
+        config.write("models: [\n")
+    lines = len((project / "config.yaml").read_text().splitlines())
+    output = workflows.snakemake(project, "-n")
+    assert output.returncode != 0
+    assert f"config.yaml, line {lines + 1}, column 1: not valid YAML" in output.stdout + output.stderr
+
+
+def test_an_unknown_figure_is_refused_with_the_nearest(workflows: Workflows, project: Path) -> None:
+    output = workflows.snakemake(project, "-n", "results/plots/moe_vs_dens.png")
+    assert output.returncode != 0
+    assert "no figure moe_vs_dens (did you mean 'moe_vs_dense'?)" in output.stdout + output.stderr
