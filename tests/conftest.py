@@ -107,7 +107,7 @@ def mounted(place: Path, megabytes: int) -> Iterator[Path]:
     if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("a small disk cannot be mounted here")
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)  # a thread may still hold a file there
 
 
 def capture_settings(dtype: torch.dtype = torch.float32, **changes: object) -> Settings:
