@@ -106,7 +106,7 @@ FIGURES = {
             SIZE,
             "How many outlier features there are, against the quality of the model",
             "Left each sequence is counted on its own and the counts are added up, so that a channel counts up to once "
-            "a sequence; right a channel counts once, by all sequences together. Axes are logarithmic.",
+            "a sequence; right a channel counts once, by all sequences together. Counts are on logarithmic axes.",
         ),
         Figure(
             "phase_shift",
