@@ -35,9 +35,9 @@ from outlier_features.requests import Requests
 
 shipped.lend_library()
 try:
-    if Path("config.yaml").is_file():  # --configfile can take its place
+    # a job is given what the main process has read; --configfile can take the place of the file
+    if workflow.is_main_process and Path("config.yaml").is_file():
         yaml_places.read(Path("config.yaml"))
-    targets.check(sys.argv[1:])
 except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
@@ -50,6 +50,7 @@ report: "workflow/report/workflow.rst"
 
 try:
     profiles.check(sys.argv[1:], Path(workflow.current_basedir))
+    targets.check(sys.argv[1:])
     settings = Config.check(config, files=[Path(path) for path in workflow.configfiles])
     if workflow.is_main_process:  # a job need not see what it does not read
         # with --software-deployment-method packages are in an environment of their own

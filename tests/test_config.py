@@ -164,11 +164,11 @@ def test_training_on_a_hub_corpus_is_refused_because_its_stream_is_what_is_measu
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"models: [one", "line 1, column 13: not valid YAML"),
-        (b"models:\n\t- one", "line 2, column 1: not valid YAML"),
-        (b"label: caf\xe9", "UTF-8"),
-        (b"", "dictionary"),
-        (b"- experiment", "dictionary"),
+        (b"models: [one", ", line 1, column 13: not valid YAML"),
+        (b"models:\n\t- one", ", line 2, column 1: not valid YAML"),
+        (b"label: caf\xe9", ": not UTF-8 text"),
+        (b"", ": Input should be a valid dictionary"),
+        (b"- experiment", ": Input should be a valid dictionary"),
     ],
 )
 def test_a_file_that_is_no_mapping_in_yaml_is_one_line_that_names_it(content: bytes, said: str, tmp_path: Path) -> None:
@@ -178,8 +178,7 @@ def test_a_file_that_is_no_mapping_in_yaml_is_one_line_that_names_it(content: by
         Config.read(path)
     message = str(raised.value)
     assert len(message.splitlines()) == 1
-    assert message.startswith(str(path))
-    assert said in message
+    assert message.startswith(f"{path}{said}")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -117,12 +117,17 @@ def test_what_a_folder_holds_stays_noted_until_something_else_is_measured(checkp
 
 
 @pytest.mark.parametrize(
-    ("holds", "words"), [("", "Input should be"), ("x: [", "not valid YAML"), ("models: 3", "models: ")]
+    ("holds", "words"),
+    [
+        ("", ": Input should be"),
+        ("x: [", ", line 1, column 5: not valid YAML"),
+        ("models: 3", ", line 1, column 1: models: "),
+    ],
 )
 def test_a_damaged_note_is_told_in_words(holds: str, words: str, checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "config.yaml").write_text(holds)
-    with pytest.raises(ConfigError, match=rf"out/config\.yaml(, line 1, column \d)?: .*{words}"):
+    with pytest.raises(ConfigError, match=rf"out/config\.yaml{words}"):
         claimed(of(checkpoint, out=tmp_path / "out"))
 
 

@@ -1,6 +1,5 @@
 """The answer as a picture: layers affected against size and quality, with the fits that were compared."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.patches import Patch
 from outlier_features import answer, figure_qualities
 from outlier_features.catalogue import Figure
 from outlier_features.figure_points import Panel, Points, draw_points
-from outlier_features.figure_quantities import ACTIVE, BITS, LAYERS, PERPLEXITY, TOTAL, Axis, parameters
+from outlier_features.figure_quantities import ACTIVE, LAYERS, TOTAL, Axis, parameters
 from outlier_features.figure_style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
 from outlier_features.figure_tables import Sweep
 from outlier_features.figures_reach import OF_SHARES, OTHER_TOKENIZERS
@@ -36,7 +35,9 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
     """
     measured = _measured(sweep.summary)
     is_sweep = measured >= FEWEST
-    panels = [Panel(DEFINITION, axis, MEASURE) for axis in (TOTAL, ACTIVE)] + [_of_quality(sweep.summary, is_sweep)]
+    quality = figure_qualities.panels(sweep.summary, DEFINITION, MEASURE, is_published=not is_sweep)[0]
+    panels = [*(Panel(DEFINITION, axis, MEASURE) for axis in (TOTAL, ACTIVE)), quality]
+    why = figure_qualities.notes(sweep.summary) if quality.has_measured else [NOT_DRAWN]
     points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
     shown = sweep.trends if is_sweep else _published_trends(sweep)
     groups = GROUPS if is_sweep else {"all": GROUPS["all"]}
@@ -54,7 +55,7 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
     sheet = page(
         entry.title,
         [entry.caption if is_sweep else too_few, *points.criteria()],
-        [*points.notes(), *_notes(sweep.summary, is_sweep), OTHER_TOKENIZERS],
+        [*points.notes(), *why, OTHER_TOKENIZERS],
         width=13,
         body=sum(strides) + 0.1,
         legend_rows=-(-len(handles) // 3),
@@ -69,18 +70,6 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
             _write(axes, words[group, panel.x])
     sheet.legend(handles, 3)
     return sheet.figure
-
-
-def _of_quality(summary: pd.DataFrame, is_sweep: bool) -> Panel:
-    """Return the panel of quality: along perplexity, or bits per byte where the models that are fitted differ in it."""
-    if figure_qualities.read_the_same_tokens(summary):
-        return Panel(DEFINITION, PERPLEXITY, MEASURE)
-    return Panel(DEFINITION, BITS, MEASURE) if is_sweep else Panel(DEFINITION, PERPLEXITY, MEASURE, has_measured=False)
-
-
-def _notes(summary: pd.DataFrame, is_sweep: bool) -> Sequence[str]:
-    found = figure_qualities.notes(summary)
-    return found if is_sweep else [NOT_DRAWN] * len(found)
 
 
 def _measured(summary: pd.DataFrame) -> int:

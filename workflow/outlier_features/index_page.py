@@ -159,9 +159,9 @@ def _in_few_colours(plain: Image.Image) -> Image.Image:
     fewer = plain.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     red, green, blue = np.moveaxis(np.asarray(plain, np.int64), 2, 0)
     seen, counts = np.unique(np.asarray(fewer, np.int64) << 24 | red << 16 | green << 8 | blue, return_counts=True)
+    seen = seen[np.argsort(counts, kind="stable")]
     palette = np.zeros((COLOURS, 3), np.uint8)
-    for colour in seen[np.argsort(counts, kind="stable")]:  # the most frequent one stays
-        palette[colour >> 24] = colour >> 16 & 255, colour >> 8 & 255, colour & 255
+    palette[seen >> 24] = np.stack([seen >> 16 & 255, seen >> 8 & 255, seen & 255], axis=1)  # the most frequent is last
     fewer.putpalette(palette.ravel().tolist())
     return fewer
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from outlier_features import atomic, layout, shipped, text_files
-from outlier_features.config import Config
+from outlier_features.config import Config, Corpus
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, grid
 
@@ -45,8 +45,8 @@ class Request:
     @property
     def name(self) -> str:
         """The name of the model: the last part of its path or id."""
-        source, _, revision = self.source.partition("@") if _is_hub(self.source) else (self.source, "", "")
-        last = Path(source).resolve().name if not _is_hub(self.source) else source.rpartition("/")[2]
+        source, _, revision = self.source.partition("@") if self.is_hub else (self.source, "", "")
+        last = source.rpartition("/")[2] if self.is_hub else Path(source).resolve().name
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{last}-{revision}" if revision else last).strip("-._")
         return name or "model"
 
@@ -74,9 +74,7 @@ class Request:
 def configuration(request: Request) -> Config:
     """Return the configuration of a measurement. Raises ConfigError for what cannot be one, before anything is read."""
     defaults = yaml.safe_load(shipped.path("config.yaml").read_text(encoding="utf-8"))
-    for option, least in (("sequences", 1), ("length", 2)):
-        if getattr(request, option) < least:
-            raise ConfigError(f"--{option} {getattr(request, option)}: give at least {least}")
+    _require_windows(request)
     corpus, text = _text(request, defaults["corpora"])
     text |= {"sequences": request.sequences, "length": request.length}
     text |= {"column": request.column} if request.column is not None else {}
@@ -93,6 +91,15 @@ def configuration(request: Request) -> Config:
         "capture": defaults["capture"] | {"nonfinite": request.nonfinite},
     }
     return Config.check(values, "measure")
+
+
+def _require_windows(request: Request) -> None:
+    """Refuse windows that the entry of a corpus refuses, by the names of the options. Raises ConfigError."""
+    for option in ("sequences", "length"):
+        given = getattr(request, option)
+        least = next(bound.ge for bound in Corpus.model_fields[option].metadata if hasattr(bound, "ge"))
+        if given < least:
+            raise ConfigError(f"--{option} {given}: give at least {least}")
 
 
 def claim(request: Request, config: Config) -> None:
@@ -124,11 +131,12 @@ def claim(request: Request, config: Config) -> None:
 
 def release(request: Request) -> None:
     """Leave nothing of a folder in which nothing was measured, because the model was refused."""
-    held = [path for path in request.folder.rglob("*") if path.is_file() and ".digests" not in path.parts]
-    if all(path in (layout.configuration(), layout.standard_input()) for path in held):
-        for name in (".digests", "checkpoints"):
-            shutil.rmtree(request.folder / name, ignore_errors=True)
-        for path in (layout.configuration(), layout.standard_input()):
+    own = {layout.configuration(), layout.standard_input()}
+    held = (path for path in request.folder.rglob("*") if path.is_file() and layout.digests() not in path.parents)
+    if own.issuperset(held):
+        for folder in (layout.digests(), layout.checkpoint(request.name).parent):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in own:
             path.unlink(missing_ok=True)
         with suppress(OSError):  # something else lies there
             request.folder.rmdir()

@@ -18,7 +18,7 @@ from outlier_features import atomic, calibration, checkpoints, devices, history,
 from outlier_features.config import Config
 from outlier_features.counts import human
 from outlier_features.durations import spoken
-from outlier_features.errors import ConfigError, OutlierFeaturesError
+from outlier_features.errors import ConfigError, OutlierFeaturesError, SourceError
 from outlier_features.freshness import is_fresh
 from outlier_features.lineage import Lineages
 from outlier_features.measure import EXPERIMENT, Request
@@ -49,8 +49,7 @@ def measure_all(
     _choose_device(device)
     for request in requests:  # every mistake that can be told now is told before the first pass
         with layout.within(request.folder):
-            measure.configuration(request)
-            _require_earlier(against)
+            _require_earlier(against, measure.configuration(request))
     for request in requests:
         with layout.within(request.folder):
             measure.claim(request, measure.configuration(request))
@@ -93,16 +92,16 @@ def _fetch(request: Request, config: Config, leave: ExitStack, *, force: bool) -
     """Fetch the checkpoint; where a hub id is refused, say that no folder has that name."""
     try:
         Stages(config, leave, force=force, say=_silent).fetch(request.name, config.model(request.name))
-    except OutlierFeaturesError as error:
+    except SourceError as error:
         if request.is_hub:
-            raise type(error)(f"{error} (no folder {request.source} is here, so it was taken for a hub id)") from error
+            raise SourceError(f"{error} (no folder {request.source} is here, so it was taken for a hub id)") from error
         raise
 
 
-def _require_earlier(against: str | None) -> None:
+def _require_earlier(against: str | None, config: Config) -> None:
     """Refuse a run to compare with that is not there; whether there is a last one shows behind the pass."""
     if against not in (None, history.LAST):
-        history.find(against, layout.results(), EXPERIMENT)
+        history.find(against, layout.summary(config.chosen.corpus, "parquet"), EXPERIMENT)
 
 
 def _silent(_: str) -> None:

@@ -117,9 +117,8 @@ def _massive(found: Entry | None) -> str:
     return (
         f"Massive activations in the residual stream: {found['count']:,} values in "
         f"block{'s' * (len(found['blocks']) > 1)} {ranges(found['blocks'])}, "
-        f"{_place_of_massive(found)}, the largest of each block in {named}; largest "
-        f"{signed(top['value'])} (channel {top['channel']}, block "
-        f"{top['block']}, position {top['position']})."
+        f"{_place_of_massive(found)}, the largest of each block in {named}; largest {signed(top['value'])} "
+        f"(channel {top['channel']}, block {top['block']}, position {top['position']})."
     )
 
 
