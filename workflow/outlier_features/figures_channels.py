@@ -92,7 +92,7 @@ def _massive_words(massive: Mapping[int, float]) -> str:
     largest = ", ".join(f"{channel} (up to {value:,.0f})" for channel, value in massive.items())
     return (
         "Massive activations (|x| > 100 and at least 1000 times the median of their hidden state) stand in the "
-        f"residual stream, in channel {largest}. The panels show what attention and MLP read."
+        f"residual stream, the largest of each block in channel {largest}. The panels show what attention and MLP read."
     )
 
 
