@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from outlier_features import leases
+from outlier_features.code_hash import sources
 from outlier_features.errors import ConfigError
-from outlier_features.lineage import SCRIPTS, sources
+from outlier_features.lineage import SCRIPTS
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 GPUS = [["GPU-aaaa-1"], ["GPU-bbbb-2"]]

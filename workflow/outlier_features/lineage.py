@@ -1,55 +1,26 @@
 """Lineages: one hash that says what a result was made from, so a result is stale exactly when its lineage has moved.
 
-The lineage of an artefact covers the script that makes it, every module of this library which that script reaches
-through imports (as syntax trees, so comments, docstrings and formatting change nothing), its own slice of the
+The lineage of an artefact covers what the code of the script that makes it means (`code_hash`), its own slice of the
 configuration in canonical form, the content of the local files it reads, and the lineages of what it is made from. File
 times play no part.
 """
 
-import ast
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal
 
-from outlier_features import layout, local_files, packages, shipped
+from outlier_features import code_hash, layout, local_files, packages, shipped
 from outlier_features.catalogue import PUBLISHED
 from outlier_features.config import Config, Model
 from outlier_features.digests import Digests, of_file
 from outlier_features.errors import SourceError
 from outlier_features.records import recorded
 
-PACKAGE = Path(__file__).parent
 SCRIPTS = shipped.path("scripts")
 PAGE = shipped.path("report") / "index"
-
-WITHOUT_EFFECT = {
-    "admission",
-    "compiling",
-    "config",
-    "digests",
-    "disk",
-    "errors",
-    "failures",
-    "footprint",
-    "history",
-    "hub",
-    "layout",
-    "leases",
-    "lineage",
-    "logs",
-    "patience",
-    "planning",
-    "remedies",
-    "shipped",
-    "suggestions",
-    "timings",
-    "yaml_places",
-}
-"""Modules from which no number follows: the configuration enters by value, what the hub sends is checked by its digest,
-plans are estimates, what is refused has no numbers, the others carry words and paths."""
 
 WITHOUT_EFFECT_ON_WEIGHTS = {"label", "dtype", "experts_implementation", "series", "step", "keep_weights"}
 """Keys of a model's entry that leave its checkpoint as it is."""
@@ -215,33 +186,13 @@ class Lineages:
         return self._digests.of(root, names) if names else ""
 
 
-def sources(script: Path) -> list[Path]:
-    """Return a script and every module of this library that it imports, directly or not, sorted."""
-    found: set[Path] = set()
-    queue = [script]
-    while queue:
-        path = queue.pop()
-        if path not in found:
-            found.add(path)
-            queue.extend(_imported(path))
-    return sorted(found)
-
-
 def _lineage(artefact: str, stage: str, settings: Any, content: str | None = None, /, **upstream: Lineage) -> Lineage:
     """Return the lineage of `artefact`, made by the script `stage` from `upstream` and from files of that `content`."""
     own = {} if content is None else {"content": content}
     parents = {name: parent[name.partition(" ")[0]] for name, parent in upstream.items()}
-    made_from = {"code": _code(stage), "settings": settings, "upstream": parents, **own}
+    made_from = {"code": code_hash.of_script(SCRIPTS / f"{stage}.py"), "settings": settings, "upstream": parents, **own}
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     return {artefact: digest[:16], **own, **parents}
-
-
-@cache
-def _code(stage: str) -> str:
-    digest = hashlib.sha256()
-    for path in sources(SCRIPTS / f"{stage}.py"):
-        digest.update(f"{_name(path)}\n{_meaning(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def _content(read: Callable[[], str], made: Path | None = None) -> str:
@@ -251,12 +202,6 @@ def _content(read: Callable[[], str], made: Path | None = None) -> str:
     except (SourceError, OSError):
         found = ""
     return found or (recorded(made, "content") if made else None) or ""
-
-
-def _name(path: Path) -> str:
-    """Return what a file is called, in a checkout and in an installed package alike."""
-    is_script = path.parent == SCRIPTS
-    return f"scripts/{path.name}" if is_script else path.relative_to(PACKAGE.parent).as_posix()
 
 
 @cache
@@ -272,42 +217,3 @@ def _folder(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()} {of_file(path)}\n".encode())
     return digest.hexdigest()
-
-
-@cache
-def _meaning(path: Path) -> str:
-    """Return a module's code without comments, docstrings and formatting."""
-    tree = _tree(path)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [s for s in node.body if not _is_docstring(s)] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def _is_docstring(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-
-
-@cache
-def _imported(path: Path) -> tuple[Path, ...]:
-    names: list[str] = []
-    for node in ast.walk(_tree(path)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(file for name in names for file in _module_files(name))
-
-
-def _module_files(name: str) -> Iterator[Path]:
-    """Yield the files that importing `name` runs, as far as they belong to this library and affect results."""
-    package, *parts = name.split(".")
-    if package != PACKAGE.name or (parts[:1] and parts[0] in WITHOUT_EFFECT):
-        return
-    for depth in range(1, len(parts) + 1):  # the package itself holds nothing but its version
-        base = PACKAGE.joinpath(*parts[:depth])
-        yield from (path for path in (base / "__init__.py", base.with_suffix(".py")) if path.is_file())
-
-
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

@@ -1,0 +1,142 @@
+"""Code hashes: what code means, wherever it lies and however it is imported."""
+
+import ast
+from collections.abc import Callable, Iterator
+from graphlib import CycleError
+from pathlib import Path
+
+import outlier_features
+import pytest
+from outlier_features import code_hash
+
+PACKAGE = Path(outlier_features.__file__).parent
+CACHED = (code_hash.of_script, code_hash._hash, code_hash._imported, code_hash._tokens, code_hash._bindings)
+GRID = "def near(x): return x + 1\ndef far(x): return x + 2\n"
+SCRIPT = "from outlier_features.grid import near\ny = near(3)"
+IN_A_WING = "from outlier_features.wing import places\ny = places.near(3)"
+BY_A_DOOR = "from outlier_features.door import near\ny = near(3)"
+
+Hashed = Callable[[dict[str, str]], str]
+
+
+def forget() -> None:
+    for cached in CACHED:
+        cached.cache_clear()
+
+
+@pytest.fixture
+def hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hashed]:
+    """Give the hash of script.py in a library that holds these files, by name."""
+
+    def hashed(files: dict[str, str]) -> str:
+        forget()
+        folder = tmp_path / str(len(list(tmp_path.iterdir()))) / PACKAGE.name
+        monkeypatch.setattr(code_hash, "PACKAGE", folder)
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text, encoding="utf-8")
+        return code_hash.of_script(folder / "script.py")
+
+    yield hashed
+    forget()
+
+
+@pytest.mark.parametrize(
+    ("files", "script"),
+    [
+        ({"grid.py": GRID}, "from outlier_features import grid\ny = grid.near(3)"),
+        ({"grid.py": GRID}, "from outlier_features import grid as g\ny = g.near(3)"),
+        ({"grid.py": GRID}, "import outlier_features.grid\ny = outlier_features.grid.near(3)"),
+        ({"grid.py": GRID}, "from outlier_features.grid import near as closer\n# why\ny = closer(3)"),
+        ({"places.py": GRID}, "from outlier_features.places import near\ny = near(3)"),
+        ({"wing/places.py": GRID}, "from outlier_features.wing.places import near\ny = near(3)"),
+        ({"wing/places.py": GRID, "wing/__init__.py": '"""A wing."""'}, IN_A_WING),
+        ({"grid.py": GRID, "door.py": "from outlier_features.grid import near\nX = near"}, BY_A_DOOR),
+        ({"grid.py": '"""Words."""\n' + GRID.replace(": ", ":\n    ")}, SCRIPT),
+    ],
+)
+def test_neither_the_place_nor_the_name_nor_the_form_of_an_import_is_part_of_a_hash(
+    hashed: Hashed, files: dict[str, str], script: str
+) -> None:
+    assert hashed({**files, "script.py": script}) == hashed({"grid.py": GRID, "script.py": SCRIPT})
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"grid.py": GRID.replace("x + 2", "x + 3")},  # the module is the unit, not the function
+        {"grid.py": "import math\n" + GRID},
+        {"script.py": "from outlier_features.grid import far\ny = far(3)"},
+        {"script.py": "y = near(3)"},
+        {"script.py": "from outlier_features.grid import far, near\ny = near(3)"},
+        {"script.py": "import math\nfrom outlier_features.grid import near\ny = near(3)"},
+        {"script.py": "from outlier_features.grid import near\ndef f(near): return near(3)"},
+    ],
+)
+def test_another_meaning_is_another_hash(hashed: Hashed, files: dict[str, str]) -> None:
+    before = {"grid.py": GRID, "script.py": SCRIPT}
+    assert hashed({**before, **files}) != hashed(before)
+
+
+def test_an_edit_is_seen_through_modules_between(hashed: Hashed) -> None:
+    files = {
+        "script.py": "from outlier_features import middle\nmiddle.run()",
+        "middle.py": "def run():\n    from outlier_features.end import stop\n    return stop()",
+        "end.py": "def stop(): return 1",
+    }
+    assert hashed(files) != hashed({**files, "end.py": "def stop(): return 2"})
+    assert hashed(files) == hashed({**files, "end.py": "def stop():\n    '''Return one.'''\n    return 1"})
+
+
+def test_a_function_of_a_module_is_not_taken_for_one_of_its_name_that_another_function_imports(hashed: Hashed) -> None:
+    files = {
+        "script.py": "from outlier_features.middle import stop\nstop()",
+        "middle.py": "def stop(): return 1\ndef run():\n    from outlier_features.end import stop\n    return stop",
+        "end.py": "def stop(): return 3",
+    }
+    assert hashed(files) != hashed({**files, "middle.py": files["middle.py"].replace("return 1", "return 2")})
+
+
+def test_a_parameter_hides_an_imported_module_of_its_name(hashed: Hashed) -> None:
+    text = "from outlier_features import {0}\ny = {0}.near(3)\ndef f(grid): return grid.far\n"
+    assert hashed({"script.py": text.format("grid"), "grid.py": GRID}) != hashed({"script.py": "y = 3"})
+    inside = code_hash._bound_inside(ast.parse("def f(grid): return [far for far in grid]").body[0])
+    assert inside == {"grid", "far"}
+    shadowing = "from outlier_features import grid\ndef f(grid): return grid.far\n"
+    assert hashed({"script.py": shadowing, "grid.py": GRID}) == hashed(
+        {"script.py": shadowing.replace("import grid", "import places"), "places.py": GRID}
+    )
+
+
+def test_what_has_no_effect_may_change(hashed: Hashed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_hash, "WITHOUT_EFFECT", {"machine", "text.words"})
+    script = "from outlier_features.machine import logs\nfrom outlier_features.text.words import say\nlogs.open(say)"
+    before = {"script.py": script, "machine/logs.py": "X = 1", "text/words.py": "Y = 1"}
+    assert hashed(before) == hashed({**before, "machine/logs.py": "X = 2", "text/words.py": "Y = 2"})
+
+
+def test_modules_that_import_one_another_are_named(hashed: Hashed) -> None:
+    files = {"script.py": "import outlier_features.a", "a.py": "import outlier_features.b"}
+    with pytest.raises(CycleError, match=r"a\.py.*b\.py"):
+        hashed({**files, "b.py": "import outlier_features.a"})
+
+
+def test_nothing_can_be_taken_from_a_folder(hashed: Hashed) -> None:
+    files = {"wing/__init__.py": "X = 1", "script.py": "from outlier_features.wing import X\nprint(X)"}
+    with pytest.raises(ImportError, match=r"outlier_features\.wing\.X is taken from the folder .*wing; import it from"):
+        hashed(files)
+
+
+@pytest.mark.parametrize("name", sorted(code_hash.WITHOUT_EFFECT))
+def test_each_name_without_effect_is_that_of_a_module_or_folder(name: str) -> None:
+    path = PACKAGE.joinpath(*name.split("."))
+    assert path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_a_folder_holds_one_docstring_and_no_code(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    assert [ast.unparse(statement).partition(" ")[0] for statement in tree.body[1:]] == (
+        ["__version__"] if path.parent == PACKAGE else []
+    )
