@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from conftest import capture_settings, write_windows
 from families import FAMILIES, save_family
-from outlier_features import unfinished
+from outlier_features import provenance, unfinished
 from outlier_features.capture import capture
 from outlier_features.config import Model
 from outlier_features.errors import DamagedFile, OutOfMemory
@@ -97,6 +98,27 @@ def test_a_stopped_pass_goes_on_behind_its_last_block_to_the_same_bits(
     assert facts[0] == facts[1]
     assert f"going on behind block {block} of" in capsys.readouterr().out
     assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_stopped_pass_is_resumed_with_another_number_of_threads_and_each_shard_says_its_own(
+    model: Path, windows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unfinished, "SHARE", float("inf"))
+        stop_at(1, patch)
+        with pytest.raises(Stopped):
+            run(model, windows, tmp_path / "out.json")
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        shards = run(model, windows, tmp_path / "out.json")
+    finally:
+        torch.set_num_threads(before)
+    assert "going on behind block 1 of" in capsys.readouterr().out
+    schemas = {name: pa.ipc.open_file(str(tmp_path / "out" / name)).schema.metadata for name in shards}
+    threads = {name: provenance.decode(schema)["threads"] for name, schema in schemas.items()}
+    assert threads.pop("block-000.arrow") == before
+    assert set(threads.values()) == {before + 1}
 
 
 def test_finished_blocks_are_not_read_again(

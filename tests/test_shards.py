@@ -112,6 +112,7 @@ def test_every_shard_carries_its_provenance(manifests: dict[str, Path]) -> None:
         assert origin["lineage"] == {"statistics": "test"}
         assert origin["versions"]["torch"] == torch.__version__
         assert origin["dtype"] == "float32"
+        assert (origin["device"], origin["threads"]) == ("cpu", torch.get_num_threads())
 
 
 def test_statistics_are_much_smaller_than_the_activations(manifests: dict[str, Path]) -> None:

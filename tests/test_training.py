@@ -210,10 +210,11 @@ def test_reported_loss_is_the_loss_of_the_next_token(architecture: dict, tmp_pat
 
 
 def test_facts_count_what_was_done(moe: Trained) -> None:
-    assert {key: moe.facts[key] for key in ("steps", "tokens_seen", "seed")} == {
+    assert {key: moe.facts[key] for key in ("steps", "tokens_seen", "seed", "threads")} == {
         "steps": 40,
         "tokens_seen": 40 * 4 * 32,
         "seed": 3,
+        "threads": torch.get_num_threads(),
     }
 
 

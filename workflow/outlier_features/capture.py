@@ -68,6 +68,7 @@ def capture(
         source=source,
         dtype=str(settings.dtype).removeprefix("torch."),
         device=devices.name(device),
+        threads=devices.threads(device),
         attention=weights.model.config._attn_implementation,
         experts_implementation=getattr(weights.model.config, "_experts_implementation", None),
         left_out=list(weights.left_out),
@@ -142,8 +143,11 @@ def _pass(
 
 
 def _identity(origin: provenance.Provenance, windows: Sequence[int]) -> dict[str, Any]:
-    """Return what an earlier run must have in common with this one to be gone on with, each under a name of its own."""
-    rest = {name: value for name, value in origin.items() if name != "lineage"}
+    """Return what an earlier run must have in common with this one to be resumed, each under a name of its own.
+
+    It may have had another number of threads: its blocks are good statistics, and their shards say how many it had.
+    """
+    rest = {name: value for name, value in origin.items() if name not in ("lineage", "threads")}
     lineages = {f"lineage of the {name}": value for name, value in origin["lineage"].items()}
     return lineages | rest | {"windows": list(windows)}
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 
@@ -68,9 +69,8 @@ def sources(script: Path) -> list[Path]:
 
 @cache
 def _hash(path: Path) -> str:
-    tree = _tree(path)
     meaning = _Meaning(_tokens(path))
-    code = ast.unparse(meaning.visit(tree))
+    code = ast.unparse(meaning.visit(_tree(path)))
     unused = sorted(token for name, token in meaning.tokens.items() if name not in meaning.used)  # run all the same
     return hashlib.sha256("\n".join([*unused, code]).encode()).hexdigest()
 
@@ -152,7 +152,7 @@ class _Meaning(ast.NodeTransformer):
         self.tokens, self.used = tokens, set[str]()
         self._local = frozenset[str]()
 
-    def visit(self, node: ast.AST) -> ast.AST | None:
+    def visit(self, node: ast.AST) -> Any:
         if isinstance(node, ast.Name | ast.Attribute):
             return self._name(node)
         if isinstance(node, _Import):

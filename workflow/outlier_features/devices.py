@@ -55,6 +55,11 @@ def name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def threads(device: torch.device) -> int | None:
+    """Return how many threads of a CPU share a sum out, which moves its last bits; None on a GPU, where none do."""
+    return torch.get_num_threads() if device.type == "cpu" else None
+
+
 def free_memory(device: torch.device) -> float:
     """Return the bytes this process may still take on a device; on the CPU the least of what limits it.
 

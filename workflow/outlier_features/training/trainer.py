@@ -44,7 +44,8 @@ REPORTED_STEPS = 20
 def train(recipe: Recipe, documents: Iterable[str], directory: Path) -> dict[str, int | float]:
     """Train the tokenizer and the model of `recipe` on `documents` and save both into `directory`.
 
-    Returns steps, tokens_seen, final_loss (nats a token, without the loss of the routers), seed and vocabulary.
+    Returns steps, tokens_seen, final_loss (nats a token, without the loss of the routers), seed, vocabulary and the
+    number of threads.
     The same recipe, documents, machine and number of threads give the same bits. Nothing is written before the end.
     Raises SourceError if the documents do not fill the windows of one step or the loss does not stay finite, and
     ConfigError if transformers does not know the architecture.
@@ -100,6 +101,7 @@ def _facts(recipe: Recipe, losses: Sequence[float], vocabulary: int) -> dict[str
         "final_loss": sum(reported) / len(reported),
         "seed": recipe.seed,
         "vocabulary": vocabulary,
+        "threads": torch.get_num_threads(),
     }
 
 
