@@ -3,7 +3,7 @@
 import itertools
 
 from matplotlib.colors import to_hex
-from outlier_features.figure_style import KINDS
+from outlier_features.figures.style import KINDS
 
 
 def marks(axes, marker, *, filled):

@@ -10,11 +10,11 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.image import AxesImage
 from outlier_features.errors import ConfigError
-from outlier_features.figure_style import GREY, INK, MASSIVE, SHADE, SITES, definition_looks
-from outlier_features.figure_tables import Portrait
-from outlier_features.figures import draw_model, save, save_of_mixture
-from outlier_features.figures_positions import FIRST
-from outlier_features.figures_stability import MOST_NUMBERED
+from outlier_features.figures.draw import draw_model, save, save_of_mixture
+from outlier_features.figures.model.positions import FIRST
+from outlier_features.figures.model.stability import MOST_NUMBERED
+from outlier_features.figures.style import GREY, INK, MASSIVE, SHADE, SITES, definition_looks
+from outlier_features.figures.tables import Portrait
 
 FIGURES = ("kurtosis", "magnitude", "positions", "stability", "experts")
 KURTOSES = ("kurtosis_neuron_rms", "kurtosis_flattened", "kurtosis_token_excess", "kurtosis_channel_mean")

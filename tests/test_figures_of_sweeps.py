@@ -9,15 +9,16 @@ import pandas as pd
 import pytest
 from drawings import bars, is_within, legend, marks, names, overlapping, words
 from matplotlib.colors import to_hex
-from outlier_features import catalogue, outliers
+from outlier_features import outliers
 from outlier_features.answer import curve
 from outlier_features.config import Definition
-from outlier_features.figure_quantities import SHELF, parameters
-from outlier_features.figure_style import FAINT, GREY, INK, KINDS, SHARES
-from outlier_features.figure_tables import Sweep, read_published
-from outlier_features.figures import draw_experiment, save
-from outlier_features.figures_residual import COORDINATED, THRESHOLD, shares, toy
-from outlier_features.figures_shift import fits
+from outlier_features.figures import catalogue
+from outlier_features.figures.axes import SHELF, parameters
+from outlier_features.figures.draw import draw_experiment, save
+from outlier_features.figures.experiment.phase_shift import fits
+from outlier_features.figures.experiment.residual_stream import COORDINATED, THRESHOLD, shares, toy
+from outlier_features.figures.style import FAINT, GREY, INK, KINDS, SHARES
+from outlier_features.figures.tables import Sweep, read_published
 from outlier_features.inference import TRENDS, conclusions
 from sweep_of_twelve import LOWER, PUBLISHED, SHIFT_POSITION, UPPER, twelve
 

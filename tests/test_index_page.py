@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import catalogue, index_page, layout, reduction, tour
+from outlier_features import index_page, layout, reduction, tour
 from outlier_features.config import Config
 from outlier_features.errors import DamagedFile, StaleFile
+from outlier_features.figures import catalogue
 from outlier_features.index_page import COLUMNS, FEWEST, Findings, Picture, pictures, read_findings, render, write_page
 from outlier_features.provenance import record
 from outlier_features.tables import write_table

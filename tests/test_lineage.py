@@ -368,7 +368,7 @@ MOVES = {
     "convergence": "definitions/convergence",
     "tables": "files/tables",
     "provenance": "files/provenance",
-    "figure_style": "pictures/style",
+    "figures/style": "pictures/style",
     "training/trainer": "training/steps",
 }
 """Modules that one edit moves into folders and renames."""
@@ -438,8 +438,8 @@ EDITED: dict[str, dict[str, set[str]]] = {
     "outlier_features/trends": of(MODELS, {"inference", *PICTURES}),
     "outlier_features/reproduction": {"reproduction": set()},
     "outlier_features/paper_tables": of(MODELS, {"export", "export_summary"}),
-    "outlier_features/figures": of(MODELS, PICTURES),
-    "outlier_features/figures_timings": of(MODELS, {"timings"}),
+    "outlier_features/figures/draw": of(MODELS, PICTURES),
+    "outlier_features/figures/model/timings": of(MODELS, {"timings"}),
     "outlier_features/index_page": {"index": set()},
 }
 """Files of the workflow, and what one more line of code in them moves: one of each part of the library."""
@@ -517,18 +517,18 @@ def modules(script: str) -> set[str]:
 
 def test_the_sources_of_a_stage_follow_imports_to_the_end() -> None:
     assert {"scripts/capture", "capture", "engine", "weights", "statistics", "grid"} <= modules("capture")
-    assert {"scripts/plot", "figures", "figures_training", "figure_style"} <= modules("plot")
+    assert {"scripts/plot", "figures/draw", "figures/experiment/training", "figures/style"} <= modules("plot")
     assert {"scripts/reproduce", "reproduction", "tables", "provenance"} <= modules("reproduce")
     assert {"training/checkpoint", "training/trainer", "training/tokenizer"} <= modules("train")
 
 
 def test_the_sources_of_a_stage_are_not_those_of_the_next() -> None:
-    assert modules("capture").isdisjoint({"outliers", "metrics", "perplexity", "tables", "figures", "cli"})
-    assert modules("reduce").isdisjoint({"capture", "engine", "weights", "figures"})
+    assert modules("capture").isdisjoint({"outliers", "metrics", "perplexity", "tables", "figures/draw", "cli"})
+    assert modules("reduce").isdisjoint({"capture", "engine", "weights", "figures/draw"})
     assert modules("plot").isdisjoint({"outliers", "metrics", "shards", "capture"})
-    assert modules("reproduce").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
-    assert modules("export").isdisjoint({"capture", "engine", "figures", "reproduction"})
-    assert modules("index").isdisjoint({"outliers", "metrics", "shards", "capture", "figures"})
+    assert modules("reproduce").isdisjoint({"outliers", "metrics", "shards", "capture", "figures/draw"})
+    assert modules("export").isdisjoint({"capture", "engine", "figures/draw", "reproduction"})
+    assert modules("index").isdisjoint({"outliers", "metrics", "shards", "capture", "figures/draw"})
     assert modules("fetch").isdisjoint({"documents", "tokenize", "capture", "training/trainer"})
 
 

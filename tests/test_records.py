@@ -7,7 +7,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import atomic, figures, paper_tables, provenance
+from outlier_features import atomic, paper_tables, provenance
+from outlier_features.figures import draw
 from outlier_features.records import recorded
 from outlier_features.tables import write_table
 from outlier_features.windows import write_windows
@@ -20,7 +21,7 @@ ORIGIN["versions"] = {"outlier_features": "1.0"}
 
 def write_figure(path: Path) -> None:
     figure = plt.figure()
-    figures.save(figure, path, ORIGIN)
+    draw.save(figure, path, ORIGIN)
     plt.close(figure)
 
 

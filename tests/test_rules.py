@@ -14,7 +14,8 @@ import jinja2
 import outlier_features
 import pytest
 from docutils.core import publish_parts
-from outlier_features import catalogue, contents, layout
+from outlier_features import contents, layout
+from outlier_features.figures import catalogue
 
 REPOSITORY = Path(__file__).parents[1]
 WORKFLOW = REPOSITORY / "workflow"
@@ -212,7 +213,7 @@ def test_a_machine_without_snakemake_and_datasets_can_capture() -> None:
 def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_is_drawn_by_a_function() -> None:
     ended = run(
         "import sys\n"
-        "import outlier_features.figures as figures, outlier_features.reproduction, outlier_features.summary\n"
+        "import outlier_features.figures.draw as figures, outlier_features.reproduction, outlier_features.summary\n"
         "import outlier_features.inference, outlier_features.exports, outlier_features.index_page\n"
         "print([name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules])\n"
         "for figure in figures.FIGURES.values():\n"
@@ -224,7 +225,7 @@ def test_tables_figures_and_reproduction_do_without_torch_and_every_figure_is_dr
 
 
 def test_the_catalogue_of_figures_is_read_without_what_draws_them() -> None:
-    imports = "import sys, outlier_features.catalogue, outlier_features.contents"
+    imports = "import sys, outlier_features.figures.catalogue, outlier_features.contents"
     ended = run(f"{imports}; print({{'matplotlib', 'pandas'}} & set(sys.modules))")
     assert ended.stdout.strip() == "set()", ended.stderr
 

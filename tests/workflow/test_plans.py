@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from outlier_features import catalogue
+from outlier_features.figures import catalogue
 from outlier_features.records import recorded
 from projects import PARTS, copy_of, model, write_config
 from workflows import Workflows
@@ -64,7 +64,7 @@ def test_another_label_plans_no_computation(workflows: Workflows, project: Path)
 
 
 def test_an_edit_of_the_figures_plans_only_plots(workflows: Workflows, project: Path) -> None:
-    path = project / "workflow/outlier_features/figures.py"
+    path = project / "workflow/outlier_features/figures/draw.py"
     path.write_text(path.read_text() + "\nCOLOUR = 'purple'\n")
     assert workflows.plan(project) == {"plot": 1, "index": 1} | dict.fromkeys(PLOTS, 2)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from hub_server import Fault, HubServer, environment
-from outlier_features import catalogue
+from outlier_features.figures import catalogue
 from sweep import AMOUNTS, FAMILY_OF, project_with, serve
 from workflows import Ended, Workflows
 

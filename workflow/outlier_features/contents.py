@@ -5,7 +5,7 @@ Light, because every start of the workflow reads it.
 
 from collections.abc import Iterable
 
-from outlier_features import catalogue
+from outlier_features.figures import catalogue
 
 TABLES, TIMINGS = "Tables", "Where the time went"
 """Headings of what is no figure of the catalogue; figures stand under their topic."""

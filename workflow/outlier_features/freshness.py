@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from outlier_features import catalogue, layout, shipped
+from outlier_features import layout, shipped
 from outlier_features.config import Config
+from outlier_features.figures import catalogue
 from outlier_features.file_states import Memory, State, state
 from outlier_features.lineage import Lineage, Lineages
 from outlier_features.records import WITHOUT, recorded

@@ -19,9 +19,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from outlier_features import atomic, catalogue, layout, model_answer_words, provenance, remedies, shipped, tour
+from outlier_features import atomic, layout, model_answer_words, provenance, remedies, shipped, tour
 from outlier_features.config import Config, Corpus, Definition
 from outlier_features.counts import human
+from outlier_features.figures import catalogue
 from outlier_features.lineage import Lineage
 from outlier_features.tables import read_json, read_table
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from outlier_features import code_hash, layout, local_files, packages, shipped
-from outlier_features.catalogue import PUBLISHED
 from outlier_features.config import Config, Model
 from outlier_features.digests import Digests, of_file
 from outlier_features.errors import SourceError
+from outlier_features.figures.catalogue import PUBLISHED
 from outlier_features.records import recorded
 
 SCRIPTS = shipped.path("scripts")

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from outlier_features import catalogue
 from outlier_features.config import Config, Corpus, Model
+from outlier_features.figures import catalogue
 
 SITES = {
     "attn_in": "input of the attention of a block",

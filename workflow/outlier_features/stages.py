@@ -173,9 +173,9 @@ class Stages:
         self._say(f"made: {layout.index()}")
 
     def _plot_experiment(self) -> None:
-        from outlier_features import catalogue
-        from outlier_features.figure_tables import Sweep, read_published
-        from outlier_features.figures import draw_experiment
+        from outlier_features.figures import catalogue
+        from outlier_features.figures.draw import draw_experiment
+        from outlier_features.figures.tables import Sweep, read_published
         from outlier_features.tables import read_table
 
         lineage = self._lineages.figure(self._corpus)
@@ -187,9 +187,9 @@ class Stages:
 
     def plot_model(self, model: str) -> None:
         """Draw the figures of one model."""
-        from outlier_features import catalogue
-        from outlier_features.figures import draw_model, save_of_mixture
-        from outlier_features.portraits import read_portrait
+        from outlier_features.figures import catalogue
+        from outlier_features.figures.draw import draw_model, save_of_mixture
+        from outlier_features.figures.portraits import read_portrait
 
         lineage = self._lineages.model_figure(self._corpus, model)
         tables, published = self._tables(model, catalogue.MODEL_TABLES), self._published()
@@ -201,15 +201,16 @@ class Stages:
             save_of_mixture(figure, portrait, layout.mixture_figure(figure, model), provenance.record(lineage))
 
     def _plot_timings(self, model: str) -> None:
-        from outlier_features import figures_timings, timings
+        from outlier_features import timings
+        from outlier_features.figures.model.timings import draw
 
         lineage = self._lineages.timings(self._corpus, model)
         parts = [timings.read(timings.beside(m), lineage["statistics"]) for m in self._manifests(model)]
-        drawn = figures_timings.draw(self._config.label(model), parts)
+        drawn = draw(self._config.label(model), parts)
         self._save(drawn, lineage, layout.timings(self._corpus, model))
 
     def _save(self, drawn: "Figure", lineage: Lineage, *paths: Path) -> None:
-        from outlier_features.figures import save
+        from outlier_features.figures.draw import save
 
         for path in paths:
             save(drawn, path, provenance.record(lineage))
@@ -221,7 +222,7 @@ class Stages:
         return entry(self._config.models, name, **tables, perplexity=layout.perplexity(self._corpus, name))
 
     def _published(self) -> list[Path]:
-        from outlier_features import catalogue
+        from outlier_features.figures import catalogue
 
         return [shipped.published(name) for name in catalogue.PUBLISHED]
 

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from outlier_features import catalogue, suggestions
+from outlier_features import suggestions
 from outlier_features.errors import ConfigError
+from outlier_features.figures import catalogue
 
 FIGURE = re.compile(r"(?:\./)?results/plots/(?P<name>[^/.]+)(?:\.(?:png|svg)|/.+)$")
 

@@ -6,7 +6,7 @@ Out: results/plots/{figure}.{png,svg}, results/plots/{figure}/{model}.{png,svg},
 results/plots/{figure}/{model}, which stays empty for a dense model, and results/{corpus}/timings/{model}.svg.
 """
 
-from outlier_features import catalogue
+from outlier_features.figures import catalogue
 
 FIGURES = catalogue.names("experiment") + HAS_SERIES * catalogue.names("series")
 MODEL_FIGURES = catalogue.names("model")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from outlier_features.figure_tables import Sweep, read_published
-from outlier_features.figures import draw_experiment, save
+from outlier_features.figures.draw import draw_experiment, save
+from outlier_features.figures.tables import Sweep, read_published
 from outlier_features.logs import logged
 from outlier_features.provenance import record
 from outlier_features.tables import read_table

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from outlier_features.catalogue import names
 from outlier_features.config import Config
-from outlier_features.figures import draw_model, save, save_of_mixture
+from outlier_features.figures.catalogue import names
+from outlier_features.figures.draw import draw_model, save, save_of_mixture
+from outlier_features.figures.portraits import read_portrait
 from outlier_features.logs import logged
-from outlier_features.portraits import read_portrait
 from outlier_features.provenance import record
 
 label = Config.check(snakemake.config).label(snakemake.wildcards.model)

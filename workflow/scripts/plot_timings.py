@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from outlier_features.config import Config
-from outlier_features.figures import save
-from outlier_features.figures_timings import draw
+from outlier_features.figures.draw import save
+from outlier_features.figures.model.timings import draw
 from outlier_features.logs import logged
 from outlier_features.provenance import record
 from outlier_features.timings import beside, read

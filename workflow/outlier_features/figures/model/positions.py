@@ -12,11 +12,11 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from outlier_features.catalogue import Figure
-from outlier_features.figure_quantities import TOPS
-from outlier_features.figure_scales import set_decades
-from outlier_features.figure_style import FAINT, GREY, SHADE, SITES, TEXT, page, say
-from outlier_features.figure_tables import Portrait
+from outlier_features.figures.axes import TOPS
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.scales import set_decades
+from outlier_features.figures.style import FAINT, GREY, SHADE, SITES, TEXT, page, say
+from outlier_features.figures.tables import Portrait
 
 PER_OCTAVE = 16
 """Groups of neighbouring positions from one position to twice as far: as many as can be told apart."""

@@ -12,40 +12,28 @@ from matplotlib.figure import Figure as Drawing
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from outlier_features import (
-    atomic,
-    figures_blocks,
-    figures_channels,
-    figures_experts,
-    figures_lines,
-    figures_llm_int8,
-    figures_positions,
-    figures_reach,
-    figures_residual,
-    figures_shift,
-    figures_stability,
-    figures_training,
-    strict_json,
-)
-from outlier_features.catalogue import FIGURES, Figure, Scope, names
+from outlier_features import atomic, strict_json
 from outlier_features.errors import ConfigError
-from outlier_features.figure_style import DPI, style
-from outlier_features.figure_tables import Portrait, Sweep
+from outlier_features.figures.catalogue import FIGURES, Figure, Scope, names
+from outlier_features.figures.experiment import llm_int8, phase_shift, reach, reach_lines, residual_stream, training
+from outlier_features.figures.model import blocks, channel_map, experts, positions, stability
+from outlier_features.figures.style import DPI, style
+from outlier_features.figures.tables import Portrait, Sweep
 
 MODULES = {
     module.__name__.rpartition(".")[2]: module
     for module in (
-        figures_blocks,
-        figures_channels,
-        figures_experts,
-        figures_lines,
-        figures_llm_int8,
-        figures_positions,
-        figures_reach,
-        figures_residual,
-        figures_shift,
-        figures_stability,
-        figures_training,
+        blocks,
+        channel_map,
+        experts,
+        reach_lines,
+        llm_int8,
+        positions,
+        reach,
+        residual_stream,
+        phase_shift,
+        stability,
+        training,
     )
 }
 """Where figures are drawn, by the names that the catalogue uses."""

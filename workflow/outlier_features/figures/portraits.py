@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from outlier_features.catalogue import MODEL_TABLES
-from outlier_features.figure_tables import Portrait, read_published
+from outlier_features.figures.catalogue import MODEL_TABLES
+from outlier_features.figures.tables import Portrait, read_published
 from outlier_features.lineage import Lineage
 from outlier_features.tables import read_table
 

@@ -3,11 +3,11 @@
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
-from outlier_features import figure_qualities
-from outlier_features.catalogue import Figure
-from outlier_features.figure_points import Panel, chart
-from outlier_features.figure_quantities import ACTIVE, CHANNELS, LAYERS, MAGNITUDE, POSITIONS, TOTAL
-from outlier_features.figure_tables import Sweep
+from outlier_features.figures import qualities
+from outlier_features.figures.axes import ACTIVE, CHANNELS, LAYERS, MAGNITUDE, POSITIONS, TOTAL
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.points import Panel, chart
+from outlier_features.figures.tables import Sweep
 from outlier_features.published_points import llm_int8
 
 DEFINITION = "llm_int8"
@@ -35,8 +35,8 @@ def figure_3a(entry: Figure, sweep: Sweep) -> Drawing:
 def figure_3b(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw layers and positions affected against perplexity."""
     source = llm_int8(sweep.published, f"{OF_THE_PAPER} {OF_C4}")
-    grid = figure_qualities.grid(sweep.summary, DEFINITION, (LAYERS, POSITIONS), source)
-    return chart(entry, grid, sweep.summary, source, figure_qualities.notes(sweep.summary))
+    grid = qualities.grid(sweep.summary, DEFINITION, (LAYERS, POSITIONS), source)
+    return chart(entry, grid, sweep.summary, source, qualities.notes(sweep.summary))
 
 
 def figure_4a(entry: Figure, sweep: Sweep) -> Drawing:
@@ -57,5 +57,5 @@ def _coarse(sweep: Sweep) -> list[str]:
 def figure_4b(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw the number of outlier features against perplexity."""
     source = llm_int8(sweep.published, f"{OF_THE_PAPER} {OF_C4}")
-    grid = figure_qualities.grid(sweep.summary, DEFINITION, (CHANNELS,), source)
-    return chart(entry, grid, sweep.summary, source, figure_qualities.notes(sweep.summary))
+    grid = qualities.grid(sweep.summary, DEFINITION, (CHANNELS,), source)
+    return chart(entry, grid, sweep.summary, source, qualities.notes(sweep.summary))

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import pandas as pd
 
-from outlier_features.figure_quantities import INTERVAL, Axis
-from outlier_features.figure_style import KINDS
+from outlier_features.figures.axes import INTERVAL, Axis
+from outlier_features.figures.style import KINDS
 
 Thing = TypeVar("Thing", bound=Hashable)
 

@@ -12,9 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from outlier_features.catalogue import Figure
-from outlier_features.figure_style import FAINT, GREY, INK, NAME, NOTE, SMALL_NAME, TEXT, Page, magnitude_colors, page
-from outlier_features.figure_tables import Sweep
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.style import FAINT, GREY, INK, NAME, NOTE, SMALL_NAME, TEXT, Page, magnitude_colors, page
+from outlier_features.figures.tables import Sweep
 
 Floats = NDArray[np.float64]
 

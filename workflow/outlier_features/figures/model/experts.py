@@ -18,9 +18,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from outlier_features.catalogue import Figure
-from outlier_features.figure_scales import block_ticks, magnitude_bar, magnitudes, set_decades
-from outlier_features.figure_style import (
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.scales import block_ticks, magnitude_bar, magnitudes, set_decades
+from outlier_features.figures.style import (
     GREY,
     INK,
     RING,
@@ -33,7 +33,7 @@ from outlier_features.figure_style import (
     say,
     write_names,
 )
-from outlier_features.figure_tables import Portrait
+from outlier_features.figures.tables import Portrait
 
 MOST_NAMED = 20
 """Super experts that are named; where there are more, those of the largest output."""

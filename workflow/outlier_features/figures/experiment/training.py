@@ -16,10 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from outlier_features.catalogue import Figure
-from outlier_features.figure_scales import below, round_numbers
-from outlier_features.figure_style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
-from outlier_features.figure_tables import Sweep
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.scales import below, round_numbers
+from outlier_features.figures.style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
+from outlier_features.figures.tables import Sweep
 from outlier_features.intervals import GAPS
 
 PLAIN, TWIN = "llm_int8", "llm_int8_rms"

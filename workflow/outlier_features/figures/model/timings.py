@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from outlier_features.durations import measured
-from outlier_features.figure_scales import block_ticks
-from outlier_features.figure_style import ACTIVITIES, FAINT, GREY, INK, SHADE, TEXT, page, say, style
+from outlier_features.figures.scales import block_ticks
+from outlier_features.figures.style import ACTIVITIES, FAINT, GREY, INK, SHADE, TEXT, page, say, style
 
 MOST_PARTS = 8
 """Jobs that get a panel of their own; where there are more, one panel shows their sums."""

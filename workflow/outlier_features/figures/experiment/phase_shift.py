@@ -10,13 +10,14 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from outlier_features import answer, figure_qualities
-from outlier_features.catalogue import Figure
-from outlier_features.figure_points import Panel, Points, draw_points
-from outlier_features.figure_quantities import ACTIVE, LAYERS, TOTAL, Axis, parameters
-from outlier_features.figure_style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
-from outlier_features.figure_tables import Sweep
-from outlier_features.figures_reach import OF_SHARES, OTHER_TOKENIZERS
+from outlier_features import answer
+from outlier_features.figures import qualities
+from outlier_features.figures.axes import ACTIVE, LAYERS, TOTAL, Axis, parameters
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.experiment.reach import OF_SHARES, OTHER_TOKENIZERS
+from outlier_features.figures.points import Panel, Points, draw_points
+from outlier_features.figures.style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
+from outlier_features.figures.tables import Sweep
 from outlier_features.phase_shift import FEWEST, SHARP
 from outlier_features.published_points import arb8020, as_summary
 
@@ -35,9 +36,9 @@ def phase_shift(entry: Figure, sweep: Sweep) -> Drawing:
     """
     measured = _measured(sweep.summary)
     is_sweep = measured >= FEWEST
-    quality = figure_qualities.panels(sweep.summary, DEFINITION, MEASURE, is_published=not is_sweep)[0]
+    quality = qualities.panels(sweep.summary, DEFINITION, MEASURE, is_published=not is_sweep)[0]
     panels = [*(Panel(DEFINITION, axis, MEASURE) for axis in (TOTAL, ACTIVE)), quality]
-    why = figure_qualities.notes(sweep.summary) if quality.has_measured else [NOT_DRAWN]
+    why = qualities.notes(sweep.summary) if quality.has_measured else [NOT_DRAWN]
     points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
     shown = sweep.trends if is_sweep else _published_trends(sweep)
     groups = GROUPS if is_sweep else {"all": GROUPS["all"]}

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from outlier_features.catalogue import Figure
-from outlier_features.figure_scales import magnitude_bar, magnitudes
-from outlier_features.figure_style import (
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.scales import magnitude_bar, magnitudes
+from outlier_features.figures.style import (
     FAINT,
     GREY,
     INK,
@@ -28,7 +28,7 @@ from outlier_features.figure_style import (
     say,
     spread,
 )
-from outlier_features.figure_tables import Portrait
+from outlier_features.figures.tables import Portrait
 
 PANELS = {"llm_int8": "absolute threshold", "llm_int8_rms": "scale-free threshold, in units of each tensor's RMS"}
 MOST_NUMBERED = 20

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from outlier_features.figure_points import Panel
-from outlier_features.figure_quantities import BITS, PERPLEXITY, Axis
+from outlier_features.figures.axes import BITS, PERPLEXITY, Axis
+from outlier_features.figures.points import Panel
 from outlier_features.published_points import Source
 
 NOT_COMPARABLE = (

@@ -15,9 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
-from outlier_features.catalogue import Figure
-from outlier_features.figure_gaps import criterion, gaps, last_steps, unique
-from outlier_features.figure_quantities import (
+from outlier_features.figures.axes import (
     LANES,
     PHASE_SHIFT,
     Axis,
@@ -26,8 +24,10 @@ from outlier_features.figure_quantities import (
     set_y,
     tells_phase_shift,
 )
-from outlier_features.figure_scales import below
-from outlier_features.figure_style import (
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.notes import criterion, gaps, last_steps, unique
+from outlier_features.figures.scales import below
+from outlier_features.figures.style import (
     FAINT,
     GREY,
     INK,

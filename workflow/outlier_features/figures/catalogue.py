@@ -54,7 +54,7 @@ FIGURES = {
     for figure in (
         Figure(
             "residual_stream",
-            "figures_residual.residual_stream",
+            "residual_stream.residual_stream",
             "experiment",
             PICTURE,
             "What an outlier feature is: a toy residual stream",
@@ -67,7 +67,7 @@ FIGURES = {
         ),
         Figure(
             "moe_vs_dense",
-            "figures_reach.moe_vs_dense",
+            "reach.moe_vs_dense",
             "experiment",
             SIZE,
             "Outlier features in mixture-of-experts and dense models",
@@ -75,7 +75,7 @@ FIGURES = {
         ),
         Figure(
             "moe_vs_dense_rms",
-            "figures_reach.moe_vs_dense_rms",
+            "reach.moe_vs_dense_rms",
             "experiment",
             SIZE,
             "Outlier features in mixture-of-experts and dense models, scale-free threshold",
@@ -83,7 +83,7 @@ FIGURES = {
         ),
         Figure(
             "moe_vs_dense_median",
-            "figures_reach.moe_vs_dense_median",
+            "reach.moe_vs_dense_median",
             "experiment",
             SIZE,
             "Outlier features in mixture-of-experts and dense models: medians",
@@ -93,7 +93,7 @@ FIGURES = {
         ),
         Figure(
             "reach_vs_perplexity",
-            "figures_reach.reach_vs_perplexity",
+            "reach.reach_vs_perplexity",
             "experiment",
             SIZE,
             "How far outlier features reach, against the quality of the model",
@@ -101,7 +101,7 @@ FIGURES = {
         ),
         Figure(
             "count_vs_perplexity",
-            "figures_reach.count_vs_perplexity",
+            "reach.count_vs_perplexity",
             "experiment",
             SIZE,
             "How many outlier features there are, against the quality of the model",
@@ -110,7 +110,7 @@ FIGURES = {
         ),
         Figure(
             "phase_shift",
-            "figures_shift.phase_shift",
+            "phase_shift.phase_shift",
             "experiment",
             SIZE,
             "Is there a phase shift?",
@@ -124,7 +124,7 @@ FIGURES = {
         ),
         Figure(
             "reach_lines",
-            "figures_lines.reach_lines",
+            "reach_lines.reach_lines",
             "experiment",
             SIZE,
             "Layers and positions affected, model by model in the order of size",
@@ -132,7 +132,7 @@ FIGURES = {
         ),
         Figure(
             "llm_int8_figure_3a",
-            "figures_llm_int8.figure_3a",
+            "llm_int8.figure_3a",
             "experiment",
             PAPER,
             "LLM.int8() Figure 3a: layers and positions affected, against size",
@@ -140,7 +140,7 @@ FIGURES = {
         ),
         Figure(
             "llm_int8_figure_3b",
-            "figures_llm_int8.figure_3b",
+            "llm_int8.figure_3b",
             "experiment",
             PAPER,
             "LLM.int8() Figure 3b: layers and positions affected, against perplexity",
@@ -148,7 +148,7 @@ FIGURES = {
         ),
         Figure(
             "llm_int8_figure_4a",
-            "figures_llm_int8.figure_4a",
+            "llm_int8.figure_4a",
             "experiment",
             PAPER,
             "LLM.int8() Figure 4a: magnitude of the largest outlier feature, against size",
@@ -157,7 +157,7 @@ FIGURES = {
         ),
         Figure(
             "llm_int8_figure_4b",
-            "figures_llm_int8.figure_4b",
+            "llm_int8.figure_4b",
             "experiment",
             PAPER,
             "LLM.int8() Figure 4b: number of outlier features, against perplexity",
@@ -165,7 +165,7 @@ FIGURES = {
         ),
         Figure(
             "training",
-            "figures_training.training",
+            "training.training",
             "series",
             TRAINING,
             "Outlier features in the course of training",
@@ -175,7 +175,7 @@ FIGURES = {
         ),
         Figure(
             "channel_map",
-            "figures_channels.channel_map",
+            "channel_map.channel_map",
             "model",
             PLACE,
             "Where outlier features live",
@@ -185,7 +185,7 @@ FIGURES = {
         ),
         Figure(
             "kurtosis",
-            "figures_blocks.kurtosis",
+            "blocks.kurtosis",
             "model",
             PLACE,
             "Kurtosis by block",
@@ -194,7 +194,7 @@ FIGURES = {
         ),
         Figure(
             "magnitude",
-            "figures_blocks.magnitude",
+            "blocks.magnitude",
             "model",
             PLACE,
             "Magnitude of activations by block",
@@ -204,7 +204,7 @@ FIGURES = {
         ),
         Figure(
             "positions",
-            "figures_positions.positions",
+            "positions.positions",
             "model",
             PLACE,
             "Large activations along the window",
@@ -214,7 +214,7 @@ FIGURES = {
         ),
         Figure(
             "stability",
-            "figures_stability.stability",
+            "stability.stability",
             "model",
             PLACE,
             "Stability of outlier channels over sequences",
@@ -223,7 +223,7 @@ FIGURES = {
         ),
         Figure(
             "experts",
-            "figures_experts.experts",
+            "experts.experts",
             "mixture",
             PLACE,
             "Load and super experts",

@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from outlier_features.counts import human
-from outlier_features.figure_scales import Scale, below, round_numbers
-from outlier_features.figure_style import FAINT, GREY, NAME, SHADE
+from outlier_features.figures.scales import Scale, below, round_numbers
+from outlier_features.figures.style import FAINT, GREY, NAME, SHADE
 
 Floats = NDArray[np.float64]
 

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from outlier_features.catalogue import Figure
-from outlier_features.figure_style import (
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.style import (
     FAINT,
     GREY,
     INK,
@@ -26,7 +26,7 @@ from outlier_features.figure_style import (
     page,
     say,
 )
-from outlier_features.figure_tables import Portrait
+from outlier_features.figures.tables import Portrait
 
 COUNTED = {"llm_int8": "absolute threshold", f"llm_int8{TWIN}": "scale-free"}
 """The definitions whose channels are counted one by one."""

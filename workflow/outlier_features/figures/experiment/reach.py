@@ -2,10 +2,8 @@
 
 from matplotlib.figure import Figure as Drawing
 
-from outlier_features import figure_qualities
-from outlier_features.catalogue import Figure
-from outlier_features.figure_points import Panel, chart
-from outlier_features.figure_quantities import (
+from outlier_features.figures import qualities
+from outlier_features.figures.axes import (
     ACTIVE,
     CHANNELS,
     FEATURES,
@@ -16,7 +14,9 @@ from outlier_features.figure_quantities import (
     TOTAL,
     Axis,
 )
-from outlier_features.figure_tables import Sweep
+from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.points import Panel, chart
+from outlier_features.figures.tables import Sweep
 from outlier_features.intervals import GAPS
 from outlier_features.published_points import NOTHING, arb8020
 
@@ -62,18 +62,16 @@ def moe_vs_dense_median(entry: Figure, sweep: Sweep) -> Drawing:
 def reach_vs_perplexity(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw layers and positions affected against perplexity or, where tokenizers differ, bits per byte."""
     source = arb8020(sweep.published, f"{OF_SHARES} {DENSE_ONLY}")
-    grid = figure_qualities.grid(sweep.summary, "arb8020", (LAYERS, POSITIONS), source)
-    return chart(entry, grid, sweep.summary, source, [*figure_qualities.notes(sweep.summary), OTHER_CORPUS])
+    grid = qualities.grid(sweep.summary, "arb8020", (LAYERS, POSITIONS), source)
+    return chart(entry, grid, sweep.summary, source, [*qualities.notes(sweep.summary), OTHER_CORPUS])
 
 
 def count_vs_perplexity(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw the number of outlier features, counted in two ways, against perplexity or bits per byte."""
     source = arb8020(sweep.published, f"{SETTING} {COUNTS}, as here in the left panel. {DENSE_ONLY}")
     counted = (("arb8020", FEATURES), ("llm_int8", CHANNELS))
-    panels = [
-        panel for name, y in counted for panel in figure_qualities.panels(sweep.summary, name, y, is_published=False)
-    ]
-    return chart(entry, [panels], sweep.summary, source, [*figure_qualities.notes(sweep.summary), OTHER_CORPUS])
+    panels = [panel for name, y in counted for panel in qualities.panels(sweep.summary, name, y, is_published=False)]
+    return chart(entry, [panels], sweep.summary, source, [*qualities.notes(sweep.summary), OTHER_CORPUS])
 
 
 def _grid(definition: str, columns: tuple[Axis, Axis], rows: tuple[Axis, Axis]) -> list[list[Panel]]:

@@ -1,0 +1,1 @@
+"""The figures of an experiment: the rows of its models come in, drawings go out. `draw` alone imports them."""
