@@ -17,10 +17,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from accelerate.utils.offload import OffloadedWeightsLoader
-from outlier_features import engine, outliers
+from outlier_features import engine
 from outlier_features.capture import capture
 from outlier_features.config import Config
 from outlier_features.devices import best_device
+from outlier_features.metrics import outliers
 from outlier_features.scores import token_losses
 from outlier_features.settings import Settings
 from outlier_features.shards import Statistics

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import page
-from outlier_features import intervals
-from outlier_features.bootstrap import resampling_counts
 from outlier_features.comparison import difference
-from outlier_features.intervals import Estimate
+from outlier_features.metrics import intervals
+from outlier_features.metrics.bootstrap import resampling_counts
+from outlier_features.metrics.intervals import Estimate
 from scipy.special import stdtrit
 
 Ends = tuple[float, float]

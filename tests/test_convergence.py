@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import DEFINITIONS, LENGTH, WINDOWS
-from outlier_features import outliers
-from outlier_features.convergence import convergence, selections
-from outlier_features.positions import positions
+from outlier_features.metrics import outliers
+from outlier_features.metrics.convergence import convergence, selections
+from outlier_features.metrics.positions import positions
 from outlier_features.shards import Statistics
 
 

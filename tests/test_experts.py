@@ -13,10 +13,11 @@ import torch
 from conftest import LENGTH, MOE, capture_settings, save_checkpoint, write_windows
 from families import COMMON, ROUTED, Family, random_model
 from families import MOE as FAMILIES
-from outlier_features import architectures, experts, metrics, sites, tables
+from outlier_features import architectures, experts, sites, tables
 from outlier_features.capture import capture
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
-from outlier_features.metrics import super_experts
+from outlier_features.metrics import layers as metrics
+from outlier_features.metrics.layers import super_experts
 from outlier_features.shards import Statistics
 from safetensors.torch import load_file, save_file
 from torch import nn

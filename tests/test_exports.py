@@ -23,8 +23,8 @@ from outlier_features.capture import capture
 from outlier_features.config import Definition
 from outlier_features.errors import StaleFile
 from outlier_features.exports import export, export_summary
-from outlier_features.perplexity import write_perplexity
-from outlier_features.reduction import TABLES, reduce
+from outlier_features.metrics.evaluate import TABLES, reduce
+from outlier_features.metrics.perplexity import write_perplexity
 from outlier_features.scatter import parts, windows
 from outlier_features.summary import Entry, summarize, write_summary
 from projects import HOSTILE as MARKUP

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from drawings import bars, is_within, legend, marks, names, overlapping, words
 from matplotlib.colors import to_hex
-from outlier_features import outliers
 from outlier_features.answer import curve
 from outlier_features.config import Definition
 from outlier_features.figures import catalogue
@@ -20,6 +19,7 @@ from outlier_features.figures.experiment.residual_stream import COORDINATED, THR
 from outlier_features.figures.style import FAINT, GREY, INK, KINDS, SHARES
 from outlier_features.figures.tables import Sweep, read_published
 from outlier_features.inference import TRENDS, conclusions
+from outlier_features.metrics import outliers
 from sweep_of_twelve import LOWER, PUBLISHED, SHIFT_POSITION, UPPER, twelve
 
 FIGURES = tuple(name for name in catalogue.names("experiment"))

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import index_page, layout, reduction, tour
+from outlier_features import index_page, layout, tour
 from outlier_features.config import Config
 from outlier_features.errors import DamagedFile, StaleFile
 from outlier_features.figures import catalogue
 from outlier_features.index_page import COLUMNS, FEWEST, Findings, Picture, pictures, read_findings, render, write_page
+from outlier_features.metrics import evaluate
 from outlier_features.provenance import record
 from outlier_features.tables import write_table
 from PIL import Image
@@ -289,7 +290,7 @@ def test_links_lead_from_the_page_to_the_results():
 
 
 def test_the_page_links_every_table_of_a_model():
-    assert set(index_page.TABLES) == set(reduction.TABLES)
+    assert set(index_page.TABLES) == set(evaluate.TABLES)
 
 
 def test_the_page_says_where_models_and_text_come_from():

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from outlier_features import intervals
-from outlier_features.intervals import Estimate
+from outlier_features.metrics import intervals
+from outlier_features.metrics.intervals import Estimate
 from scipy import optimize, stats
 
 PROJECT = Path(__file__).parents[1]

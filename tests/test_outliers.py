@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import DEFINITIONS, HIDDEN, LENGTH, PLANTED, WINDOWS, capture_settings
-from outlier_features import metrics, outliers
 from outlier_features.capture import capture
 from outlier_features.config import Definition
 from outlier_features.errors import ConfigError
+from outlier_features.metrics import layers as metrics
+from outlier_features.metrics import outliers
 from outlier_features.shards import SiteTable, Statistics
 from reductions import GRIDS, reduced_on_cpu
 

@@ -9,8 +9,8 @@ from conftest import capture_settings
 from families import FAMILIES, MOE, save_family
 from outlier_features.capture import capture
 from outlier_features.config import Corpus, Definition, Model
-from outlier_features.perplexity import write_perplexity
-from outlier_features.reduction import TABLES, reduce
+from outlier_features.metrics.evaluate import TABLES, reduce
+from outlier_features.metrics.perplexity import write_perplexity
 from outlier_features.sources import fetch
 from outlier_features.tokenize import tokenize
 from outlier_features.windows import read_windows

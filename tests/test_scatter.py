@@ -11,8 +11,8 @@ from outlier_features import layout
 from outlier_features.capture import capture
 from outlier_features.config import Definition
 from outlier_features.errors import ConfigError
-from outlier_features.perplexity import write_perplexity
-from outlier_features.reduction import TABLES, reduce
+from outlier_features.metrics.evaluate import TABLES, reduce
+from outlier_features.metrics.perplexity import write_perplexity
 from outlier_features.scatter import parts, windows
 
 DEFINITIONS = {"llm_int8": Definition(sites=("attn_in", "mlp_in"))}

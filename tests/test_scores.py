@@ -12,7 +12,7 @@ from conftest import capture_settings
 from outlier_features.capture import capture
 from outlier_features.checkpoints import seal
 from outlier_features.errors import NonFiniteActivations
-from outlier_features.perplexity import write_perplexity
+from outlier_features.metrics.perplexity import write_perplexity
 from outlier_features.scores import not_finite
 from outlier_features.shards import Statistics
 from transformers import AutoModelForCausalLM

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import DENSE, WINDOWS, capture_settings, save_checkpoint
-from outlier_features import metrics, outliers
 from outlier_features.capture import capture
 from outlier_features.config import Definition
 from outlier_features.errors import ArchitectureError, ConfigError, DamagedFile, NonFiniteActivations, StaleFile
+from outlier_features.metrics import layers as metrics
+from outlier_features.metrics import outliers
 from outlier_features.shards import Statistics, block_name
 from safetensors.torch import load_file, save_file
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import DEFINITIONS, capture_settings
 from outlier_features.capture import capture
-from outlier_features.perplexity import write_perplexity
-from outlier_features.reduction import TABLES, reduce
+from outlier_features.metrics.evaluate import TABLES, reduce
+from outlier_features.metrics.perplexity import write_perplexity
 from outlier_features.summary import Entry, _layer_columns, summarize
 from test_outliers import naive_features
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from outlier_features.conditions import INTERVALS, are_windows_shared, differing, warnings
-from outlier_features.intervals import Estimate
+from outlier_features.metrics.intervals import Estimate
 from outlier_features.origins import origins
 from outlier_features.runs import Models, Row, Run
 

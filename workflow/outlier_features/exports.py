@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from outlier_features import atomic, outliers, paper_tables, provenance
+from outlier_features import atomic, paper_tables, provenance
 from outlier_features.config import Definition
 from outlier_features.lineage import Lineage
 from outlier_features.matrix_inputs import MatrixInputs
+from outlier_features.metrics import outliers
 from outlier_features.outlier_channels import OutlierChannels
 from outlier_features.shards import Statistics
 from outlier_features.summary import Entry, summarize

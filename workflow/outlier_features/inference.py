@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 
 from outlier_features import answer, atomic, phase_shift, provenance, trends
-from outlier_features.bootstrap import resampled, resampling_counts
 from outlier_features.lineage import Lineage
+from outlier_features.metrics.bootstrap import resampled, resampling_counts
 from outlier_features.tables import read_json, read_table, write_table
 from outlier_features.trends import Floats
 

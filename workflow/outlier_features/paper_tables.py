@@ -11,7 +11,7 @@ import pandas as pd
 
 from outlier_features import atomic
 from outlier_features.config import Definition
-from outlier_features.outliers import TWIN
+from outlier_features.metrics.outliers import TWIN
 from outlier_features.provenance import Provenance
 
 HEADLINE = "llm_int8"

@@ -90,8 +90,8 @@ class Stages:
 
     def reduce(self, name: str, model: Model) -> None:
         """Evaluate definitions and metrics, and the perplexity."""
-        from outlier_features.perplexity import write_perplexity
-        from outlier_features.reduction import TABLES, reduce
+        from outlier_features.metrics.evaluate import TABLES, reduce
+        from outlier_features.metrics.perplexity import write_perplexity
 
         corpus, manifests = self._corpus, self._manifests(name)
         lineage = self._lineages.reduction(corpus, name)

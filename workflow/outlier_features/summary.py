@@ -19,7 +19,7 @@ from pyarrow import dataset
 from outlier_features import atomic, provenance, remedies
 from outlier_features.config import Model
 from outlier_features.lineage import Lineage
-from outlier_features.outliers import TWIN
+from outlier_features.metrics.outliers import TWIN
 from outlier_features.tables import read_json, write_table
 
 FACTS = (

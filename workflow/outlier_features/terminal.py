@@ -19,7 +19,7 @@ from rich.text import Text
 
 from outlier_features.counts import human
 from outlier_features.errors import ConfigError
-from outlier_features.intervals import GAPS
+from outlier_features.metrics.intervals import GAPS
 from outlier_features.selection import Selection
 
 WIDTH = 120

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from outlier_features import strict_json
 from outlier_features.comparison import QUANTITIES, Comparison, Verdict
-from outlier_features.intervals import GAPS
+from outlier_features.metrics.intervals import GAPS
 from outlier_features.terminal import check_format, console, fits, frame, number
 
 LEGEND = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from outlier_features.logs import logged
-from outlier_features.perplexity import write_perplexity
+from outlier_features.metrics.perplexity import write_perplexity
 
 with logged(snakemake.log[0]):
     write_perplexity(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from outlier_features.config import Config
 from outlier_features.logs import logged
-from outlier_features.reduction import reduce
+from outlier_features.metrics.evaluate import reduce
 
 definitions = Config.check(snakemake.config).definitions
 with logged(snakemake.log[0]):

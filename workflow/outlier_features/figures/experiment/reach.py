@@ -17,7 +17,7 @@ from outlier_features.figures.axes import (
 from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.points import Panel, chart
 from outlier_features.figures.tables import Sweep
-from outlier_features.intervals import GAPS
+from outlier_features.metrics.intervals import GAPS
 from outlier_features.published_points import NOTHING, arb8020
 
 SETTING = "Published points: arb8020, 2025, 16 sequences x 2048 tokens."

@@ -20,7 +20,7 @@ from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.scales import below, round_numbers
 from outlier_features.figures.style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
 from outlier_features.figures.tables import Sweep
-from outlier_features.intervals import GAPS
+from outlier_features.metrics.intervals import GAPS
 
 PLAIN, TWIN = "llm_int8", "llm_int8_rms"
 DEFINITIONS = {PLAIN: "filled, solid line", TWIN: "hollow, dashed line"}

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from outlier_features import intervals
-from outlier_features.bootstrap import resampling_counts
 from outlier_features.config import Definition
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, inverse_rms, level, round_to_bfloat16
-from outlier_features.intervals import Estimate
+from outlier_features.metrics import intervals
+from outlier_features.metrics.bootstrap import resampling_counts
+from outlier_features.metrics.intervals import Estimate
 from outlier_features.shards import BlockTable, HitTable, SiteTable, Statistics
 
 TWIN = "_rms"

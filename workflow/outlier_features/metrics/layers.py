@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from outlier_features import int8_estimates
+from outlier_features.metrics import int8_estimates
 from outlier_features.shards import BlockTable, SiteTable, Statistics
 
 TOKEN_CLASSES = {"all": slice(None), "first": slice(0, 1), "rest": slice(1, None)}

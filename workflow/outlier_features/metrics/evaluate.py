@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from outlier_features import atomic, metrics, model_answer, outliers, provenance
+from outlier_features import atomic, model_answer, provenance
 from outlier_features.config import Definition
-from outlier_features.convergence import convergence
 from outlier_features.layout import TABLES
 from outlier_features.lineage import Lineage
-from outlier_features.positions import positions
+from outlier_features.metrics import outliers
+from outlier_features.metrics.convergence import convergence
+from outlier_features.metrics.layers import layers
+from outlier_features.metrics.positions import positions
 from outlier_features.shards import Statistics
 from outlier_features.tables import write_table
 
@@ -30,7 +32,7 @@ def reduce(
     tables = {
         "outliers": pd.concat([outliers.features(each) for each in found], ignore_index=True),
         "channels": pd.concat([outliers.channels(each) for each in found], ignore_index=True),
-        "layers": metrics.layers(statistics, hit_threshold),
+        "layers": layers(statistics, hit_threshold),
         "draws": pd.concat([outliers.draws(each) for each in found], ignore_index=True),
         "convergence": convergence(found),
     }

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from outlier_features import atomic, intervals, provenance
-from outlier_features.intervals import Estimate
+from outlier_features import atomic, provenance
 from outlier_features.lineage import Lineage
+from outlier_features.metrics import intervals
+from outlier_features.metrics.intervals import Estimate
 from outlier_features.shards import Statistics
 from outlier_features.windows import TokenWindows, read_windows
 
