@@ -25,8 +25,8 @@ from outlier_features.metrics import outliers
 from outlier_features.scores import token_losses
 from outlier_features.settings import Settings
 from outlier_features.shards import Statistics
+from outlier_features.text.windows import read_windows
 from outlier_features.weights import Weights
-from outlier_features.windows import read_windows
 from overhead import Nothing
 from page_cache import drop, files
 from torch import nn

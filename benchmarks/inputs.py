@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from outlier_features import checkpoints, provenance
-from outlier_features import windows as packed
+from outlier_features.text import windows as packed
 from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCABULARY = 8192

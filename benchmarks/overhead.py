@@ -25,8 +25,8 @@ from outlier_features import devices, engine
 from outlier_features.capture import Settings, capture
 from outlier_features.config import Config
 from outlier_features.scores import token_losses
+from outlier_features.text.windows import read_windows
 from outlier_features.weights import Weights
-from outlier_features.windows import read_windows
 
 HEADER = [
     "model", "windows", "dtype", "engine s", "capture s", "ratio (range of rounds)", "CPU time ratio", "peak GB",

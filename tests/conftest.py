@@ -15,12 +15,13 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
-from outlier_features import provenance, sites, windows
+from outlier_features import provenance, sites
 from outlier_features.capture import Settings, capture
 from outlier_features.checkpoints import seal
 from outlier_features.config import Definition
 from outlier_features.grid import grid
 from outlier_features.statistics import Grids
+from outlier_features.text import windows
 from projects import once, words_project
 from transformers import AutoConfig, AutoModelForCausalLM
 from workflows import Workflows, snakemake

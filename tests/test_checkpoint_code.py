@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 import torch
 from outlier_features.config import Corpus, Model
-from outlier_features.tokenize import tokenize
+from outlier_features.text.tokenize import tokenize
 from outlier_features.logs import one_line_errors
 from outlier_features.sources import fetch
 from outlier_features.weights import Weights

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from outlier_features import packages
 from outlier_features.config import Config, Corpus
-from outlier_features.documents import documents
 from outlier_features.errors import ConfigError, DamagedFile, OutlierFeaturesError, SourceError, StaleFile
-from outlier_features.tokenize import tokenize
-from outlier_features.windows import SCHEMA, TokenWindows, read_windows
+from outlier_features.text.documents import documents
+from outlier_features.text.tokenize import tokenize
+from outlier_features.text.windows import SCHEMA, TokenWindows, read_windows
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -428,7 +428,7 @@ UNREACHABLE = """
 import time
 time.sleep = lambda seconds: None  # the client tries six times and waits 23 s between; here it does not wait
 from outlier_features.config import Corpus
-from outlier_features.documents import documents
+from outlier_features.text.documents import documents
 from outlier_features.logs import one_line_errors
 with one_line_errors():
     list(documents(Corpus(hub="org/name", sequences=1, length=8)))

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from outlier_features import documents as module
 from outlier_features.config import Corpus
-from outlier_features.documents import documents, in_pieces
 from outlier_features.errors import SourceError
-from outlier_features.text_files import BLOCK
+from outlier_features.text import documents as module
+from outlier_features.text.documents import documents, in_pieces
+from outlier_features.text.text_files import BLOCK
 
 ROWS = ["One, two.", 'Größe "in" Anführung, €.', "🙂\nA second line.", ""]
 FORMATS = (".txt", ".md", ".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")

@@ -429,7 +429,7 @@ EDITED: dict[str, dict[str, set[str]]] = {
     "outlier_features/comparison": {},
     "outlier_features/training/trainer": of(TRAINED, EVERYTHING),
     "outlier_features/sources": of({"smollm2-135m"}, EVERYTHING),
-    "outlier_features/token_stream": of(MODELS, AFTER_TOKENS),
+    "outlier_features/text/token_stream": of(MODELS, AFTER_TOKENS),
     "outlier_features/kernels_cuda": of(MODELS, AFTER_STATISTICS),
     "outlier_features/engine": of(MODELS, AFTER_STATISTICS),
     "outlier_features/weights": of(MODELS, AFTER_STATISTICS),
@@ -531,7 +531,7 @@ NOT_REACHED: dict[str, set[str]] = {
     "reproduce": {*ANSWERS, *FORWARD, "shards", "figures/draw"},
     "export": {*FORWARD, "figures/draw", "reproduction"},
     "index": {*ANSWERS, *FORWARD, "shards", "figures/draw"},
-    "fetch": {"documents", "tokenize", "capture", "training/trainer"},
+    "fetch": {"text/documents", "text/tokenize", "capture", "training/trainer"},
 }
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 from long_texts import CUT, SPEECHES, WHOLE, hard_text
-from outlier_features import token_stream
 from outlier_features.config import Corpus
 from outlier_features.errors import SourceError
-from outlier_features.expressions import Expression, UnknownSyntax
-from outlier_features.token_stream import Encoder, tokens
-from outlier_features.tokenize import tokenize
-from outlier_features.windows import TokenWindows, read_windows
+from outlier_features.text import token_stream
+from outlier_features.text.expressions import Expression, UnknownSyntax
+from outlier_features.text.token_stream import Encoder, tokens
+from outlier_features.text.tokenize import tokenize
+from outlier_features.text.windows import TokenWindows, read_windows
 from test_corpora import LINEAGE
 from test_corpora import save_checkpoint as save_tokenizer
 from test_windows_of_2025 import naive_windows

@@ -15,7 +15,7 @@ from outlier_features.errors import StaleFile
 from outlier_features.metrics import intervals
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.perplexity import digest, perplexity, write_perplexity
-from outlier_features.windows import NO_TOKEN, SCHEMA, TokenWindows
+from outlier_features.text.windows import NO_TOKEN, SCHEMA, TokenWindows
 
 CUT = {"window": 3, "stride": 3, "bos": False}
 LN2 = math.log(2)

@@ -12,8 +12,8 @@ from outlier_features.config import Corpus, Definition, Model
 from outlier_features.metrics.evaluate import TABLES, reduce
 from outlier_features.metrics.perplexity import write_perplexity
 from outlier_features.sources import fetch
-from outlier_features.tokenize import tokenize
-from outlier_features.windows import read_windows
+from outlier_features.text.tokenize import tokenize
+from outlier_features.text.windows import read_windows
 
 TEXT = "the outlier features of a language model live in a few channels and are large " * 20
 SITES = {"attn_in", "out_proj_in", "mlp_in", "residual"}

@@ -11,7 +11,7 @@ from outlier_features import atomic, paper_tables, provenance
 from outlier_features.figures import draw
 from outlier_features.records import recorded
 from outlier_features.tables import write_table
-from outlier_features.windows import write_windows
+from outlier_features.text.windows import write_windows
 from safetensors.numpy import save_file
 
 OWN, OTHER = "0123456789abcdef", "fedcba9876543210"

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
-from outlier_features import architectures, checkpoint_code, footprint, tokenize
+from outlier_features import architectures, checkpoint_code, footprint
 from outlier_features.config import Config, Corpus
 from outlier_features.planning import Footprint
 from outlier_features.sites import SITES, SiteName
+from outlier_features.text import tokenize
 
 
 @dataclass(frozen=True)

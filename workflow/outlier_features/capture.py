@@ -19,9 +19,9 @@ from outlier_features.planning import Estimate, Pass, estimate
 from outlier_features.recorder import Recorder
 from outlier_features.scores import Scores, require_finite
 from outlier_features.settings import Settings
+from outlier_features.text.windows import TokenWindows, read_windows
 from outlier_features.unfinished import Unfinished, alone, finished_bytes
 from outlier_features.weights import Weights
-from outlier_features.windows import TokenWindows, read_windows
 
 
 def capture(

@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
-from outlier_features import atomic, layout, shipped, text_files
+from outlier_features import atomic, layout, shipped
 from outlier_features.config import Config, Corpus
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, grid
+from outlier_features.text import text_files
 
 FOLDER = Path("outlier-features")
 """Where the folder of each measured model lies, unless another is asked for."""

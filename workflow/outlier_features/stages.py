@@ -64,7 +64,7 @@ class Stages:
 
     def tokenize(self, name: str, model: Model) -> None:
         """Pack the corpus into windows for a model."""
-        from outlier_features.tokenize import tokenize
+        from outlier_features.text.tokenize import tokenize
 
         lineage, output = self._lineages.tokens(self._corpus, name), layout.tokens(self._corpus, name)
         if self._is_due("tokens", lineage, output):

@@ -5,7 +5,7 @@ from pathlib import Path
 from outlier_features.config import Config
 from outlier_features.layout import checkpoint
 from outlier_features.logs import logged
-from outlier_features.tokenize import tokenize
+from outlier_features.text.tokenize import tokenize
 
 corpus = Config.check(snakemake.config).corpora[snakemake.wildcards.corpus]
 with logged(snakemake.log[0]):

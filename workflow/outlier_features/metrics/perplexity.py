@@ -15,7 +15,7 @@ from outlier_features.lineage import Lineage
 from outlier_features.metrics import intervals
 from outlier_features.metrics.intervals import Estimate
 from outlier_features.shards import Statistics
-from outlier_features.windows import TokenWindows, read_windows
+from outlier_features.text.windows import TokenWindows, read_windows
 
 NOTE_ON_OVERLAP = (
     "every window is cut to `window` tokens, and its mean loss weighs as many predictions as it has tokens; tokens in "

@@ -5,8 +5,8 @@ from pathlib import Path
 from outlier_features import atomic
 from outlier_features.checkpoints import seal
 from outlier_features.config import Corpus, Recipe
-from outlier_features.documents import documents
 from outlier_features.lineage import Lineage
+from outlier_features.text.documents import documents
 from outlier_features.training.trainer import train
 
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from outlier_features.errors import SourceError
-from outlier_features.safe_cuts import CannotCut, Cut, Cuts, Encoded
+from outlier_features.text.safe_cuts import CannotCut, Cut, Cuts, Encoded
 
 SEPARATOR = "\n\n"
 """Joins the documents of a corpus."""

@@ -13,8 +13,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from outlier_features import compressed, remedies
+from outlier_features import remedies
 from outlier_features.errors import SourceError
+from outlier_features.text import compressed
 
 BLOCK = 1 << 18
 """Bytes that are read of a file at once."""

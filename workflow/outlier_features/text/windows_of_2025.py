@@ -8,8 +8,8 @@ import numpy as np
 from tqdm import tqdm
 
 from outlier_features.errors import SourceError
-from outlier_features.token_stream import Encoder, Unread, bytes_added
-from outlier_features.windows import too_short
+from outlier_features.text.token_stream import Encoder, Unread, bytes_added
+from outlier_features.text.windows import too_short
 
 CHARACTERS_A_TOKEN = 8
 """How much of a long document is taken at first for each token that is wanted of it."""

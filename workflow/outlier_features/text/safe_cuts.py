@@ -29,7 +29,7 @@ import numpy as np
 import regex
 from tokenizers import Encoding, Tokenizer
 
-from outlier_features.expressions import Expression, UnknownSyntax
+from outlier_features.text.expressions import Expression, UnknownSyntax
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """What the splitter ByteLevel scans for; the format of tokenizer.json fixes it."""

@@ -8,12 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from outlier_features import checkpoint_code, context, documents, provenance, windows_of_2025
+from outlier_features import checkpoint_code, provenance
 from outlier_features.config import Corpus
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.lineage import Lineage
-from outlier_features.token_stream import Encoder, tokens
-from outlier_features.windows import too_short, write_windows
+from outlier_features.text import context, documents, windows_of_2025
+from outlier_features.text.token_stream import Encoder, tokens
+from outlier_features.text.windows import too_short, write_windows
 
 PROBES = ("a", "The state of the Union.", "12 34\n")
 """Texts whose encoding shows what a tokenizer puts before any text."""
