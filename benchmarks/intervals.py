@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import page
-from outlier_features.comparison import difference
+from outlier_features.comparison.compare import difference
 from outlier_features.metrics import intervals
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.intervals import Estimate

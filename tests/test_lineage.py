@@ -426,7 +426,7 @@ EDITED: dict[str, dict[str, set[str]]] = {
     "outlier_features/leases": {},
     "outlier_features/planning": {},
     "outlier_features/cli": {},
-    "outlier_features/comparison": {},
+    "outlier_features/comparison/compare": {},
     "outlier_features/training/trainer": of(TRAINED, EVERYTHING),
     "outlier_features/sources": of({"smollm2-135m"}, EVERYTHING),
     "outlier_features/text/token_stream": of(MODELS, AFTER_TOKENS),

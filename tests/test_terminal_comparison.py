@@ -7,7 +7,7 @@ import math
 
 import pandas as pd
 import pytest
-from outlier_features.comparison import COLUMNS, Comparison
+from outlier_features.comparison.compare import COLUMNS, Comparison
 from outlier_features.errors import ConfigError
 from outlier_features.terminal import WIDTH
 from outlier_features.terminal_comparison import show_comparison

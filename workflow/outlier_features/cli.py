@@ -20,7 +20,7 @@ ALL = "all"
 if TYPE_CHECKING:
     import pandas as pd
 
-    from outlier_features.runs import Run
+    from outlier_features.comparison.recorded_run import Run
     from outlier_features.selection import Selection
 
 PROGRAM = "outlier-features"
@@ -124,7 +124,7 @@ def _newest_measurement(options: argparse.Namespace) -> Path | None:
 
 
 def _show_results(config: Config, options: argparse.Namespace) -> None:
-    from outlier_features.runs import Run
+    from outlier_features.comparison.recorded_run import Run
     from outlier_features.selection import Selection
     from outlier_features.tables import read_table
     from outlier_features.terminal import show
@@ -173,8 +173,8 @@ def _show_layers(rows: "pd.DataFrame") -> None:
 
 def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace, config: Config) -> None:
     from outlier_features import history
-    from outlier_features.comparison import compare
-    from outlier_features.runs import Run
+    from outlier_features.comparison.compare import compare
+    from outlier_features.comparison.recorded_run import Run
     from outlier_features.terminal_comparison import show_comparison
 
     if options.plot:

@@ -15,6 +15,7 @@ import torch
 from transformers import AutoConfig
 
 from outlier_features import atomic, calibration, checkpoints, devices, history, layout, leases, measure
+from outlier_features.comparison.recorded_run import Run
 from outlier_features.config import Config
 from outlier_features.counts import human
 from outlier_features.durations import spoken
@@ -23,7 +24,6 @@ from outlier_features.freshness import is_fresh
 from outlier_features.lineage import Lineages
 from outlier_features.measure import EXPERIMENT, Request
 from outlier_features.planning import Pass, estimate
-from outlier_features.runs import Run
 from outlier_features.stages import Stages, in_words
 from outlier_features.tables import read_json, read_table
 
@@ -199,7 +199,7 @@ def _show_together(summary: pd.DataFrame) -> None:
 
 
 def _show_difference(config: Config, against: str) -> None:
-    from outlier_features.comparison import compare
+    from outlier_features.comparison.compare import compare
     from outlier_features.terminal_comparison import show_comparison
 
     summary = layout.summary(config.chosen.corpus, "parquet")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from outlier_features.runs import Models, Row
+from outlier_features.comparison.recorded_run import Models, Row
 
 LOSSES = frozenset({"perplexity", "bits_per_byte"})
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from outlier_features.conditions import INTERVALS, are_windows_shared, differing, warnings
+from outlier_features.comparison.comparability import INTERVALS, are_windows_shared, differing, warnings
+from outlier_features.comparison.provenance_changes import origins
+from outlier_features.comparison.recorded_run import Models, Row, Run
 from outlier_features.metrics.intervals import Estimate
-from outlier_features.origins import origins
-from outlier_features.runs import Models, Row, Run
 
 ROUNDING = 1e-6
 """A difference of at most this share of the larger value is none: sums in float32 differ by as much between CPUs."""
