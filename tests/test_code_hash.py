@@ -10,7 +10,7 @@ import pytest
 from outlier_features import code_hash
 
 PACKAGE = Path(outlier_features.__file__).parent
-CACHED = (code_hash.of_script, code_hash._hash, code_hash._imported, code_hash._tokens, code_hash._bindings)
+CACHED = [getattr(code_hash, name) for name in dir(code_hash) if hasattr(getattr(code_hash, name), "cache_clear")]
 GRID = "def near(x): return x + 1\ndef far(x): return x + 2\n"
 SCRIPT = "from outlier_features.grid import near\ny = near(3)"
 IN_A_WING = "from outlier_features.wing import places\ny = places.near(3)"
@@ -95,6 +95,27 @@ def test_a_function_of_a_module_is_not_taken_for_one_of_its_name_that_another_fu
         "end.py": "def stop(): return 3",
     }
     assert hashed(files) != hashed({**files, "middle.py": files["middle.py"].replace("return 1", "return 2")})
+
+
+@pytest.mark.parametrize("edited", ["one", "other"])
+def test_functions_that_give_one_name_to_two_modules_depend_on_both(hashed: Hashed, edited: str) -> None:
+    one, other = (
+        f"def {name}():\n    from outlier_features.{name} import run\n    return run()\n" for name in ("one", "other")
+    )
+    files = {"script.py": one + other, "one.py": "def run(): return 1", "other.py": "def run(): return 2"}
+    assert hashed(files) != hashed({**files, f"{edited}.py": "def run(): return 3"})
+
+
+@pytest.mark.parametrize("defined", ["near = print(near)", "def near(x): return x", "class near: pass"])
+def test_a_name_that_is_defined_anew_where_it_was_imported_is_of_that_module(hashed: Hashed, defined: str) -> None:
+    door = "from outlier_features.grid import near\n"
+    files = {"script.py": BY_A_DOOR, "door.py": door, "grid.py": GRID}
+    assert hashed(files) != hashed({**files, "door.py": f"{door}{defined}\n"})
+
+
+def test_a_relative_import_is_refused(hashed: Hashed) -> None:
+    with pytest.raises(ImportError, match=r"from \.grid import near: is relative to a place; write where from"):
+        hashed({"script.py": "from .grid import near\nnear(3)", "grid.py": GRID})
 
 
 def test_a_parameter_hides_an_imported_module_of_its_name(hashed: Hashed) -> None:

@@ -81,16 +81,21 @@ def run(model: Path, windows: Path, manifest: Path, lineage: dict[str, str] = LI
     return digests(manifest)
 
 
+def run_until(block: int, model: Path, windows: Path, manifest: Path) -> None:
+    """Run a pass that saves every block and is stopped when it wants to install one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unfinished, "SHARE", float("inf"))
+        stop_at(block, patch)
+        with pytest.raises(Stopped):
+            run(model, windows, manifest)
+
+
 @pytest.mark.parametrize("block", [1, 2])
 def test_a_stopped_pass_goes_on_behind_its_last_block_to_the_same_bits(
     family: Path, windows: Path, block: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected = run(family, windows, tmp_path / "whole.json")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unfinished, "SHARE", float("inf"))
-        stop_at(block, patch)
-        with pytest.raises(Stopped):
-            run(family, windows, tmp_path / "out.json")
+    run_until(block, family, windows, tmp_path / "out.json")
     assert not (tmp_path / "out.json").exists()
     capsys.readouterr()
     assert run(family, windows, tmp_path / "out.json") == expected
@@ -103,11 +108,7 @@ def test_a_stopped_pass_goes_on_behind_its_last_block_to_the_same_bits(
 def test_a_stopped_pass_is_resumed_with_another_number_of_threads_and_each_shard_says_its_own(
     model: Path, windows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unfinished, "SHARE", float("inf"))
-        stop_at(1, patch)
-        with pytest.raises(Stopped):
-            run(model, windows, tmp_path / "out.json")
+    run_until(1, model, windows, tmp_path / "out.json")
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:
@@ -124,11 +125,7 @@ def test_a_stopped_pass_is_resumed_with_another_number_of_threads_and_each_shard
 def test_finished_blocks_are_not_read_again(
     model: Path, windows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unfinished, "SHARE", float("inf"))
-        stop_at(2, patch)
-        with pytest.raises(Stopped):
-            run(model, windows, tmp_path / "out.json")
+    run_until(2, model, windows, tmp_path / "out.json")
     read: list[int] = []
     before = Weights.read
     monkeypatch.setattr(Weights, "read", lambda self, index: read.append(index) or before(self, index))
@@ -139,11 +136,7 @@ def test_finished_blocks_are_not_read_again(
 @pytest.fixture
 def leftovers(model: Path, windows: Path, tmp_path: Path) -> Path:
     """The folder of a pass that was stopped behind two blocks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unfinished, "SHARE", float("inf"))
-        stop_at(2, patch)
-        with pytest.raises(Stopped):
-            run(model, windows, tmp_path / "out.json")
+    run_until(2, model, windows, tmp_path / "out.json")
     return tmp_path / ".out.unfinished"
 
 

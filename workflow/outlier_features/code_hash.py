@@ -8,7 +8,7 @@ uses the edited one.
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -44,7 +44,8 @@ WITHOUT_EFFECT = {
 the hub sends is checked by its digest, plans are estimates, what is refused has no numbers, the others carry words and
 paths."""
 
-_Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ListComp | ast.SetComp | ast.DictComp
+_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+_Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | _Comprehension
 _Import = ast.Import | ast.ImportFrom
 
 
@@ -84,8 +85,11 @@ def _imported(path: Path) -> tuple[Path, ...]:
 
 @cache
 def _tokens(path: Path) -> dict[str, str]:
-    """Return what each name stands for that a module imports from this library."""
-    return {bound: _token(name) for bound, name in _bindings(path)}
+    """Return what each name stands for that a module imports from this library; several, if functions differ in it."""
+    found: dict[str, set[str]] = {}
+    for bound, name in _bindings(path):
+        found.setdefault(bound, set()).add(_token(name))
+    return {bound: "_or_".join(sorted(tokens)) for bound, tokens in found.items()}
 
 
 def _token(name: str) -> str:
@@ -96,7 +100,9 @@ def _token(name: str) -> str:
     if not attribute:
         return f"_{_hash(module)}"
     passed_on = dict(_bindings(module, at_top=True)).get(attribute)
-    return _token(passed_on) if passed_on else f"_{_hash(module)}.{attribute}"
+    if passed_on and attribute not in _defined(module):
+        return _token(passed_on)
+    return f"_{_hash(module)}.{attribute}"
 
 
 def _target(name: str) -> tuple[Path | None, str]:
@@ -129,12 +135,21 @@ def _bindings(path: Path, *, at_top: bool = False) -> tuple[tuple[str, str], ...
     return tuple(binding for node in nodes for binding in _bound(node) if _is_ours(binding[1]))
 
 
+@cache
+def _defined(path: Path) -> set[str]:
+    """Return the names that a module assigns or defines, anywhere in it."""
+    nodes = [*ast.walk(_tree(path))]
+    named = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    return named | _stored(nodes)
+
+
 def _bound(node: _Import) -> Iterator[tuple[str, str]]:
+    """Yield the names that an import binds, with what they stand for. Raises ImportError if it is a relative one."""
+    if isinstance(node, ast.ImportFrom) and node.level:
+        raise ImportError(f"{ast.unparse(node)}: is relative to a place; write where from, from {PACKAGE.name} on.")
+    prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
     for alias in node.names:
-        if isinstance(node, ast.Import):
-            yield alias.asname or alias.name, alias.name
-        elif node.module and not node.level:
-            yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+        yield alias.asname or alias.name, f"{prefix}{alias.name}"
 
 
 def _is_ours(name: str) -> bool:
@@ -158,7 +173,7 @@ class _Meaning(ast.NodeTransformer):
         if isinstance(node, _Import):
             return self._import(node)
         outside = self._local
-        if isinstance(node, _Scope | ast.GeneratorExp):
+        if isinstance(node, _Scope):
             self._local |= _bound_inside(node)
         self.generic_visit(node)
         self._local = outside
@@ -175,16 +190,19 @@ class _Meaning(ast.NodeTransformer):
         return self.generic_visit(node)
 
     def _import(self, node: _Import) -> ast.AST | None:
-        other = [alias for alias, (_, name) in zip(node.names, _bound(node), strict=False) if not _is_ours(name)]
+        other = [alias for alias, (_, name) in zip(node.names, _bound(node), strict=True) if not _is_ours(name)]
         node.names = other
         return node if other else None
 
 
 def _bound_inside(scope: ast.AST) -> set[str]:
     """Return the names that a function or comprehension binds, which hide imported ones of the same name."""
-    arguments = {node.arg for node in ast.walk(scope) if isinstance(node, ast.arg)}
-    stored = {node.id for node in ast.walk(scope) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    return arguments | stored
+    nodes = [*ast.walk(scope)]
+    return {node.arg for node in nodes if isinstance(node, ast.arg)} | _stored(nodes)
+
+
+def _stored(nodes: Iterable[ast.AST]) -> set[str]:
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
