@@ -16,16 +16,7 @@ gc.set_threshold(1_000_000, 50, 50)
 # The library is the one beside this file, for the scripts of jobs too: another one may be installed where they run.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import (
-    contents,
-    layout,
-    local_sources,
-    profiles,
-    run_end,
-    shipped,
-    targets,
-    yaml_places,
-)
+from outlier_features import (contents, layout, local_sources, profiles, run_end, shipped, targets, yaml_places)
 from outlier_features.config import Config
 from outlier_features.digests import Digests
 from outlier_features.errors import ConfigError

@@ -24,7 +24,7 @@ from outlier_features.devices import best_device
 from outlier_features.metrics import outliers
 from outlier_features.scores import token_losses
 from outlier_features.settings import Settings
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 from outlier_features.text.windows import read_windows
 from outlier_features.weights import Weights
 from overhead import Nothing

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import page
 import torch
-from outlier_features import devices, kernels
+from outlier_features import devices
 from outlier_features.config import Config
+from outlier_features.kernels import dispatch
+from outlier_features.kernels.reference import Grids, Reached
 from outlier_features.settings import Settings
-from outlier_features.statistics import Grids, Reached
 
 SPREAD = 0.03
 """The share of channels that are outlier features, of 10 times the magnitude of the others."""
@@ -106,20 +107,20 @@ def _wait(device: torch.device) -> None:
 
 def ours(x_TC: torch.Tensor, grids: Grids) -> Callable[[], object]:
     """Return the reduction of a site whose hits are not counted."""
-    reduction = kernels.reduction(x_TC.device, grids)
+    reduction = dispatch.reduction(x_TC.device, grids)
     return lambda: reduction.site(x_TC)
 
 
 def ours_with_hits(x_TC: torch.Tensor, grids: Grids) -> Callable[[], object]:
     """Return the reduction of a site whose hits are counted."""
-    reduction = kernels.reduction(x_TC.device, grids)
+    reduction = dispatch.reduction(x_TC.device, grids)
     reached = Reached.nothing(*x_TC.shape, x_TC.device)
     return lambda: reduction.site(x_TC, reached)
 
 
 def ours_with_medians(x_TC: torch.Tensor, grids: Grids) -> Callable[[], object]:
     """Return the reduction of a hidden state, with medians."""
-    reduction = kernels.reduction(x_TC.device, grids)
+    reduction = dispatch.reduction(x_TC.device, grids)
     return lambda: reduction.site(x_TC, medians=True)
 
 

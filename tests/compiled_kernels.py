@@ -3,8 +3,8 @@
 import sys
 
 import torch
-from outlier_features.kernels_cuda import CudaReduction, Tiles
-from outlier_features.statistics import Grids, Reached
+from outlier_features.kernels.gpu import CudaReduction, Tiles
+from outlier_features.kernels.reference import Grids, Reached
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction

@@ -20,7 +20,7 @@ from outlier_features.capture import Settings, capture
 from outlier_features.checkpoints import seal
 from outlier_features.config import Definition
 from outlier_features.grid import grid
-from outlier_features.statistics import Grids
+from outlier_features.kernels.reference import Grids
 from outlier_features.text import windows
 from projects import once, words_project
 from transformers import AutoConfig, AutoModelForCausalLM

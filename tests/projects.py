@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-from outlier_features.kernels_cpu import compile_for
+from outlier_features.kernels.cpu import compile_for
 
 PROJECT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "workflow", "profiles", "envs", "resources")

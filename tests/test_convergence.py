@@ -10,7 +10,7 @@ from conftest import DEFINITIONS, LENGTH, WINDOWS
 from outlier_features.metrics import outliers
 from outlier_features.metrics.convergence import convergence, selections
 from outlier_features.metrics.positions import positions
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 
 
 def test_selections_are_all_there_are_or_as_many_different_draws() -> None:

@@ -18,7 +18,7 @@ from outlier_features.capture import capture
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics.layers import super_experts
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -24,8 +24,8 @@ from outlier_features.engine import Outputs
 from outlier_features.errors import DamagedFile, SourceError
 from outlier_features.holder import Holder
 from outlier_features.reading import Reading
-from outlier_features.shards import Statistics
 from outlier_features.sources import fetch
+from outlier_features.statistics.shards import Statistics
 from outlier_features.weights import Weights
 from torch.utils._pytree import tree_leaves
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import reductions
 import torch
-from outlier_features import kernels, statistics
 from outlier_features.errors import ConfigError
-from outlier_features.kernels_cpu import CpuReduction
-from outlier_features.kernels_cuda import CudaReduction
-from outlier_features.statistics import Reached
+from outlier_features.kernels import dispatch, reference
+from outlier_features.kernels.cpu import CpuReduction
+from outlier_features.kernels.gpu import CudaReduction
+from outlier_features.kernels.reference import Reached
 from reductions import CASES, GRIDS, SHAPES, SMALL, Reduce, activation, check, check_equal, token_kurtosis
 
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu runs the kernels on the device")
@@ -54,7 +54,7 @@ def test_everything_the_kernels_keep_is_that_of_numpy_in_any_shape(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ["planted", "huge"])
 def test_tiles_of_the_kernels_fit_together(kind: str, dtype: torch.dtype) -> None:
-    def reduce(*arguments: object, **options: object) -> statistics.Columns:
+    def reduce(*arguments: object, **options: object) -> reference.Columns:
         return reductions.reduced_by_kernels(*arguments, tiles=SMALL, **options)
 
     check(reduce, activation(kind, (37, 41), dtype))
@@ -99,7 +99,7 @@ def test_nan_and_infinity_are_counted_and_left_out(reduce: Reduce) -> None:
         x_TC[row, column], clean[row, column] = float(value), 0.0
     reached = [Reached.nothing(40, 20, x_TC.device) for _ in range(2)]
     found = reduce(x_TC, GRIDS, reached[0], medians=True)
-    expected = statistics.reduce(clean, GRIDS, reached[1], medians=True)
+    expected = reference.reduce(clean, GRIDS, reached[1], medians=True)
     assert (found.pop("nan_count"), found.pop("inf_count")) == (2, 2)
     for name in found:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
@@ -118,7 +118,7 @@ def test_the_level_reached_is_the_highest_over_tensors(reduce: Reduce) -> None:
 def test_the_same_input_gives_the_same_bits(reduce: Reduce) -> None:
     x_TC = activation("planted", (130, 70), torch.float32)
 
-    def run() -> statistics.Columns:
+    def run() -> reference.Columns:
         return reduce(x_TC, GRIDS, Reached.nothing(130, 70, x_TC.device), medians=True)
 
     first = run()
@@ -131,7 +131,7 @@ def test_the_same_input_gives_the_same_bits(reduce: Reduce) -> None:
 def test_every_way_keeps_the_same_of_the_same_kind(reduce: Reduce, medians: bool) -> None:
     x_TC = activation("random", (9, 8), torch.float32)
     for rows in (x_TC, x_TC[:0]):
-        expected = statistics.reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), medians=medians)
+        expected = reference.reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), medians=medians)
         found = reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), medians=medians)
         kinds = [{name: np.asarray(value).dtype for name, value in kept.items()} for kept in (found, expected)]
         assert kinds[0] == kinds[1]
@@ -141,7 +141,7 @@ def test_every_way_keeps_the_same_of_the_same_kind(reduce: Reduce, medians: bool
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_nothing_is_kept_of_no_position(reduce: Reduce) -> None:
     found = reduce(torch.zeros(0, 3), GRIDS, Reached.nothing(0, 3, torch.device("cpu")), medians=True)
-    check_equal(found, statistics.nothing(3, hits=True, medians=True))
+    check_equal(found, reference.nothing(3, hits=True, medians=True))
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
@@ -188,8 +188,8 @@ def test_results_of_a_block_come_together() -> None:
 
 
 def test_the_device_chooses() -> None:
-    assert isinstance(kernels.reduction(torch.device("cpu"), GRIDS), CpuReduction)
-    assert isinstance(kernels.reduction(torch.device("cuda"), GRIDS), CudaReduction)
+    assert isinstance(dispatch.reduction(torch.device("cpu"), GRIDS), CpuReduction)
+    assert isinstance(dispatch.reduction(torch.device("cuda"), GRIDS), CudaReduction)
 
 
 @pytest.mark.slow

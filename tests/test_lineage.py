@@ -354,10 +354,10 @@ def touched(copy: Path) -> None:
 
 MOVES = {
     "grid": "thresholds",
-    "statistics": "kernels_of/reference",
-    "kernels": "kernels_of/dispatch",
-    "kernels_cpu": "kernels_of/cpu",
-    "kernels_cuda": "kernels_of/gpu",
+    "kernels/reference": "kernels_of/reference",
+    "kernels/dispatch": "kernels_of/dispatch",
+    "kernels/cpu": "kernels_of/cpu",
+    "kernels/gpu": "kernels_of/gpu",
     "engine": "passes/engine",
     "holder": "passes/offload",
     "recorder": "passes/recorder",
@@ -422,7 +422,7 @@ TRAINED = {"tiny-dense", "tiny-moe"}
 EDITED: dict[str, dict[str, set[str]]] = {
     "scripts/reduce": of(MODELS, AFTER_REDUCTION),
     "outlier_features/config": {},
-    "outlier_features/timings": {},
+    "outlier_features/statistics/timings": {},
     "outlier_features/leases": {},
     "outlier_features/planning": {},
     "outlier_features/cli": {},
@@ -430,7 +430,7 @@ EDITED: dict[str, dict[str, set[str]]] = {
     "outlier_features/training/trainer": of(TRAINED, EVERYTHING),
     "outlier_features/sources": of({"smollm2-135m"}, EVERYTHING),
     "outlier_features/text/token_stream": of(MODELS, AFTER_TOKENS),
-    "outlier_features/kernels_cuda": of(MODELS, AFTER_STATISTICS),
+    "outlier_features/kernels/gpu": of(MODELS, AFTER_STATISTICS),
     "outlier_features/engine": of(MODELS, AFTER_STATISTICS),
     "outlier_features/weights": of(MODELS, AFTER_STATISTICS),
     "outlier_features/metrics/layers": of(MODELS, AFTER_REDUCTION),
@@ -516,7 +516,7 @@ def modules(script: str) -> set[str]:
 
 
 def test_the_sources_of_a_stage_follow_imports_to_the_end() -> None:
-    assert {"scripts/capture", "capture", "engine", "weights", "statistics", "grid"} <= modules("capture")
+    assert {"scripts/capture", "capture", "engine", "weights", "kernels/reference", "grid"} <= modules("capture")
     assert {"scripts/plot", "figures/draw", "figures/experiment/training", "figures/style"} <= modules("plot")
     assert {"scripts/reproduce", "reproduction", "tables", "provenance"} <= modules("reproduce")
     assert {"training/checkpoint", "training/trainer", "training/tokenizer"} <= modules("train")
@@ -527,10 +527,10 @@ FORWARD = {"capture", "engine", "weights"}
 NOT_REACHED: dict[str, set[str]] = {
     "capture": {*ANSWERS, "tables", "figures/draw", "cli"},
     "reduce": {*FORWARD, "figures/draw"},
-    "plot": {*ANSWERS, *FORWARD, "shards"},
-    "reproduce": {*ANSWERS, *FORWARD, "shards", "figures/draw"},
+    "plot": {*ANSWERS, *FORWARD, "statistics/shards"},
+    "reproduce": {*ANSWERS, *FORWARD, "statistics/shards", "figures/draw"},
     "export": {*FORWARD, "figures/draw", "reproduction"},
-    "index": {*ANSWERS, *FORWARD, "shards", "figures/draw"},
+    "index": {*ANSWERS, *FORWARD, "statistics/shards", "figures/draw"},
     "fetch": {"text/documents", "text/tokenize", "capture", "training/trainer"},
 }
 

@@ -9,7 +9,7 @@ from outlier_features.config import Definition
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics import outliers
 from outlier_features.model_answer_words import magnitude, share
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 
 
 def answered(manifests, kind: str, definition: Definition) -> dict:

@@ -14,7 +14,7 @@ from outlier_features.config import Definition
 from outlier_features.errors import ConfigError
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics import outliers
-from outlier_features.shards import SiteTable, Statistics
+from outlier_features.statistics.shards import SiteTable, Statistics
 from reductions import GRIDS, reduced_on_cpu
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from outlier_features import provenance, shards
+from outlier_features import provenance
 from outlier_features.errors import StaleFile
 from outlier_features.metrics import intervals
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.perplexity import digest, perplexity, write_perplexity
+from outlier_features.statistics import shards
 from outlier_features.text.windows import NO_TOKEN, SCHEMA, TokenWindows
 
 CUT = {"window": 3, "stride": 3, "bos": False}

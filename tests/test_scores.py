@@ -14,7 +14,7 @@ from outlier_features.checkpoints import seal
 from outlier_features.errors import NonFiniteActivations
 from outlier_features.metrics.perplexity import write_perplexity
 from outlier_features.scores import not_finite
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 from transformers import AutoModelForCausalLM
 
 LINEAGE = {"statistics": "test"}

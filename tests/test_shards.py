@@ -14,7 +14,7 @@ from outlier_features.config import Definition
 from outlier_features.errors import ArchitectureError, ConfigError, DamagedFile, NonFiniteActivations, StaleFile
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics import outliers
-from outlier_features.shards import Statistics, block_name
+from outlier_features.statistics.shards import Statistics, block_name
 from safetensors.torch import load_file, save_file
 
 CRITERIA = outliers.criteria({"llm_int8": Definition(sites=("attn_in", "mlp_in"))})

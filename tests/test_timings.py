@@ -17,7 +17,7 @@ from outlier_features.errors import DamagedFile, StaleFile
 from outlier_features.figures.draw import save
 from outlier_features.figures.model.timings import MOST_PARTS, draw
 from outlier_features.figures.style import ACTIVITIES, INK, SHADE
-from outlier_features.timings import FILE, SCHEMA, Timings, beside, progress_line, read
+from outlier_features.statistics.timings import FILE, SCHEMA, Timings, beside, progress_line, read
 
 PROJECT = Path(__file__).parents[1]
 GIB = 2**30
@@ -283,7 +283,7 @@ def test_the_same_timings_give_the_same_bytes(tmp_path):
 
 def test_timings_and_their_figure_need_no_torch():
     code = (
-        "import sys, outlier_features.timings, outlier_features.figures.model.timings\n"
+        "import sys, outlier_features.statistics.timings, outlier_features.figures.model.timings\n"
         "print([name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules])"
     )
     environment = os.environ | {"PYTHONPATH": str(PROJECT / "workflow")}

@@ -20,7 +20,7 @@ from outlier_features.metrics import layers as metrics
 from outlier_features.metrics import outliers
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.perplexity import perplexity
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 from outlier_features.text.tokenize import tokenize
 from outlier_features.text.windows import TokenWindows, read_windows
 from test_corpora import CONTEXT, DOCUMENTS, byte_level_tokenizer

@@ -10,7 +10,7 @@ from conftest import BLOCKS, capture_settings
 from outlier_features import engine
 from outlier_features.capture import capture
 from outlier_features.holder import Holder
-from outlier_features.shards import BlockTable, Statistics
+from outlier_features.statistics.shards import BlockTable, Statistics
 from outlier_features.weights import Weights
 from test_engine import Silent
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import reductions
 import torch
-from outlier_features.kernels_cuda import CudaReduction
-from outlier_features.statistics import Reached
+from outlier_features.kernels.gpu import CudaReduction
+from outlier_features.kernels.reference import Reached
 from reductions import CASES, GRIDS, SHAPES, activation, check, check_equal, reduced_by_kernels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from captures import Captures
 from conftest import DENSE, save_checkpoint, write_windows
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 from projects import words_project
 from workflows import OFFLINE, ONE_DEVICE, Workflows
 

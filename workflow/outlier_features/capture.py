@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from outlier_features import checkpoints, devices, engine, parameters, provenance, shards, timings
+from outlier_features import checkpoints, devices, engine, parameters, provenance
 from outlier_features.disk import explained, require_room
 from outlier_features.errors import ConfigError, OutOfMemory
 from outlier_features.holder import Holder
@@ -19,6 +19,7 @@ from outlier_features.planning import Estimate, Pass, estimate
 from outlier_features.recorder import Recorder
 from outlier_features.scores import Scores, require_finite
 from outlier_features.settings import Settings
+from outlier_features.statistics import shards, timings
 from outlier_features.text.windows import TokenWindows, read_windows
 from outlier_features.unfinished import Unfinished, alone, finished_bytes
 from outlier_features.weights import Weights

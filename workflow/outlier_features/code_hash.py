@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).parent
 WITHOUT_EFFECT = {
     "admission",
     "code_hash",
-    "compiling",
+    "kernels.compiling",
     "config",
     "digests",
     "disk",
@@ -37,7 +37,7 @@ WITHOUT_EFFECT = {
     "remedies",
     "shipped",
     "suggestions",
-    "timings",
+    "statistics.timings",
     "yaml_places",
 }
 """Modules and folders of modules, by dotted name, from which no number follows: the configuration enters by value, what

@@ -13,7 +13,7 @@ from outlier_features.lineage import Lineage
 from outlier_features.matrix_inputs import MatrixInputs
 from outlier_features.metrics import outliers
 from outlier_features.outlier_channels import OutlierChannels
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 from outlier_features.summary import Entry, summarize
 from outlier_features.tables import read_table
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from outlier_features import atomic, strict_json
 from outlier_features.errors import StaleFile
 from outlier_features.provenance import Provenance
-from outlier_features.shards import BlockTable, SiteTable, Statistics
+from outlier_features.statistics.shards import BlockTable, SiteTable, Statistics
 
 CONTENT = {
     "act_scales": "largest |x| of each input channel of each matrix, over every position",

@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from outlier_features import experts, kernels, provenance, shards, sites
+from outlier_features import experts, provenance, sites
 from outlier_features.consumers import Consumers
 from outlier_features.engine import Outputs
 from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteActivations
+from outlier_features.kernels import dispatch
+from outlier_features.kernels.reference import Columns, Histogram, Reached, hit_columns
 from outlier_features.reading import Reading
 from outlier_features.settings import Settings
 from outlier_features.sites import SiteName
-from outlier_features.statistics import Columns, Histogram, Reached, hit_columns
-from outlier_features.timings import Timings, progress_line
+from outlier_features.statistics import shards
+from outlier_features.statistics.timings import Timings, progress_line
 from outlier_features.unfinished import State, Unfinished
 from outlier_features.weights import Weights
 
@@ -50,7 +52,7 @@ class Recorder:
         self._weights, self._windows, self._ids, self._settings = weights, windows, ids, settings
         self._work, self._origin = work, origin
         self._block, self._window = 0, -1
-        self._reduction = kernels.reduction(weights.device, settings.grids)
+        self._reduction = dispatch.reduction(weights.device, settings.grids)
         self._found: dict[tuple[str, int], Any] = {}
         self._banks = [sites.expert_bank(block) for block in weights.blocks]
         self._router: Columns = {}

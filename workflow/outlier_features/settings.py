@@ -8,8 +8,8 @@ import torch
 
 from outlier_features import remedies
 from outlier_features.grid import grid
+from outlier_features.kernels.reference import Grids
 from outlier_features.sites import SiteName
-from outlier_features.statistics import Grids
 
 
 @dataclass(frozen=True)

@@ -201,8 +201,8 @@ class Stages:
             save_of_mixture(figure, portrait, layout.mixture_figure(figure, model), provenance.record(lineage))
 
     def _plot_timings(self, model: str) -> None:
-        from outlier_features import timings
         from outlier_features.figures.model.timings import draw
+        from outlier_features.statistics import timings
 
         lineage = self._lineages.timings(self._corpus, model)
         parts = [timings.read(timings.beside(m), lineage["statistics"]) for m in self._manifests(model)]

@@ -25,7 +25,7 @@ from torch.utils import _pytree as pytree
 
 from outlier_features import atomic
 from outlier_features.errors import ArchitectureError, ConfigError, DamagedFile, NonFiniteActivations
-from outlier_features.statistics import Reached
+from outlier_features.kernels.reference import Reached
 
 PROGRESS = "progress.json"
 SHARE = 0.01

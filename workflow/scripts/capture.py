@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from outlier_features import compiling, leases
+from outlier_features import leases
 from outlier_features.config import Config
+from outlier_features.kernels import compiling
 from outlier_features.layout import checkpoint
 from outlier_features.logs import logged
 from outlier_features.scatter import windows

@@ -7,7 +7,7 @@ from outlier_features.figures.draw import save
 from outlier_features.figures.model.timings import draw
 from outlier_features.logs import logged
 from outlier_features.provenance import record
-from outlier_features.timings import beside, read
+from outlier_features.statistics.timings import beside, read
 
 label = Config.check(snakemake.config).label(snakemake.wildcards.model)
 with logged(snakemake.log[0]):

@@ -13,7 +13,7 @@ from outlier_features.metrics import outliers
 from outlier_features.metrics.convergence import convergence
 from outlier_features.metrics.layers import layers
 from outlier_features.metrics.positions import positions
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 from outlier_features.tables import write_table
 
 

@@ -9,7 +9,7 @@ never more than its signal. Where most values lie below half a step that is roug
 
 import numpy as np
 
-from outlier_features.shards import SiteTable
+from outlier_features.statistics.shards import SiteTable
 
 LEVELS = 127
 """Steps of symmetric int8 on either side of zero."""

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from outlier_features.metrics import int8_estimates
-from outlier_features.shards import BlockTable, SiteTable, Statistics
+from outlier_features.statistics.shards import BlockTable, SiteTable, Statistics
 
 TOKEN_CLASSES = {"all": slice(None), "first": slice(0, 1), "rest": slice(1, None)}
 """Which positions of a sequence a row is about: attention sinks live at the first."""

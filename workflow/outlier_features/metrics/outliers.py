@@ -15,7 +15,7 @@ from outlier_features.grid import exact, inverse_rms, level, round_to_bfloat16
 from outlier_features.metrics import intervals
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.intervals import Estimate
-from outlier_features.shards import BlockTable, HitTable, SiteTable, Statistics
+from outlier_features.statistics.shards import BlockTable, HitTable, SiteTable, Statistics
 
 TWIN = "_rms"
 """Ends the name of a scale-free twin: the same criterion with the threshold in RMS of each tensor."""

@@ -14,7 +14,7 @@ from outlier_features import atomic, provenance
 from outlier_features.lineage import Lineage
 from outlier_features.metrics import intervals
 from outlier_features.metrics.intervals import Estimate
-from outlier_features.shards import Statistics
+from outlier_features.statistics.shards import Statistics
 from outlier_features.text.windows import TokenWindows, read_windows
 
 NOTE_ON_OVERLAP = (

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from outlier_features import ragged
-from outlier_features.shards import SiteTable, Statistics
+from outlier_features.statistics.shards import SiteTable, Statistics
 
 COLUMNS = {
     "site": "string",

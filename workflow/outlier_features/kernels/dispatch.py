@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from outlier_features.statistics import Columns, Grids, Reached
+from outlier_features.kernels.reference import Columns, Grids, Reached
 
 
 class Reduction(Protocol):
@@ -27,9 +27,9 @@ class Reduction(Protocol):
 def reduction(device: torch.device, grids: Grids) -> Reduction:
     """Return the reduction for activations on `device`: one pass compiled for the CPU, or kernels for a GPU."""
     if device.type == "cpu":
-        from outlier_features.kernels_cpu import CpuReduction
+        from outlier_features.kernels.cpu import CpuReduction
 
         return CpuReduction(grids)
-    from outlier_features.kernels_cuda import CudaReduction
+    from outlier_features.kernels.gpu import CudaReduction
 
     return CudaReduction(device, grids)

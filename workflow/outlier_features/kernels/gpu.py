@@ -23,11 +23,11 @@ import torch
 import triton
 import triton.language as tl
 
-from outlier_features import statistics
 from outlier_features.errors import ConfigError
 from outlier_features.grid import SMALLEST_RMS
-from outlier_features.kernels_cpu import filled
-from outlier_features.statistics import ALIKE, FAINT, MASSIVE_FLOOR, MASSIVE_RATIO, Columns, Grids, Reached
+from outlier_features.kernels import reference
+from outlier_features.kernels.cpu import filled
+from outlier_features.kernels.reference import ALIKE, FAINT, MASSIVE_FLOOR, MASSIVE_RATIO, Columns, Grids, Reached
 
 MASSIVE_ROOM = 8
 """Massive activations that are kept, as a multiple of the number of positions; published models have a handful."""
@@ -120,7 +120,7 @@ class Record:
             absolute, relative = (channels * levels for levels in self.levels)
             counts = rest[3 : 3 + absolute], rest[3 + absolute : 3 + absolute + relative]
             tables = (count.reshape(channels, -1) for count in counts)
-            found |= statistics.hit_columns(*(filled(table) for table in tables))
+            found |= reference.hit_columns(*(filled(table) for table in tables))
         if self.massive:
             found |= {"median_abs": float(content[3 * channels + 2]), "mmr": mmr_T}
             found |= self._massive(rest[-2 * self.massive :], int(rest[2]))
@@ -162,7 +162,7 @@ class CudaReduction:
         """Begin what `statistics.reduce` does; extremes, medians and hits agree with it exactly, sums to rounding."""
         positions, channels = x_TC.shape
         if positions == 0:
-            nothing = statistics.nothing(channels, hits=reached is not None, medians=medians)
+            nothing = reference.nothing(channels, hits=reached is not None, medians=medians)
             return _OnDevice(self._empty(0), lambda _: nothing)
         if x_TC.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             x_TC = x_TC.float()

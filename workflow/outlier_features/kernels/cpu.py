@@ -13,9 +13,9 @@ import torch
 from numba import njit, types
 from numba.extending import overload
 
-from outlier_features import statistics
 from outlier_features.grid import inverse_rms
-from outlier_features.statistics import ALIKE, FAINT, Columns, Grids, Reached
+from outlier_features.kernels import reference
+from outlier_features.kernels.reference import ALIKE, FAINT, Columns, Grids, Reached
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 _TILE = 16  # rows worked on at once
@@ -36,20 +36,20 @@ class CpuReduction:
     def site(self, x_TC: torch.Tensor, reached: Reached | None = None, *, medians: bool = False) -> Columns:
         """Do what `statistics.reduce` does; sums agree with it to float32 rounding, everything else exactly."""
         if len(x_TC) == 0:
-            return statistics.nothing(x_TC.shape[1], hits=reached is not None, medians=medians)
+            return reference.nothing(x_TC.shape[1], hits=reached is not None, medians=medians)
         if x_TC.dtype not in _BITS:
             x_TC = x_TC.float()
         # not .numpy(): the storage of a hidden state could never be emptied again
         bits = np.from_dlpack(x_TC.contiguous().view(_BITS[x_TC.dtype]))
         columns = _moment_columns(bits)
         if columns is None:  # NaN, infinity, or x^4 beyond float32: rare, so the reference may be slow
-            return statistics.reduce(x_TC, self._grids, reached, medians=medians)
+            return reference.reduce(x_TC, self._grids, reached, medians=medians)
         if reached is not None:
             columns |= self._hit_columns(bits, columns, reached)
         if medians:
             median_abs, median_T = _medians(bits, self._reused(bits.shape, np.int16))
-            found = statistics.medians(x_TC, columns["position_max_abs"], median_abs, median_T)
-            columns |= statistics.median_columns(found)
+            found = reference.medians(x_TC, columns["position_max_abs"], median_abs, median_T)
+            columns |= reference.median_columns(found)
         return columns
 
     def keep(self, values: torch.Tensor) -> np.ndarray:
@@ -65,7 +65,7 @@ class CpuReduction:
         reached_TC = reached.absolute_TC.numpy(), reached.relative_TC.numpy()
         scale = inverse_rms(np.float64(columns["rms"]))
         _hits(bits, *self._thresholds, scale, columns["position_max_abs"], *counts, *reached_TC)
-        return statistics.hit_columns(*(filled(count) for count in counts))
+        return reference.hit_columns(*(filled(count) for count in counts))
 
     def _reused(self, shape: tuple[int, ...], kind: type) -> np.ndarray:
         """Return an array that earlier calls have used: fresh memory costs a page fault every 4 kB."""

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-KERNELS = Path(__file__).with_name("kernels_cpu.py")
-COMPILE = "import sys; from outlier_features.kernels_cpu import compile_for; compile_for(sys.argv[1])"
+KERNELS = Path(__file__).with_name("cpu.py")
+COMPILE = "import sys; from outlier_features.kernels.cpu import compile_for; compile_for(sys.argv[1])"
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def beside(dtype: str, gpu: str | None = None, kernels: Path = KERNELS) -> Itera
     if gpu is not None or is_compiled(kernels):
         yield
         return
-    environment = os.environ | {"PYTHONPATH": str(kernels.parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(kernels.parents[2])}
     process = subprocess.Popen(
         [sys.executable, "-c", COMPILE, dtype], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
