@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from outlier_features import layout, series, yaml_places
+from outlier_features import scatter, series, yaml_places
 from outlier_features.errors import ConfigError
 from outlier_features.grid import exact, grid
 from outlier_features.suggestions import nearest
@@ -253,7 +253,7 @@ class Config(Strict):
             for model in experiment.models:
                 _known(f"experiments.{name}.models", model, self.models)
         for name, entry in self.models.items():
-            if re.search(f"{layout.PART}$", name):
+            if re.search(f"{scatter.PART}$", name):
                 raise ValueError(f"models.{name}: ends like a part of a scattered capture; give it another name")
             if entry.train:
                 _known(f"models.{name}.train.corpus", entry.train.corpus, self.corpora)
@@ -297,10 +297,6 @@ class Config(Strict):
             known = ", ".join(self.models)
             raise ConfigError(f"unknown model {name!r}{nearest(name, self.models)}; known: {known}")
         return self.models[name]
-
-    def seal(self, model: str) -> str:
-        """Return what stands for the checkpoint of a model in the workflow. Raises ConfigError as `model` does."""
-        return str(layout.seal(model, stays=self.model(model).keep_weights))
 
     def label(self, model: str) -> str:
         """Return the name of a model on plots and in tables."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from outlier_features import scatter
+from outlier_features.config import Config
 
 _results = [Path("results")]
 """The folder of all results, on top of those it was before; one for all threads, which a ContextVar is not."""
@@ -36,9 +37,12 @@ def source(model: str) -> Path:
     return checkpoint(model) / "source.json"
 
 
-def seal(model: str, *, stays: bool) -> Path:
-    """Return what stands for a checkpoint in the workflow: its seal, or its directory where the weights do not stay."""
-    return source(model) if stays else checkpoint(model)
+def seal(config: Config, model: str) -> Path:
+    """Return what stands for a checkpoint in the workflow: its seal, or its directory where the weights do not stay.
+
+    Raises ConfigError where there is no such model.
+    """
+    return source(model) if config.model(model).keep_weights else checkpoint(model)
 
 
 def benchmark(corpus: str, name: str) -> Path:
@@ -187,13 +191,10 @@ EXPORTS = (
 )
 """What the export of a model consists of."""
 
-PART = r"\.\d+-of-\d+"
-"""What the name of a part adds to that of its model; no model is called so."""
-
 MODEL = "[^/]+"
 """The wildcard constraint of a model. It lists none: every job of a rule would be matched against all of them."""
 
-WHOLE = rf"(?![^/]*{PART}\.json)[^/]+"
+WHOLE = rf"(?![^/]*{scatter.PART}\.json)[^/]+"
 """The same, where the manifest of a part must not be taken for that of a model."""
 
 

@@ -25,7 +25,7 @@ class Requests:
         try:
             footprint = read_footprint(layout.checkpoint(wildcards.model))
         except FileNotFoundError as error:
-            seal = self._config.seal(wildcards.model)
+            seal = str(layout.seal(self._config, wildcards.model))
             raise FileNotFoundError(errno.ENOENT, "not fetched yet", seal) from error
         run = planning.Pass.of(self._config, corpus, model)
         windows = scatter.windows(wildcards.get("scatteritem"), run.sequences)

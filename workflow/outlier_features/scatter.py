@@ -5,6 +5,9 @@ A part is named as Snakemake names scatter items, `2-of-4`. The only part of one
 
 from outlier_features.errors import ConfigError
 
+PART = r"\.\d+-of-\d+"
+"""What the name of a part adds to that of its model; no model is called so."""
+
 
 def parts(scatter: int) -> list[str | None]:
     """Return the names of so many parts, in the order of their windows; None for the whole."""

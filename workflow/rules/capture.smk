@@ -9,7 +9,7 @@ write {model}.1-of-4 and so on instead; each reads the whole checkpoint, and one
 
 rule capture:
     input:
-        checkpoint=lambda wildcards: local(settings.seal(wildcards.model)),
+        checkpoint=lambda wildcards: local(str(layout.seal(settings, wildcards.model))),
         tokens=local("results/{corpus}/tokens/{model}.arrow"),
         moved=lambda wildcards: moved("statistics", wildcards),
     output:
