@@ -16,12 +16,14 @@ gc.set_threshold(1_000_000, 50, 50)
 # The library is the one beside this file, for the scripts of jobs too: another one may be installed where they run.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import (contents, layout, local_sources, profiles, run_end, shipped, targets, yaml_places)
-from outlier_features.config import Config
-from outlier_features.digests import Digests
+from outlier_features import contents, local_sources, run_end, shipped, targets
+from outlier_features.artefacts import paths
+from outlier_features.config import profiles, yaml_places
+from outlier_features.config.config import Config
+from outlier_features.artefacts.digests import Digests
 from outlier_features.errors import ConfigError
 from outlier_features.freshness import Freshness
-from outlier_features.lineage import Lineages
+from outlier_features.artefacts.lineage import Lineages
 from outlier_features.requests import Requests
 
 shipped.lend_library()
@@ -51,7 +53,7 @@ except ConfigError as error:
     raise WorkflowError(str(error)) from None
 
 STARTED = time.time()
-lineages = Lineages(settings, Digests(layout.digests(), lambda: workflow.dryrun))
+lineages = Lineages(settings, Digests(paths.digests(), lambda: workflow.dryrun))
 requests = Requests(settings)
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
@@ -73,8 +75,8 @@ STATISTICS = local(
 
 
 wildcard_constraints:
-    corpus=layout.one_of(settings.corpora),
-    model=layout.MODEL,
+    corpus=paths.one_of(settings.corpora),
+    model=paths.MODEL,
 
 
 include: "workflow/rules/staleness.smk"

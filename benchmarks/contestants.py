@@ -19,8 +19,8 @@ import torch
 from accelerate.utils.offload import OffloadedWeightsLoader
 from outlier_features import engine
 from outlier_features.capture import capture
-from outlier_features.config import Config
-from outlier_features.devices import best_device
+from outlier_features.config.config import Config
+from outlier_features.machine.devices import best_device
 from outlier_features.metrics import outliers
 from outlier_features.scores import token_losses
 from outlier_features.settings import Settings

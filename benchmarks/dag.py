@@ -68,10 +68,10 @@ RELABELLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "workflow")
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.freshness import Freshness
-from outlier_features.lineage import Lineages
-from outlier_features.records import recorded
+from outlier_features.artefacts.lineage import Lineages
+from outlier_features.artefacts.records import recorded
 config = Config.read(Path("config.yaml"))
 freshness = Freshness(config, Lineages(config), parts=1)
 for result in [result for corpus in config.corpora for result in freshness.results(corpus)]:

@@ -89,7 +89,7 @@ def _options() -> argparse.Namespace:
 def _do(options: argparse.Namespace) -> None:
     """Run one contestant and print what it found and took, as the last line."""
     from contestants import CONTESTANTS, Job
-    from outlier_features.config import Config
+    from outlier_features.config.config import Config
 
     config = Config.read(PROJECT / "config.yaml")
     job = Job(Path(options.checkpoint), Path(options.tokens), Path(options.folder), options.dtype, config)

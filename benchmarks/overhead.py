@@ -21,9 +21,10 @@ from pathlib import Path
 import inputs
 import page
 import torch
-from outlier_features import devices, engine
+from outlier_features import engine
 from outlier_features.capture import Settings, capture
-from outlier_features.config import Config
+from outlier_features.config.config import Config
+from outlier_features.machine import devices
 from outlier_features.scores import token_losses
 from outlier_features.text.windows import read_windows
 from outlier_features.weights import Weights

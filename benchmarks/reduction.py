@@ -15,10 +15,10 @@ from pathlib import Path
 
 import page
 import torch
-from outlier_features import devices
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.kernels import dispatch
 from outlier_features.kernels.reference import Grids, Reached
+from outlier_features.machine import devices
 from outlier_features.settings import Settings
 
 SPREAD = 0.03

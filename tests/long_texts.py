@@ -4,7 +4,7 @@ import json
 import random
 from collections.abc import Callable
 
-from outlier_features import packages
+from outlier_features.artefacts import packages
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors, trainers
 from tokenizers import pre_tokenizers as split
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from outlier_features.grid import inverse_rms
 from outlier_features.kernels import reference
 from outlier_features.kernels.cpu import CpuReduction
 from outlier_features.kernels.gpu import CudaReduction, Tiles
 from outlier_features.kernels.reference import Columns, Grids, Reached
+from outlier_features.thresholds import inverse_rms
 
 GRIDS = Grids((3.0, 4.0, 5.984375, 6.0, 8.0, 100.0), (1.0, 2.0, 3.0, 6.0))
 SMALL = Tiles(rows=16, step=4, bytes=128, finish_rows=8, segment=16, partials=2, batch=4, median_rows=2)

@@ -10,9 +10,9 @@ import yaml
 from families import FAMILIES, save_family
 from outlier_features import cli
 from outlier_features.admission import Use, admit
-from outlier_features.config import Corpus, Model
+from outlier_features.config.config import Corpus, Model
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError
-from outlier_features.logs import logged
+from outlier_features.machine.logs import logged
 from outlier_features.sources import fetch
 from tqdm import tqdm
 

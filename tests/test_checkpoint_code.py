@@ -19,9 +19,9 @@ RUN = """
 import sys
 from pathlib import Path
 import torch
-from outlier_features.config import Corpus, Model
+from outlier_features.config.config import Corpus, Model
 from outlier_features.text.tokenize import tokenize
-from outlier_features.logs import one_line_errors
+from outlier_features.machine.logs import one_line_errors
 from outlier_features.sources import fetch
 from outlier_features.weights import Weights
 source, output, text = map(Path, sys.argv[1:])

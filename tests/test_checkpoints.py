@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from families import save_tokenizer
 from outlier_features.checkpoints import read_source
-from outlier_features.config import Model
+from outlier_features.config.config import Model
 from outlier_features.errors import DamagedFile, OutlierFeaturesError, SourceError, StaleFile
 from outlier_features.sources import fetch
 from safetensors.numpy import save_file
@@ -196,8 +196,8 @@ def test_a_fetch_that_was_killed_is_no_obstacle_to_the_next(source: Path, checkp
 UNREACHABLE = """
 from pathlib import Path
 from outlier_features.sources import fetch
-from outlier_features.config import Model
-from outlier_features.logs import one_line_errors
+from outlier_features.config.config import Model
+from outlier_features.machine.logs import one_line_errors
 with one_line_errors():
     fetch(Model(hub="org/name", revision="abc"), Path("out/model"), {"checkpoint": "x"})
 """

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from outlier_features import cli
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError, DamagedFile, StaleFile
 from outlier_features.inventory import plans
 from outlier_features.metrics.evaluate import TABLES

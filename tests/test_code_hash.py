@@ -7,7 +7,7 @@ from pathlib import Path
 
 import outlier_features
 import pytest
-from outlier_features import code_hash
+from outlier_features.artefacts import code_hash
 
 PACKAGE = Path(outlier_features.__file__).parent
 CACHED = [getattr(code_hash, name) for name in dir(code_hash) if hasattr(getattr(code_hash, name), "cache_clear")]

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from outlier_features.artefacts.tables import write_table
 from outlier_features.comparison.compare import COLUMNS, QUANTITIES, Verdict, compare, difference
 from outlier_features.comparison.recorded_run import Run
 from outlier_features.errors import ConfigError
 from outlier_features.metrics.intervals import Estimate
-from outlier_features.tables import write_table
 
 ORIGIN = {
     "lineage": {"summary": "aaa", "reduction a": "1", "reduction b": "2", "perplexity a": "3", "perplexity b": "4"},

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from outlier_features import reproduction
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError
 from pydantic import ValidationError
 

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from outlier_features import packages
-from outlier_features.config import Config, Corpus
+from outlier_features.artefacts import packages
+from outlier_features.config.config import Config, Corpus
 from outlier_features.errors import ConfigError, DamagedFile, OutlierFeaturesError, SourceError, StaleFile
 from outlier_features.text.documents import documents
 from outlier_features.text.tokenize import tokenize
@@ -427,9 +427,9 @@ def test_a_checkpoint_without_tokenizer_is_named(text: Path, tmp_path: Path) -> 
 UNREACHABLE = """
 import time
 time.sleep = lambda seconds: None  # the client tries six times and waits 23 s between; here it does not wait
-from outlier_features.config import Corpus
+from outlier_features.config.config import Corpus
 from outlier_features.text.documents import documents
-from outlier_features.logs import one_line_errors
+from outlier_features.machine.logs import one_line_errors
 with one_line_errors():
     list(documents(Corpus(hub="org/name", sequences=1, length=8)))
 """

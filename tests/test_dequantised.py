@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from gguf.quants import quantize
-from outlier_features import packages
+from outlier_features.artefacts import packages
 from outlier_features.checkpoints import SOURCE
-from outlier_features.config import Model
+from outlier_features.config.config import Model
 from outlier_features.sources import fetch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

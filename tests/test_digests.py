@@ -8,9 +8,9 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from outlier_features import digests, file_states
-from outlier_features.digests import Digests
-from outlier_features.file_states import Memory, state
+from outlier_features.artefacts import digests, file_states
+from outlier_features.artefacts.digests import Digests
+from outlier_features.artefacts.file_states import Memory, state
 
 NAMES = ["a.txt", "b.txt"]
 
@@ -121,8 +121,8 @@ def test_a_memory_that_cannot_be_written_changes_no_digest(place: Path) -> None:
 def test_processes_that_remember_at_once_leave_a_whole_memory(place: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from outlier_features import file_states; file_states.RACY_SECONDS = 0.0\n"
-        "from outlier_features.file_states import Memory, state\n"
+        "from outlier_features.artefacts import file_states; file_states.RACY_SECONDS = 0.0\n"
+        "from outlier_features.artefacts.file_states import Memory, state\n"
         "path = Path(sys.argv[1])\n"
         "for turn in range(200):\n"
         "    memory = Memory(path / 'shared.json')\n"

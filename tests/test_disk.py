@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from conftest import capture_settings
-from outlier_features import disk
 from outlier_features.capture import capture
-from outlier_features.disk import require_room
 from outlier_features.errors import SourceError
+from outlier_features.machine import disk
+from outlier_features.machine.disk import require_room
 
 
 def test_a_folder_that_does_not_exist_yet_is_on_the_disk_of_its_parents(tmp_path: Path) -> None:

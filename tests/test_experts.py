@@ -13,7 +13,8 @@ import torch
 from conftest import LENGTH, MOE, capture_settings, save_checkpoint, write_windows
 from families import COMMON, ROUTED, Family, random_model
 from families import MOE as FAMILIES
-from outlier_features import architectures, experts, sites, tables
+from outlier_features import architectures, experts, sites
+from outlier_features.artefacts import tables
 from outlier_features.capture import capture
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.metrics import layers as metrics

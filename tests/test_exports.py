@@ -18,14 +18,15 @@ import torch
 import yaml
 from conftest import BLOCKS, DENSE, HIDDEN, LENGTH, PLANTED, WINDOWS, capture_settings, save_checkpoint
 from markdown_it import MarkdownIt
-from outlier_features import cli, layout, paper_tables
+from outlier_features import cli, paper_tables
+from outlier_features.artefacts import paths
 from outlier_features.capture import capture
-from outlier_features.config import Definition
+from outlier_features.config.config import Definition
+from outlier_features.config.parts import parts, windows
 from outlier_features.errors import StaleFile
 from outlier_features.exports import export, export_summary
 from outlier_features.metrics.evaluate import TABLES, reduce
 from outlier_features.metrics.perplexity import write_perplexity
-from outlier_features.scatter import parts, windows
 from outlier_features.summary import Entry, summarize, write_summary
 from projects import HOSTILE as MARKUP
 from projects import words_project
@@ -58,11 +59,11 @@ def consumers(kind: str, blocks: int = BLOCKS) -> dict[str, list[str]]:
 
 def tables(manifests: Sequence[Path], tokens: Path, folder: Path, definitions: dict[str, Definition]) -> Entry:
     """Reduce statistics to the tables of the model `m` in `folder`."""
-    paths = {name: folder / f"{name}.parquet" for name in TABLES} | {"answer": folder / "answer.json"}
-    reduce(manifests, paths, definitions, {"reduction": "test", "statistics": "test"})
+    files = {name: folder / f"{name}.parquet" for name in TABLES} | {"answer": folder / "answer.json"}
+    reduce(manifests, files, definitions, {"reduction": "test", "statistics": "test"})
     quality = folder / "perplexity.json"
     write_perplexity(manifests, tokens, quality, {"perplexity": "test", "statistics": "test"})
-    return Entry("m", "100 % of_it & more", "train", None, None, None, paths["outliers"], paths["layers"], quality)
+    return Entry("m", "100 % of_it & more", "train", None, None, None, files["outliers"], files["layers"], quality)
 
 
 class Exported:
@@ -273,7 +274,7 @@ def test_stale_tables_are_refused(exported: dict[str, Exported], manifests: dict
 
 def test_the_files_are_as_readable_as_any_other(exported: dict[str, Exported]) -> None:
     modes = {path.name: path.stat().st_mode for path in exported["dense"].folder.iterdir()}
-    assert modes.keys() == set(layout.EXPORTS)
+    assert modes.keys() == set(paths.EXPORTS)
     assert len(set(modes.values())) == 1
 
 
@@ -379,8 +380,8 @@ def documented(exported, checkpoints, tmp_path, monkeypatch) -> Path:
     """A folder with the files that docs/exports.md names, of the small dense model."""
     monkeypatch.chdir(tmp_path)
     for path, target in (
-        (layout.export("sotu", "smollm2-135m"), exported["dense"].folder),
-        (layout.checkpoint("smollm2-135m"), checkpoints["dense"]),
+        (paths.export("sotu", "smollm2-135m"), exported["dense"].folder),
+        (paths.checkpoint("smollm2-135m"), checkpoints["dense"]),
     ):
         path.parent.mkdir(parents=True)
         path.symlink_to(target)
@@ -432,10 +433,10 @@ def test_the_command_writes_every_file_and_nothing_twice(tmp_path, monkeypatch, 
     for stage in ("train", "tokenize", "capture", "reduce", "summarize"):
         cli.main([stage])
     cli.main(["export"])
-    files = {path.name for path in layout.export("words", "moe").iterdir()}
-    assert files == set(layout.EXPORTS)
+    files = {path.name for path in paths.export("words", "moe").iterdir()}
+    assert files == set(paths.EXPORTS)
     label = "".join(f"\\{letter}" if letter == "<" else letter for letter in MARKUP)
-    assert f"| {label} | " in layout.export_summary("words", "md").read_text()
+    assert f"| {label} | " in paths.export_summary("words", "md").read_text()
     capsys.readouterr()
     cli.main(["export"])
     assert "up to date: results/words/export/moe/outlier_channels.json" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from conftest import Table
 from families import DENSE, FAMILIES, MOE, save_family
 from number_formats import plain
 from outlier_features import architectures, engine, parameters, sites
-from outlier_features.config import Model
+from outlier_features.config.config import Model
 from outlier_features.sources import fetch
 from outlier_features.weights import Weights
 from test_engine import Silent

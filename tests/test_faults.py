@@ -19,7 +19,7 @@ from conftest import mounted
 from families import FAMILIES, save_family
 from forks import REPOSITORY
 from outlier_features import engine
-from outlier_features.config import Model
+from outlier_features.config.config import Model
 from outlier_features.engine import Outputs
 from outlier_features.errors import DamagedFile, SourceError
 from outlier_features.holder import Holder
@@ -300,7 +300,7 @@ before(engine.Holder, "with_room", lambda _, __, where: where == "block 2", allo
 
 SHORT_OF_MEMORY = """
 import resource, sys, torch
-from outlier_features.devices import _field
+from outlier_features.machine.devices import _field
 from outlier_features.holder import Holder
 from contextlib import ExitStack
 
@@ -388,7 +388,7 @@ def test_a_capture_whose_hidden_states_are_on_disk_saves_goes_on_and_seals_the_s
     captures: Captures, checkpoints: dict[str, Path], tokens: Path, sealed: dict[str, str], tmp_path: Path
 ) -> None:
     order = checkpoints["dense"], tokens, tmp_path / "out.json"
-    nowhere = "\nfrom outlier_features import devices; devices.free_memory = lambda device: 0.0"
+    nowhere = "\nfrom outlier_features.machine import devices; devices.free_memory = lambda device: 0.0"
     assert captures.run(*order, KILL_AT_2 + nowhere).status == -signal.SIGKILL
     ended = captures.run(*order, nowhere)
     assert (ended.status, ended.gone_on_behind) == (0, 2)

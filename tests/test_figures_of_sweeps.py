@@ -10,7 +10,7 @@ import pytest
 from drawings import bars, is_within, legend, marks, names, overlapping, words
 from matplotlib.colors import to_hex
 from outlier_features.answer import curve
-from outlier_features.config import Definition
+from outlier_features.config.config import Definition
 from outlier_features.figures import catalogue
 from outlier_features.figures.axes import SHELF, parameters
 from outlier_features.figures.draw import draw_experiment, save

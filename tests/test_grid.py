@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from outlier_features.errors import ConfigError
-from outlier_features.grid import exact, grid, level, round_to_bfloat16, rounded
+from outlier_features.thresholds import exact, grid, level, round_to_bfloat16, rounded
 
 BFLOAT16_STEP = 1 << 16
 THRESHOLDS = [

@@ -49,8 +49,8 @@ import importlib, os
 from pathlib import Path
 from huggingface_hub import constants, snapshot_download
 from outlier_features import hub, patience
-from outlier_features.config import Model
-from outlier_features.logs import logged
+from outlier_features.config.config import Model
+from outlier_features.machine.logs import logged
 from outlier_features.sources import fetch
 
 patience.FIRST_WAIT = 0.001

@@ -12,10 +12,10 @@ import transformers
 import yaml
 from conftest import MOE, capture_settings, save_checkpoint
 from outlier_features import engine, experts, sites
+from outlier_features.artefacts.lineage import Lineages
 from outlier_features.capture import capture
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError, ForwardFailed
-from outlier_features.lineage import Lineages
 from outlier_features.weights import Weights
 from test_engine import Silent, windows_of
 from torch import nn

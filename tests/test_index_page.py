@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import index_page, layout, tour
-from outlier_features.config import Config
+from outlier_features import index_page, tour
+from outlier_features.artefacts import paths
+from outlier_features.artefacts.provenance import record
+from outlier_features.artefacts.tables import write_table
+from outlier_features.config.config import Config
 from outlier_features.errors import DamagedFile, StaleFile
 from outlier_features.figures import catalogue
 from outlier_features.index_page import COLUMNS, FEWEST, Findings, Picture, pictures, read_findings, render, write_page
 from outlier_features.metrics import evaluate
-from outlier_features.provenance import record
-from outlier_features.tables import write_table
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
@@ -385,8 +386,8 @@ def png(path, pixels=(300, 200)):
 @pytest.fixture
 def drawn(tmp_path):
     """A folder of results with one figure of the experiment and one of a model."""
-    with layout.within(tmp_path):
-        for path in (layout.figure("moe_vs_dense", "png"), layout.figure("channel_map", "png", "dense")):
+    with paths.within(tmp_path):
+        for path in (paths.figure("moe_vs_dense", "png"), paths.figure("channel_map", "png", "dense")):
             path.parent.mkdir(parents=True, exist_ok=True)
             png(path)
         yield tmp_path
@@ -468,36 +469,36 @@ def files(tmp_path):
     )
     (tmp_path / "answer.json").write_text(json.dumps(ANSWER | {"provenance": {"lineage": {"reduction": "red"}}}))
     each = [tmp_path / "answer.json"], [tmp_path / "perplexity.json"]
-    paths = tmp_path / "summary.parquet", tmp_path / "inference.json", *each
-    return config, paths
+    files = tmp_path / "summary.parquet", tmp_path / "inference.json", *each
+    return config, files
 
 
 def test_findings_are_read_from_the_files_of_the_results(files):
-    config, paths = files
-    found = read_findings(config, *paths, LINEAGE)
+    config, written = files
+    found = read_findings(config, *written, LINEAGE)
     assert found.summary["label"].tolist() == ["tiny-moe"]
     assert found.inference["answer"] == "No jump was found."
     assert found.origins == {"tiny-moe": SEALED}
 
 
 def test_results_of_something_else_are_refused(files):
-    config, paths = files
+    config, written = files
     with pytest.raises(StaleFile, match=r"summary\.parquet: made from other"):
-        read_findings(config, *paths, LINEAGE | {"summary": "another"})
+        read_findings(config, *written, LINEAGE | {"summary": "another"})
     with pytest.raises(StaleFile, match=r"inference\.json: made from other"):
-        read_findings(config, *paths, LINEAGE | {"inference": "another"})
+        read_findings(config, *written, LINEAGE | {"inference": "another"})
     with pytest.raises(StaleFile, match=r"answer\.json: made from other"):
-        read_findings(config, *paths, LINEAGE | {"reduction tiny-moe": "another"})
+        read_findings(config, *written, LINEAGE | {"reduction tiny-moe": "another"})
     with pytest.raises(StaleFile, match=r"perplexity\.json: made from other"):
-        read_findings(config, *paths, LINEAGE | {"perplexity tiny-moe": "another"})
+        read_findings(config, *written, LINEAGE | {"perplexity tiny-moe": "another"})
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_damaged_file_is_named(files, content):
-    config, paths = files
-    paths[1].write_text(content)
+    config, written = files
+    written[1].write_text(content)
     with pytest.raises(DamagedFile, match=r"inference\.json: .*; delete it, then run snakemake"):
-        read_findings(config, *paths, LINEAGE)
+        read_findings(config, *written, LINEAGE)
 
 
 def test_a_damaged_figure_is_named(drawn):

@@ -11,10 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from outlier_features import leases
-from outlier_features.code_hash import sources
+from outlier_features.artefacts.code_hash import sources
+from outlier_features.artefacts.lineage import SCRIPTS
 from outlier_features.errors import ConfigError
-from outlier_features.lineage import SCRIPTS
+from outlier_features.machine import gpu_lock
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 GPUS = [["GPU-aaaa-1"], ["GPU-bbbb-2"]]
@@ -22,10 +22,10 @@ WITH_INSTANCES = [["GPU-aaaa-1", "MIG-11", "MIG-12"], ["GPU-bbbb-2"]]
 HOLD = """
 import os, sys
 from pathlib import Path
-from outlier_features import leases
-leases.PERIOD = 0.02
+from outlier_features.machine import gpu_lock
+gpu_lock.PERIOD = 0.02
 os.setuid(int(os.environ.get("USER_ID", os.getuid())))
-with leases.device(Path(sys.argv[1])) as held:
+with gpu_lock.device(Path(sys.argv[1])) as held:
     print("holds", held, os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
     sys.stdin.readline()
 """
@@ -70,7 +70,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     lines = "\n".join(f"GPU {i}: NVIDIA H200 (UUID: {gpu[0]})" for i, gpu in enumerate(GPUS))
     tool.write_text(f"#!/bin/sh\ncat <<END\n{lines}\nEND\n")
     tool.chmod(0o755)
-    drop = (leases.VISIBLE, leases.SHARING, leases.JOB)
+    drop = (gpu_lock.VISIBLE, gpu_lock.SHARING, gpu_lock.JOB)
     base = {name: value for name, value in os.environ.items() if name not in drop}
     base |= {"PATH": f"{tool.parent}:{os.environ['PATH']}", "PYTHONPATH": str(WORKFLOW)}
     with ExitStack() as jobs:
@@ -177,8 +177,8 @@ def test_a_job_of_another_user_waits_too(start: Start, tmp_path: Path, users: tu
     ],
 )
 def test_candidates_are_what_cuda_would_show(visible: str | None, gpus: list[list[str]], expected: list[str]) -> None:
-    environment = {} if visible is None else {leases.VISIBLE: visible}
-    assert leases.candidates(environment, gpus) == expected
+    environment = {} if visible is None else {gpu_lock.VISIBLE: visible}
+    assert gpu_lock.candidates(environment, gpus) == expected
 
 
 def test_instances_belong_to_the_gpu_above_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,24 +192,24 @@ def test_instances_belong_to_the_gpu_above_them(tmp_path: Path, monkeypatch: pyt
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert leases.installed() == WITH_INSTANCES
+    assert gpu_lock.installed() == WITH_INSTANCES
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", ""])
 def test_a_number_of_jobs_that_is_none_is_refused(value: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(leases.VISIBLE, "0")
-    monkeypatch.setenv(leases.SHARING, value)
+    monkeypatch.setenv(gpu_lock.VISIBLE, "0")
+    monkeypatch.setenv(gpu_lock.SHARING, value)
     with (
         pytest.raises(ConfigError, match=r"OUTLIER_FEATURES_JOBS_PER_GPU is .*give the number of jobs"),
-        leases.device(tmp_path),
+        gpu_lock.device(tmp_path),
     ):
         pass
 
 
 def test_every_script_whose_rule_asks_for_a_gpu_takes_one_and_no_lineage_follows_from_which() -> None:
     for script in SCRIPTS.glob("*.py"):
-        takes = "leases.device()" in script.read_text(encoding="utf-8")
+        takes = "gpu_lock.device()" in script.read_text(encoding="utf-8")
         rules = (WORKFLOW / "rules").glob("*.smk")
         asks = any("gpu=1" in r.read_text() and f"scripts/{script.name}" in r.read_text() for r in rules)
         assert takes == asks, script
-        assert not any(path.stem == "leases" for path in sources(script))
+        assert not any(path.stem == "gpu_lock" for path in sources(script))

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
-from outlier_features import file_states, lineage
-from outlier_features.code_hash import sources
-from outlier_features.config import Config
-from outlier_features.lineage import Lineages
+from outlier_features.artefacts import file_states, lineage
+from outlier_features.artefacts.code_hash import sources
+from outlier_features.artefacts.lineage import Lineages
+from outlier_features.config.config import Config
 
 REPOSITORY = Path(__file__).parents[1]
 WORKFLOW = REPOSITORY / "workflow"
@@ -353,7 +353,7 @@ def touched(copy: Path) -> None:
 
 
 MOVES = {
-    "grid": "thresholds",
+    "thresholds": "of/magnitudes",
     "kernels/reference": "kernels_of/reference",
     "kernels/dispatch": "kernels_of/dispatch",
     "kernels/cpu": "kernels_of/cpu",
@@ -366,8 +366,8 @@ MOVES = {
     "sites": "parts/sites",
     "metrics/outliers": "definitions/outlier_features",
     "metrics/convergence": "definitions/convergence",
-    "tables": "files/tables",
-    "provenance": "files/provenance",
+    "artefacts/tables": "files/tables",
+    "artefacts/provenance": "files/provenance",
     "figures/style": "pictures/style",
     "training/trainer": "training/steps",
 }
@@ -421,9 +421,9 @@ def code(path: str) -> Callable[[Path], None]:
 TRAINED = {"tiny-dense", "tiny-moe"}
 EDITED: dict[str, dict[str, set[str]]] = {
     "scripts/reduce": of(MODELS, AFTER_REDUCTION),
-    "outlier_features/config": {},
+    "outlier_features/config/config": {},
     "outlier_features/statistics/timings": {},
-    "outlier_features/leases": {},
+    "outlier_features/machine/gpu_lock": {},
     "outlier_features/planning": {},
     "outlier_features/cli": {},
     "outlier_features/comparison/compare": {},
@@ -460,8 +460,8 @@ for copy in sys.argv[2:]:
     for name in [name for name in sys.modules if name.startswith("outlier_features")]:
         del sys.modules[name]
     sys.path.insert(0, copy)
-    from outlier_features.config import Config
-    from outlier_features.lineage import Lineages
+    from outlier_features.config.config import Config
+    from outlier_features.artefacts.lineage import Lineages
     print(json.dumps(artefacts(Config.read(Path(sys.argv[1])))))
 """
 
@@ -516,16 +516,16 @@ def modules(script: str) -> set[str]:
 
 
 def test_the_sources_of_a_stage_follow_imports_to_the_end() -> None:
-    assert {"scripts/capture", "capture", "engine", "weights", "kernels/reference", "grid"} <= modules("capture")
+    assert {"scripts/capture", "capture", "engine", "weights", "kernels/reference", "thresholds"} <= modules("capture")
     assert {"scripts/plot", "figures/draw", "figures/experiment/training", "figures/style"} <= modules("plot")
-    assert {"scripts/reproduce", "reproduction", "tables", "provenance"} <= modules("reproduce")
+    assert {"scripts/reproduce", "reproduction", "artefacts/tables", "artefacts/provenance"} <= modules("reproduce")
     assert {"training/checkpoint", "training/trainer", "training/tokenizer"} <= modules("train")
 
 
 ANSWERS = {"metrics/outliers", "metrics/layers", "metrics/perplexity"}
 FORWARD = {"capture", "engine", "weights"}
 NOT_REACHED: dict[str, set[str]] = {
-    "capture": {*ANSWERS, "tables", "figures/draw", "cli"},
+    "capture": {*ANSWERS, "artefacts/tables", "figures/draw", "cli"},
     "reduce": {*FORWARD, "figures/draw"},
     "plot": {*ANSWERS, *FORWARD, "statistics/shards"},
     "reproduce": {*ANSWERS, *FORWARD, "statistics/shards", "figures/draw"},
@@ -543,5 +543,7 @@ def test_the_sources_of_a_stage_are_not_those_of_the_next(script: str, names: se
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_modules_from_which_no_number_follows_are_no_sources(script: Path) -> None:
-    assert modules(script.stem).isdisjoint({"config", "errors", "layout", "lineage", "logs"})
+    assert modules(script.stem).isdisjoint(
+        {"config/config", "errors", "artefacts/paths", "artefacts/lineage", "machine/logs"}
+    )
     assert f"scripts/{script.stem}" in modules(script.stem)

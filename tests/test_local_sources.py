@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from outlier_features import cli, local_sources
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError
 from projects import words_project
 

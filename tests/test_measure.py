@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from outlier_features import cli, layout, measure, measuring, remedies
+from outlier_features import cli, measure, measuring
+from outlier_features.artefacts import paths, remedies
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.listing import LISTS
 from outlier_features.measure import Request
@@ -92,7 +93,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(
 
 
 def claimed(request: Request) -> None:
-    with layout.within(request.folder):
+    with paths.within(request.folder):
         measure.claim(request, measure.configuration(request))
 
 
@@ -111,7 +112,7 @@ def test_what_a_folder_holds_stays_noted_until_something_else_is_measured(checkp
     claimed(of(checkpoint, out=tmp_path / "out"))
     claimed(request)
     assert "threshold: 8.0" not in (tmp_path / "out" / "config.yaml").read_text()
-    with layout.within(request.folder):
+    with paths.within(request.folder):
         measure.note(measure.configuration(request))
     assert "threshold: 8.0" in (tmp_path / "out" / "config.yaml").read_text()
 
@@ -156,12 +157,12 @@ def test_standard_input_is_kept_for_each_model(tmp_path: Path, monkeypatch) -> N
 
 def test_a_text_of_standard_input_goes_by_the_file_that_keeps_it(checkpoint: Path, tmp_path: Path) -> None:
     request = of(checkpoint, text="-", out=tmp_path / "out")
-    with layout.within(request.folder):
+    with paths.within(request.folder):
         piped = measure.configuration(request)
-        layout.standard_input().parent.mkdir()
-        layout.standard_input().write_text("One, two.")
+        paths.standard_input().parent.mkdir()
+        paths.standard_input().write_text("One, two.")
         offered = measuring._next(request, piped).splitlines()
-        kept = measure.configuration(replace(request, text=str(layout.standard_input())))
+        kept = measure.configuration(replace(request, text=str(paths.standard_input())))
     assert kept == piped
     assert f"--text {request.folder}/standard-input.txt" in offered[4]
     assert not [line for line in offered if "--text -" in line]
@@ -178,7 +179,7 @@ def test_what_is_not_finite_and_the_column_of_the_text_are_chosen_by_options(che
 def test_a_remedy_is_an_option_of_measure_or_a_key_of_the_configuration(checkpoint: Path, tmp_path: Path) -> None:
     assert remedies.setting("capture.nonfinite", "count") == "set capture.nonfinite to count"
     claimed(of(checkpoint, out=tmp_path / "out"))
-    with layout.within(tmp_path / "out"):
+    with paths.within(tmp_path / "out"):
         assert remedies.setting("capture.nonfinite", "count") == "give --nonfinite count"
         assert remedies.setting("dtype", "float32") == "give --dtype float32"
 
@@ -222,7 +223,7 @@ def test_what_was_measured_stays_where_the_model_is_refused_later(checkpoint: Pa
     claimed(request)
     (tmp_path / "out" / "sotu").mkdir()
     (tmp_path / "out" / "sotu" / "summary.parquet").touch()
-    with layout.within(request.folder):
+    with paths.within(request.folder):
         measure.release(request)
     assert (tmp_path / "out" / "sotu" / "summary.parquet").is_file()
 
@@ -255,6 +256,6 @@ def test_a_folder_of_results_at_home_is_at_home(checkpoint: Path, monkeypatch) -
 
 
 def test_results_lie_in_their_folder_for_threads_too(tmp_path: Path) -> None:
-    with layout.within(tmp_path), ThreadPoolExecutor() as pool:
-        assert pool.submit(layout.results).result() == tmp_path
-    assert layout.results() == Path("results")
+    with paths.within(tmp_path), ThreadPoolExecutor() as pool:
+        assert pool.submit(paths.results).result() == tmp_path
+    assert paths.results() == Path("results")

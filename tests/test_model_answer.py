@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import DEFINITIONS, HIDDEN, LENGTH, WINDOWS
 from outlier_features import model_answer
-from outlier_features.config import Definition
+from outlier_features.config.config import Definition
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics import outliers
 from outlier_features.model_answer_words import magnitude, share

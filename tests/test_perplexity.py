@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from outlier_features import provenance
+from outlier_features.artefacts import provenance
 from outlier_features.errors import StaleFile
 from outlier_features.metrics import intervals
 from outlier_features.metrics.bootstrap import resampling_counts

@@ -15,7 +15,7 @@ from families import FAMILIES, save_family
 from hub_server import HubServer, Repository, environment
 from outlier_features import cli, footprint
 from outlier_features.checkpoints import seal
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.inventory import plans
 from outlier_features.planning import Footprint, Pass, estimate
 from outlier_features.terminal_plan import CONVENTIONS

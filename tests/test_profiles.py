@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from outlier_features import profiles
+from outlier_features.config import profiles
 from outlier_features.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[1]

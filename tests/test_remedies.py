@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from outlier_features import atomic, layout, provenance, remedies
+from outlier_features.artefacts import atomic, paths, provenance, remedies
+from outlier_features.artefacts.tables import read_json, read_table
 from outlier_features.errors import DamagedFile, StaleFile
-from outlier_features.tables import read_json, read_table
 
 
 def sealed(directory: Path, source: dict[str, str]) -> Path:
@@ -48,7 +48,7 @@ def test_a_damaged_file_of_a_measurement_offers_no_snakemake(tmp_path: Path) -> 
     (tmp_path / "config.yaml").touch()
     answer = tmp_path / "answer.json"
     answer.write_text("{")
-    with layout.within(tmp_path), pytest.raises(DamagedFile, match="delete it, then measure the model again as before"):
+    with paths.within(tmp_path), pytest.raises(DamagedFile, match="delete it, then measure the model again as before"):
         read_json(answer, "reduction", None)
 
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from conftest import capture_settings, write_windows
 from families import FAMILIES, save_family
-from outlier_features import provenance, unfinished
+from outlier_features import unfinished
+from outlier_features.artefacts import provenance
 from outlier_features.capture import capture
-from outlier_features.config import Model
+from outlier_features.config.config import Model
 from outlier_features.errors import DamagedFile, OutOfMemory
 from outlier_features.sources import fetch
 from outlier_features.unfinished import alone

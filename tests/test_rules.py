@@ -14,7 +14,8 @@ import jinja2
 import outlier_features
 import pytest
 from docutils.core import publish_parts
-from outlier_features import contents, layout
+from outlier_features import contents
+from outlier_features.artefacts import paths
 from outlier_features.figures import catalogue
 
 REPOSITORY = Path(__file__).parents[1]
@@ -29,39 +30,39 @@ BASES = {new: name for name, new, _ in FOUND if new}
 """The rule that another one uses, where it says nothing else."""
 
 LAYOUT = {
-    "results/checkpoints/{model}": layout.checkpoint("{model}"),
-    "results/checkpoints/{model}/source.json": layout.source("{model}"),
-    "results/{corpus}/tokens/{model}.arrow": layout.tokens("{corpus}", "{model}"),
-    "results/{corpus}/statistics/{model}.json": layout.manifest("{corpus}", "{model}"),
-    "results/{corpus}/statistics/{model}.{scatteritem}.json": layout.manifest("{corpus}", "{model}", "{scatteritem}"),
-    "results/{corpus}/outliers/{model}.parquet": layout.table("outliers", "{corpus}", "{model}"),
-    "results/{corpus}/channels/{model}.parquet": layout.table("channels", "{corpus}", "{model}"),
-    "results/{corpus}/layers/{model}.parquet": layout.table("layers", "{corpus}", "{model}"),
-    "results/{corpus}/draws/{model}.parquet": layout.table("draws", "{corpus}", "{model}"),
-    "results/{corpus}/convergence/{model}.parquet": layout.table("convergence", "{corpus}", "{model}"),
-    "results/{corpus}/positions/{model}.parquet": layout.table("positions", "{corpus}", "{model}"),
-    "results/{corpus}/answers/{model}.json": layout.answer("{corpus}", "{model}"),
-    "results/{corpus}/perplexity/{model}.json": layout.perplexity("{corpus}", "{model}"),
-    "results/{corpus}/summary.parquet": layout.summary("{corpus}", "parquet"),
-    "results/{corpus}/summary.csv": layout.summary("{corpus}", "csv"),
-    "results/{corpus}/summary.json": layout.summary("{corpus}", "json"),
-    "results/{corpus}/inference.parquet": layout.inference("{corpus}", "parquet"),
-    "results/{corpus}/inference.json": layout.inference("{corpus}", "json"),
-    "results/{corpus}/reproduction.csv": layout.reproduction("{corpus}", "csv"),
-    "results/{corpus}/reproduction.md": layout.reproduction("{corpus}", "md"),
-    "results/{corpus}/timings/{model}.svg": layout.timings("{corpus}", "{model}"),
+    "results/checkpoints/{model}": paths.checkpoint("{model}"),
+    "results/checkpoints/{model}/source.json": paths.source("{model}"),
+    "results/{corpus}/tokens/{model}.arrow": paths.tokens("{corpus}", "{model}"),
+    "results/{corpus}/statistics/{model}.json": paths.manifest("{corpus}", "{model}"),
+    "results/{corpus}/statistics/{model}.{scatteritem}.json": paths.manifest("{corpus}", "{model}", "{scatteritem}"),
+    "results/{corpus}/outliers/{model}.parquet": paths.table("outliers", "{corpus}", "{model}"),
+    "results/{corpus}/channels/{model}.parquet": paths.table("channels", "{corpus}", "{model}"),
+    "results/{corpus}/layers/{model}.parquet": paths.table("layers", "{corpus}", "{model}"),
+    "results/{corpus}/draws/{model}.parquet": paths.table("draws", "{corpus}", "{model}"),
+    "results/{corpus}/convergence/{model}.parquet": paths.table("convergence", "{corpus}", "{model}"),
+    "results/{corpus}/positions/{model}.parquet": paths.table("positions", "{corpus}", "{model}"),
+    "results/{corpus}/answers/{model}.json": paths.answer("{corpus}", "{model}"),
+    "results/{corpus}/perplexity/{model}.json": paths.perplexity("{corpus}", "{model}"),
+    "results/{corpus}/summary.parquet": paths.summary("{corpus}", "parquet"),
+    "results/{corpus}/summary.csv": paths.summary("{corpus}", "csv"),
+    "results/{corpus}/summary.json": paths.summary("{corpus}", "json"),
+    "results/{corpus}/inference.parquet": paths.inference("{corpus}", "parquet"),
+    "results/{corpus}/inference.json": paths.inference("{corpus}", "json"),
+    "results/{corpus}/reproduction.csv": paths.reproduction("{corpus}", "csv"),
+    "results/{corpus}/reproduction.md": paths.reproduction("{corpus}", "md"),
+    "results/{corpus}/timings/{model}.svg": paths.timings("{corpus}", "{model}"),
     **{
-        f"results/{{corpus}}/export/{{model}}/{name}": layout.export("{corpus}", "{model}", name)
-        for name in layout.EXPORTS
+        f"results/{{corpus}}/export/{{model}}/{name}": paths.export("{corpus}", "{model}", name)
+        for name in paths.EXPORTS
     },
-    "results/{corpus}/export/summary.tex": layout.export_summary("{corpus}", "tex"),
-    "results/{corpus}/export/summary.md": layout.export_summary("{corpus}", "md"),
-    "results/index.html": layout.index(),
-    "results/plots/{figure}.png": layout.figure("{figure}", "png"),
-    "results/plots/{figure}.svg": layout.figure("{figure}", "svg"),
-    "results/plots/{figure}/{model}.png": layout.figure("{figure}", "png", "{model}"),
-    "results/plots/{figure}/{model}.svg": layout.figure("{figure}", "svg", "{model}"),
-    "results/plots/{figure}/{model}": layout.mixture_figure("{figure}", "{model}"),
+    "results/{corpus}/export/summary.tex": paths.export_summary("{corpus}", "tex"),
+    "results/{corpus}/export/summary.md": paths.export_summary("{corpus}", "md"),
+    "results/index.html": paths.index(),
+    "results/plots/{figure}.png": paths.figure("{figure}", "png"),
+    "results/plots/{figure}.svg": paths.figure("{figure}", "svg"),
+    "results/plots/{figure}/{model}.png": paths.figure("{figure}", "png", "{model}"),
+    "results/plots/{figure}/{model}.svg": paths.figure("{figure}", "svg", "{model}"),
+    "results/plots/{figure}/{model}": paths.mixture_figure("{figure}", "{model}"),
 }
 """What the rules write, as their literal paths, and what the library says of the same."""
 
@@ -259,14 +260,14 @@ def test_a_rule_runs_the_code_of_its_checkout_whatever_is_installed(tmp_path: Pa
 def test_the_manifest_of_a_part_is_not_that_of_a_model(
     file: str, whole: str | None, part: tuple[str, str] | None
 ) -> None:
-    found = re.fullmatch(rf"(?P<model>{layout.WHOLE})\.json", file)
+    found = re.fullmatch(rf"(?P<model>{paths.WHOLE})\.json", file)
     assert (found and found["model"]) == whole
-    parted = re.fullmatch(rf"(?P<model>{layout.MODEL})\.(?P<item>\d+-of-\d+)\.json", file)
+    parted = re.fullmatch(rf"(?P<model>{paths.MODEL})\.(?P<item>\d+-of-\d+)\.json", file)
     assert (parted and parted.groups()) == part
 
 
 def test_fetch_takes_every_model_but_those_that_another_rule_makes() -> None:
-    pattern = re.compile(rf"(?P<model>{layout.none_of(['trained', 'for.now'])})/source\.json")
+    pattern = re.compile(rf"(?P<model>{paths.none_of(['trained', 'for.now'])})/source\.json")
     names = ("trained", "for.now", "trained2", "forxnow")
     assert [name for name in names if pattern.fullmatch(f"{name}/source.json")] == ["trained2", "forxnow"]
-    assert re.fullmatch(layout.none_of([]), "any")
+    assert re.fullmatch(paths.none_of([]), "any")

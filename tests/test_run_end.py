@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from outlier_features import layout, run_end
-from outlier_features.config import Config
+from outlier_features import run_end
+from outlier_features.artefacts import paths
+from outlier_features.config.config import Config
 
 PROJECT = Path(__file__).parents[1]
 
@@ -56,7 +57,7 @@ def test_a_finished_run_says_the_answer_of_each_model_and_what_to_try_next(
     config = Config.read(PROJECT / "config.yaml")
     assert run_end.succeeded(config) == ""
     for name in ("smollm2-135m", "tiny-moe"):
-        write(layout.answer("sotu", name), json.dumps({"sentences": [f"One channel of {name}.", "More."]}))
+        write(paths.answer("sotu", name), json.dumps({"sentences": [f"One channel of {name}.", "More."]}))
     assert run_end.succeeded(config).split("\n") == [
         "",
         "SmolLM2-135M-Instruct: One channel of smollm2-135m.",

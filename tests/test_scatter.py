@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import WINDOWS, capture_settings
-from outlier_features import layout
+from outlier_features.artefacts import paths
 from outlier_features.capture import capture
-from outlier_features.config import Definition
+from outlier_features.config.config import Definition
+from outlier_features.config.parts import parts, windows
 from outlier_features.errors import ConfigError
 from outlier_features.metrics.evaluate import TABLES, reduce
 from outlier_features.metrics.perplexity import write_perplexity
-from outlier_features.scatter import parts, windows
 
 DEFINITIONS = {"llm_int8": Definition(sites=("attn_in", "mlp_in"))}
 
@@ -36,16 +36,16 @@ def test_a_part_that_is_none_is_refused(part: str) -> None:
 def test_parts_are_named_as_snakemake_names_scatter_items_and_the_whole_has_no_name() -> None:
     assert parts(1) == [None]
     assert parts(3) == ["1-of-3", "2-of-3", "3-of-3"]
-    assert [path.name for path in layout.manifests("text", "m-0.6b", 2)] == ["m-0.6b.1-of-2.json", "m-0.6b.2-of-2.json"]
-    assert layout.manifests("text", "m-0.6b", 1) == [layout.manifest("text", "m-0.6b")]
+    assert [path.name for path in paths.manifests("text", "m-0.6b", 2)] == ["m-0.6b.1-of-2.json", "m-0.6b.2-of-2.json"]
+    assert paths.manifests("text", "m-0.6b", 1) == [paths.manifest("text", "m-0.6b")]
 
 
 def results(manifests: list[Path], tokens: Path, folder: Path) -> tuple[list[pd.DataFrame], dict]:
-    paths = {name: folder / f"{name}.parquet" for name in TABLES} | {"answer": folder / "answer.json"}
-    reduce(manifests, paths, DEFINITIONS, {"reduction": "test"})
+    files = {name: folder / f"{name}.parquet" for name in TABLES} | {"answer": folder / "answer.json"}
+    reduce(manifests, files, DEFINITIONS, {"reduction": "test"})
     write_perplexity(manifests, tokens, folder / "perplexity.json", {"perplexity": "test"})
     said = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("answer", "perplexity")}
-    return [pd.read_parquet(paths[name]) for name in TABLES], said
+    return [pd.read_parquet(files[name]) for name in TABLES], said
 
 
 @pytest.mark.parametrize("kind", ["dense", "moe"])

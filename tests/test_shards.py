@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import DENSE, WINDOWS, capture_settings, save_checkpoint
 from outlier_features.capture import capture
-from outlier_features.config import Definition
+from outlier_features.config.config import Definition
 from outlier_features.errors import ArchitectureError, ConfigError, DamagedFile, NonFiniteActivations, StaleFile
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics import outliers
@@ -106,7 +106,7 @@ def test_statistics_of_another_lineage_are_refused(copy: Path) -> None:
 
 def test_every_shard_carries_its_provenance(manifests: dict[str, Path]) -> None:
     import pyarrow as pa
-    from outlier_features import provenance
+    from outlier_features.artefacts import provenance
 
     for shard in manifests["moe"].with_suffix("").glob("*.arrow"):
         origin = provenance.decode(pa.ipc.open_file(str(shard)).schema.metadata)

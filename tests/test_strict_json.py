@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import atomic, provenance, strict_json
-from outlier_features.tables import read_table, write_table
+from outlier_features.artefacts import atomic, provenance, strict_json
+from outlier_features.artefacts.tables import read_table, write_table
 
 VALUES = {"a": [1.0, float("nan"), {"b": float("-inf")}], "c": (np.float64("inf"), 2, None, True, "NaN"), "d": 1.5}
 PLAIN = {"a": [1.0, None, {"b": None}], "c": [None, 2, None, True, "NaN"], "d": 1.5}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from families import DENSE, FAMILIES, save_family
 from outlier_features import sources
-from outlier_features.config import Model
+from outlier_features.config.config import Model
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError, SourceError
 from outlier_features.weights import Weights
 from safetensors.torch import load_file, save_file

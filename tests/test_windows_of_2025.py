@@ -14,7 +14,7 @@ import torch
 from conftest import BLOCKS, DENSE, HIDDEN, VOCABULARY, capture_settings, save_checkpoint, write_windows
 from outlier_features import sites
 from outlier_features.capture import capture
-from outlier_features.config import Corpus, Definition
+from outlier_features.config.config import Corpus, Definition
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics import outliers

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.requests import Requests
 from projects import model, words_project
 from slurm import Slurm, Unavailable, running

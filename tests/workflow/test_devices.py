@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from outlier_features import leases
+from outlier_features.machine import gpu_lock
 from projects import copy_of, write_config
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def environment(folder: Path, uuids: list[str]) -> dict[str, str]:
     lines = "\n".join(f"GPU {index}: NVIDIA H200 (UUID: {uuid})" for index, uuid in enumerate(uuids))
     tool.write_text(f"#!/bin/sh\ncat <<END\n{lines}\nEND\n")
     tool.chmod(0o755)
-    kept = {name: value for name, value in os.environ.items() if name not in (leases.VISIBLE, leases.JOB)}
+    kept = {name: value for name, value in os.environ.items() if name not in (gpu_lock.VISIBLE, gpu_lock.JOB)}
     return kept | {"PATH": f"{folder}:{os.environ['PATH']}", "HF_HUB_OFFLINE": "1", "TERM": "dumb"}
 
 
@@ -59,9 +59,9 @@ def test_two_captures_run_at_once_and_wait_for_devices_that_another_run_holds(
     shutil.rmtree(project / "results/logs")
     with ExitStack() as others:
         for uuid in uuids:
-            monkeypatch.setenv(leases.VISIBLE, uuid)
-            monkeypatch.delenv(leases.JOB, raising=False)
-            others.enter_context(leases.device())
+            monkeypatch.setenv(gpu_lock.VISIBLE, uuid)
+            monkeypatch.delenv(gpu_lock.JOB, raising=False)
+            others.enter_context(gpu_lock.device())
         running = snakemake(project, around, *TARGETS)
         for _ in range(600):
             if sum(WAITS in log for log in logs(project)) == 2:
@@ -76,4 +76,4 @@ def test_two_captures_run_at_once_and_wait_for_devices_that_another_run_holds(
     for log in logs(project):
         assert any(f"uses GPU {uuid}, free after " in log for uuid in uuids)
     for uuid in uuids:
-        (leases.LOCKS / f"outlier-features-{uuid}.lock").unlink()
+        (gpu_lock.LOCKS / f"outlier-features-{uuid}.lock").unlink()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from outlier_features.artefacts.records import recorded
 from outlier_features.figures import catalogue
-from outlier_features.records import recorded
 from projects import PARTS, copy_of, model, write_config
 from workflows import Workflows
 

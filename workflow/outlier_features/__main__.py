@@ -3,7 +3,7 @@
 import sys
 
 from outlier_features.cli import main
-from outlier_features.logs import one_line_errors
+from outlier_features.machine.logs import one_line_errors
 
 
 def console() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import PreTrainedConfig
 
 from outlier_features import architectures, checkpoint_code, footprint
-from outlier_features.config import Config, Corpus
+from outlier_features.config.config import Config, Corpus
 from outlier_features.planning import Footprint
 from outlier_features.sites import SITES, SiteName
 from outlier_features.text import tokenize

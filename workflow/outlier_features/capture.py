@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 
-from outlier_features import checkpoints, devices, engine, parameters, provenance
-from outlier_features.disk import explained, require_room
+from outlier_features import checkpoints, engine, parameters
+from outlier_features.artefacts import provenance
+from outlier_features.artefacts.lineage import Lineage
 from outlier_features.errors import ConfigError, OutOfMemory
 from outlier_features.holder import Holder
-from outlier_features.lineage import Lineage
+from outlier_features.machine import devices
+from outlier_features.machine.disk import explained, require_room
 from outlier_features.planning import Estimate, Pass, estimate
 from outlier_features.recorder import Recorder
 from outlier_features.scores import Scores, require_finite

@@ -8,9 +8,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from outlier_features import atomic, provenance, remedies
+from outlier_features.artefacts import atomic, provenance, remedies
+from outlier_features.artefacts.lineage import Lineage
 from outlier_features.errors import DamagedFile, SourceError
-from outlier_features.lineage import Lineage
 from outlier_features.planning import Footprint
 
 SOURCE = "source.json"

@@ -8,8 +8,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outlier_features import layout, local_sources, planning, remedies, shipped, tour
-from outlier_features.config import Config
+from outlier_features import local_sources, planning, shipped, tour
+from outlier_features.artefacts import paths, remedies
+from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError
 from outlier_features.listing import LISTS
 from outlier_features.stages import EACH_MODEL, WHOLE_EXPERIMENT, Stages, in_words
@@ -101,15 +102,15 @@ def _show(options: argparse.Namespace) -> None:
     with ExitStack() as leave:
         folder = options.folder or _newest_measurement(options)
         if folder is not None:
-            leave.enter_context(layout.within(folder))
+            leave.enter_context(paths.within(folder))
         _show_results(_measured(folder) if folder is not None else _config(options), options)
 
 
 def _measured(folder: Path) -> Config:
     """Return the configuration of a measurement. Raises ConfigError where the folder holds none."""
-    if not layout.configuration().is_file():
+    if not paths.configuration().is_file():
         raise ConfigError(f"{folder}: holds no measurement; give the folder that `measure` wrote.")
-    return Config.read(layout.configuration())
+    return Config.read(paths.configuration())
 
 
 def _newest_measurement(options: argparse.Namespace) -> Path | None:
@@ -124,14 +125,14 @@ def _newest_measurement(options: argparse.Namespace) -> Path | None:
 
 
 def _show_results(config: Config, options: argparse.Namespace) -> None:
+    from outlier_features.artefacts.tables import read_table
     from outlier_features.comparison.recorded_run import Run
     from outlier_features.selection import Selection
-    from outlier_features.tables import read_table
     from outlier_features.terminal import show
 
-    path = layout.summary(config.chosen.corpus, "parquet")
+    path = paths.summary(config.chosen.corpus, "parquet")
     if not path.is_file():
-        is_measured = layout.configuration().is_file()
+        is_measured = paths.configuration().is_file()
         remedy = remedies.again(path) if is_measured else "run snakemake or the stages up to summarize"
         raise ConfigError(f"{path}: no summary yet; {remedy}.")
     run = Run(*read_table(path))
@@ -149,13 +150,13 @@ def _show_results(config: Config, options: argparse.Namespace) -> None:
 
 def _show_tables(run: "Run", selection: "Selection", options: argparse.Namespace) -> None:
     """Print the summary and the answer for each model; by the definition that names channels unless one is chosen."""
-    from outlier_features.tables import read_json
+    from outlier_features.artefacts.tables import read_json
     from outlier_features.terminal import show
     from outlier_features.terminal_answer import show_answers
 
     models = selection.of(run.summary).drop_duplicates("model")
-    paths = {row["label"]: layout.answer(row["corpus"], row["model"]) for row in models.to_dict("records")}
-    answers = {label: read_json(path, "reduction", None) for label, path in paths.items() if path.is_file()}
+    files = {row["label"]: paths.answer(row["corpus"], row["model"]) for row in models.to_dict("records")}
+    answers = {label: read_json(path, "reduction", None) for label, path in files.items() if path.is_file()}
     if options.definition is None and answers:
         selection = replace(selection, definition=next(iter(answers.values()))["criterion"]["name"])
     show(run.summary, selection, plot=options.plot, stream=sys.stdout)
@@ -163,11 +164,11 @@ def _show_tables(run: "Run", selection: "Selection", options: argparse.Namespace
 
 
 def _show_layers(rows: "pd.DataFrame") -> None:
-    from outlier_features.tables import read_table
+    from outlier_features.artefacts.tables import read_table
     from outlier_features.terminal_answer import show_layers
 
     chosen = rows.drop_duplicates("model")
-    tables = {row["label"]: layout.table("layers", row["corpus"], row["model"]) for row in chosen.to_dict("records")}
+    tables = {row["label"]: paths.table("layers", row["corpus"], row["model"]) for row in chosen.to_dict("records")}
     show_layers({label: read_table(path)[0] for label, path in tables.items()}, sys.stdout)
 
 
@@ -179,7 +180,7 @@ def _show_against(run: "Run", selection: "Selection", options: argparse.Namespac
 
     if options.plot:
         raise ConfigError("a plot shows one run; leave --plot or --against out")
-    path = history.find(options.against, layout.summary(config.chosen.corpus, "parquet"), config.experiment)
+    path = history.find(options.against, paths.summary(config.chosen.corpus, "parquet"), config.experiment)
     other = Run.read(path)
     chosen = replace(run, summary=selection.of(run.summary))
     same = selection.matching(other.summary, str(path))

@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 from outlier_features import implementations
 from outlier_features.errors import ForwardFailed
 from outlier_features.expert_banks import is_bank
+from outlier_features.shipped import PACKAGE
 
-PACKAGE = Path(__file__).parent
 LONGEST = 300
 """Characters of an error that are repeated."""
 PASSES_ON = {"__torch_function__", "watched"}

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from outlier_features import layout, shipped
-from outlier_features.config import Config
+from outlier_features import shipped
+from outlier_features.artefacts import paths
+from outlier_features.artefacts.file_states import Memory, State, state
+from outlier_features.artefacts.lineage import Lineage, Lineages
+from outlier_features.artefacts.records import WITHOUT, recorded
+from outlier_features.config.config import Config
 from outlier_features.figures import catalogue
-from outlier_features.file_states import Memory, State, state
-from outlier_features.lineage import Lineage, Lineages
-from outlier_features.records import WITHOUT, recorded
 
 TIMESTAMP = ".snakemake_timestamp"
 """The empty file whose time is, to Snakemake, that of the folder it lies in."""
@@ -53,7 +54,7 @@ class Freshness:
     def __init__(self, config: Config, lineages: Lineages, parts: int) -> None:
         """`parts` is how many captures share the windows of a model out."""
         self._config, self._lineages, self._parts = config, lineages, parts
-        self._memory = Memory(layout.lineages_seen())
+        self._memory = Memory(paths.lineages_seen())
         self._moved: dict[str, set[tuple[str, str]]] = {}
 
     def has_moved(self, artefact: str, corpus: str, name: str = "") -> bool:
@@ -103,31 +104,31 @@ class Freshness:
         models, lineages = self._config.chosen.models, self._lineages
         for model in models:
             yield from self._of_model(corpus, model)
-        for artefact, paths in layout.of_experiment(corpus).items():
-            yield Result(artefact, "", "", getattr(lineages, artefact)(corpus), paths)
+        for artefact, files in paths.of_experiment(corpus).items():
+            yield Result(artefact, "", "", getattr(lineages, artefact)(corpus), files)
         if corpus != self._config.chosen.corpus:  # pictures are of the chosen corpus
             return
         has_series = any(self._config.models[model].series for model in models)
         figures = catalogue.names("experiment") + catalogue.names("series") * has_series
-        paths = [layout.figure(figure, suffix) for figure in figures for suffix in ("png", "svg")]
-        yield Result("figure", "", "", lineages.figure(corpus), paths)
+        files = [paths.figure(figure, suffix) for figure in figures for suffix in ("png", "svg")]
+        yield Result("figure", "", "", lineages.figure(corpus), files)
         for model in models:
-            paths = [layout.figure(name, end, model) for name in catalogue.names("model") for end in ("png", "svg")]
+            files = [paths.figure(name, end, model) for name in catalogue.names("model") for end in ("png", "svg")]
             for name in catalogue.names("mixture"):
-                folder = layout.mixture_figure(name, model)
-                paths += [*(folder / f"{name}.{end}" for end in ("png", "svg")), folder / TIMESTAMP]
-            yield Result("model_figure", model, model, lineages.model_figure(corpus, model), paths)
-        yield Result("index", "", "", lineages.index(corpus), [layout.index()])
+                folder = paths.mixture_figure(name, model)
+                files += [*(folder / f"{name}.{end}" for end in ("png", "svg")), folder / TIMESTAMP]
+            yield Result("model_figure", model, model, lineages.model_figure(corpus, model), files)
+        yield Result("index", "", "", lineages.index(corpus), [paths.index()])
 
     def _of_model(self, corpus: str, model: str) -> Iterator[Result]:
         lineages = self._lineages
-        yield Result("checkpoint", model, model, lineages.checkpoint(model), [layout.source(model)])
-        yield Result("tokens", model, model, lineages.tokens(corpus, model), [layout.tokens(corpus, model)])
-        for path in layout.manifests(corpus, model, self._parts):
-            paths = [path, layout.benchmark(corpus, path.stem)]
-            yield Result("statistics", model, path.stem, lineages.statistics(corpus, model), paths)
-        for artefact, paths in layout.of_model(corpus, model).items():
-            yield Result(artefact, model, model, getattr(lineages, artefact)(corpus, model), paths)
+        yield Result("checkpoint", model, model, lineages.checkpoint(model), [paths.source(model)])
+        yield Result("tokens", model, model, lineages.tokens(corpus, model), [paths.tokens(corpus, model)])
+        for path in paths.manifests(corpus, model, self._parts):
+            files = [path, paths.benchmark(corpus, path.stem)]
+            yield Result("statistics", model, path.stem, lineages.statistics(corpus, model), files)
+        for artefact, files in paths.of_model(corpus, model).items():
+            yield Result(artefact, model, model, getattr(lineages, artefact)(corpus, model), files)
 
 
 def _state(path: Path) -> State | None:
@@ -141,8 +142,8 @@ def _mark(moved: Iterable[Path]) -> None:
     """Make the mark newer than every file of a result that has moved."""
     now = time.time()
     _set_time([path for path in moved if path.stat().st_mtime >= now], now - 1)  # of a machine whose clock is ahead
-    layout.mark().mkdir(parents=True, exist_ok=True)
-    _set_time([layout.mark()], now)
+    paths.mark().mkdir(parents=True, exist_ok=True)
+    _set_time([paths.mark()], now)
 
 
 def _set_time(paths: Iterable[Path], seconds: float) -> None:

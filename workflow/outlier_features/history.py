@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from outlier_features import atomic, layout
+from outlier_features.artefacts import atomic, paths
+from outlier_features.artefacts.records import recorded
 from outlier_features.errors import ConfigError
-from outlier_features.records import recorded
 
 LAST = "last"
 
@@ -17,7 +17,7 @@ LAST = "last"
 def keep(summary: Path, experiment: str) -> Path:
     """Keep a copy of the summary of an experiment; the same one is kept once, and is the newest again."""
     lineage = recorded(summary, "summary")
-    path = layout.history() / f"{experiment}.{lineage}.parquet"
+    path = paths.history() / f"{experiment}.{lineage}.parquet"
     with atomic.file(path) as unfinished:
         shutil.copyfile(summary, unfinished)
     return path
@@ -28,11 +28,11 @@ def find(name: str, summary: Path, experiment: str) -> Path:
 
     `last` is the newest kept one of the experiment that is not the present `summary`. Raises ConfigError.
     """
-    kept = sorted(layout.history().glob("*.parquet"), key=lambda path: path.stat().st_mtime, reverse=True)
+    kept = sorted(paths.history().glob("*.parquet"), key=lambda path: path.stat().st_mtime, reverse=True)
     if name == LAST:
         present = recorded(summary, "summary")
         own = (path for path in kept if path.name.startswith(f"{experiment}.") and _lineage(path) != present)
-        return _the_first(own, f"no earlier summary of {experiment} is kept in {layout.history()}", kept)
+        return _the_first(own, f"no earlier summary of {experiment} is kept in {paths.history()}", kept)
     given = Path(name)
     if given.is_file():
         return given

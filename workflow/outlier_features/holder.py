@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from outlier_features import disk
+from outlier_features.machine import disk
 
 Result = TypeVar("Result")
 EVERYTHING = float("inf")

@@ -23,8 +23,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import build_hf_headers, get_session, get_token, hf_raise_for_status
 from tqdm import tqdm
 
-from outlier_features.disk import require_room
 from outlier_features.errors import SourceError
+from outlier_features.machine.disk import require_room
 from outlier_features.patience import Broken, patiently
 
 SILENCE = 60.0

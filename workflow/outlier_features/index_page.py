@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from outlier_features import atomic, layout, model_answer_words, provenance, remedies, shipped, tour
-from outlier_features.config import Config, Corpus, Definition
+from outlier_features import model_answer_words, shipped, tour
+from outlier_features.artefacts import atomic, paths, provenance, remedies
+from outlier_features.artefacts.lineage import Lineage
+from outlier_features.artefacts.tables import read_json, read_table
+from outlier_features.config.config import Config, Corpus, Definition
 from outlier_features.counts import human
 from outlier_features.figures import catalogue
-from outlier_features.lineage import Lineage
-from outlier_features.tables import read_json, read_table
 
 TEMPLATES = shipped.path("report") / "index"
 """The page without its words: markup, style, behaviour and the library of tables. Part of the lineage by content."""
@@ -132,8 +133,8 @@ def _picture(name: str, model: str | None, label: str | None, *, is_inline: bool
 
 def _path(name: str, model: str | None, suffix: str) -> Path:
     if model is not None and catalogue.FIGURES[name].scope == "mixture":
-        return layout.mixture_figure(name, model) / f"{name}.{suffix}"
-    return layout.figure(name, suffix, model)
+        return paths.mixture_figure(name, model) / f"{name}.{suffix}"
+    return paths.figure(name, suffix, model)
 
 
 def _smaller(figure: Path) -> bytes:
@@ -397,7 +398,7 @@ def _model(findings: Findings, model: str) -> dict[str, Any]:
         "device": origin.get("device"),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "lineage": origin.get("lineage", {}).get("statistics"),
-        "files": {name: _link(layout.table(name, findings.corpus, model)) for name in TABLES},
+        "files": {name: _link(paths.table(name, findings.corpus, model)) for name in TABLES},
     }
 
 
@@ -419,13 +420,13 @@ def _source_words(source: Mapping[str, Any]) -> str | None:
 def _files(corpus: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the tables of all models: what is in them, and their formats with links."""
     groups: list[tuple[str, Callable[[str, str], Path], tuple[str, ...]]] = [
-        ("Summary: the table above with every column", layout.summary, ("parquet", "csv", "json")),
-        ("Inference: trends, phase shifts and comparisons", layout.inference, ("parquet", "json")),
-        ("Beside the table published in 2025", layout.reproduction, ("csv", "md")),
+        ("Summary: the table above with every column", paths.summary, ("parquet", "csv", "json")),
+        ("Inference: trends, phase shifts and comparisons", paths.inference, ("parquet", "json")),
+        ("Beside the table published in 2025", paths.reproduction, ("csv", "md")),
     ]
     return [(words, [(end, _link(path(corpus, end))) for end in ends]) for words, path, ends in groups]
 
 
 def _link(path: Path) -> str:
     """Return a result as seen from the page, which lies at the top of the results."""
-    return quote(path.relative_to(layout.results()).as_posix())
+    return quote(path.relative_to(paths.results()).as_posix())

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from outlier_features import answer, atomic, phase_shift, provenance, trends
-from outlier_features.lineage import Lineage
+from outlier_features import answer, phase_shift, trends
+from outlier_features.artefacts import atomic, provenance
+from outlier_features.artefacts.lineage import Lineage
+from outlier_features.artefacts.tables import read_json, read_table, write_table
 from outlier_features.metrics.bootstrap import resampled, resampling_counts
-from outlier_features.tables import read_json, read_table, write_table
 from outlier_features.trends import Floats
 
 MEASURES = {"mean_layer_pct": "mean_layer_pct", "mean_position_pct": "mean_position_pct", "distinct_pct": None}

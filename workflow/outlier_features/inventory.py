@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outlier_features import checkpoints, layout
-from outlier_features.config import Config, Model, Recipe
-from outlier_features.digests import Digests
+from outlier_features import checkpoints
+from outlier_features.artefacts import paths
+from outlier_features.artefacts.digests import Digests
+from outlier_features.artefacts.lineage import Lineage, Lineages
+from outlier_features.config.config import Config, Model, Recipe
 from outlier_features.errors import ArchitectureError, SourceError
 from outlier_features.freshness import is_fresh
-from outlier_features.lineage import Lineage, Lineages
 from outlier_features.planning import Footprint, Pass, Plan, estimate
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
     Sizes come from the checkpoint where it is there, else from its configuration alone: the file
     `{hub name}/config.json` below `configurations` where that is given, else the hub or its cache. Raises SourceError.
     """
-    lineages, corpus = Lineages(config, Digests(layout.digests(), lambda: True)), config.chosen.corpus
+    lineages, corpus = Lineages(config, Digests(paths.digests(), lambda: True)), config.chosen.corpus
     with tempfile.TemporaryDirectory() as arrived:  # what several models share is asked for once
         asked = _Asked(config, configurations, Path(arrived))
         return [
@@ -59,19 +60,19 @@ def _plan(name: str, asked: _Asked, cached: tuple[str, ...]) -> Plan:
 
 def _cached(lineages: Lineages, corpus: str, name: str, parts: int) -> tuple[str, ...]:
     results: dict[str, tuple[str, Lineage, list[Path]]] = {
-        "checkpoint": ("checkpoint", lineages.checkpoint(name), [layout.source(name)]),
-        "tokens": ("tokens", lineages.tokens(corpus, name), [layout.tokens(corpus, name)]),
-        "statistics": ("statistics", lineages.statistics(corpus, name), layout.manifests(corpus, name, parts)),
-        "tables": ("reduction", lineages.reduction(corpus, name), [layout.table("layers", corpus, name)]),
+        "checkpoint": ("checkpoint", lineages.checkpoint(name), [paths.source(name)]),
+        "tokens": ("tokens", lineages.tokens(corpus, name), [paths.tokens(corpus, name)]),
+        "statistics": ("statistics", lineages.statistics(corpus, name), paths.manifests(corpus, name, parts)),
+        "tables": ("reduction", lineages.reduction(corpus, name), [paths.table("layers", corpus, name)]),
     }
-    return tuple(stage for stage, (kind, lineage, paths) in results.items() if is_fresh(kind, lineage, *paths))
+    return tuple(stage for stage, (kind, lineage, files) in results.items() if is_fresh(kind, lineage, *files))
 
 
 def _sizes(name: str, asked: _Asked, *, is_there: bool) -> tuple[Footprint, float | None]:
     """Return the footprint of a model and what is to be downloaded for it, if that is known."""
     model = asked.config.models[name]
     if is_there:
-        return checkpoints.read_footprint(layout.checkpoint(name)), 0
+        return checkpoints.read_footprint(paths.checkpoint(name)), 0
     from outlier_features import admission, sources  # torch; a plan of what is there does without
 
     use = admission.Use.of(asked.config)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from outlier_features.config import Config, Corpus, Model
+from outlier_features.config.config import Config, Corpus, Model
 from outlier_features.figures import catalogue
 
 SITES = {

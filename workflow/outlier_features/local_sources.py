@@ -6,8 +6,8 @@ Asked when the configuration is checked, before anything is planned; only names 
 from collections.abc import Iterator
 from pathlib import Path
 
-from outlier_features import packages
-from outlier_features.config import Config
+from outlier_features.artefacts import packages
+from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.text import documents
 from outlier_features.weight_files import ADAPTER_CONFIG

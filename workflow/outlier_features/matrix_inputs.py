@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from outlier_features import atomic, strict_json
+from outlier_features.artefacts import atomic, strict_json
+from outlier_features.artefacts.provenance import Provenance
 from outlier_features.errors import StaleFile
-from outlier_features.provenance import Provenance
 from outlier_features.statistics.shards import BlockTable, SiteTable, Statistics
 
 CONTENT = {

@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
-from outlier_features import atomic, layout, shipped
-from outlier_features.config import Config, Corpus
+from outlier_features import shipped
+from outlier_features.artefacts import atomic, paths
+from outlier_features.config.config import Config, Corpus
 from outlier_features.errors import ConfigError
-from outlier_features.grid import exact, grid
 from outlier_features.text import text_files
+from outlier_features.thresholds import exact, grid
 
 FOLDER = Path("outlier-features")
 """Where the folder of each measured model lies, unless another is asked for."""
@@ -108,7 +109,7 @@ def claim(request: Request, config: Config) -> None:
 
     What an earlier measurement has noted there stays until `note`: its results are there until then.
     """
-    path = layout.configuration()
+    path = paths.configuration()
     source = _source(request.source)
     if path.is_file():
         for name, entry in Config.read(path).models.items():
@@ -132,10 +133,10 @@ def claim(request: Request, config: Config) -> None:
 
 def release(request: Request) -> None:
     """Leave nothing of a folder in which nothing was measured, because the model was refused."""
-    own = {layout.configuration(), layout.standard_input()}
-    held = (path for path in request.folder.rglob("*") if path.is_file() and layout.digests() not in path.parents)
+    own = {paths.configuration(), paths.standard_input()}
+    held = (path for path in request.folder.rglob("*") if path.is_file() and paths.digests() not in path.parents)
     if own.issuperset(held):
-        for folder in (layout.digests(), layout.checkpoint(request.name).parent):
+        for folder in (paths.digests(), paths.checkpoint(request.name).parent):
             shutil.rmtree(folder, ignore_errors=True)
         for path in own:
             path.unlink(missing_ok=True)
@@ -146,7 +147,7 @@ def release(request: Request) -> None:
 
 def note(config: Config) -> None:
     """Write what is measured to the folder, where `show` finds the results by it."""
-    with atomic.file(layout.configuration()) as unfinished:
+    with atomic.file(paths.configuration()) as unfinished:
         values = config.model_dump(mode="json", exclude_defaults=True)
         unfinished.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
@@ -174,7 +175,7 @@ def _text(request: Request, known: dict[str, Any]) -> tuple[str, dict[str, Any]]
     """Return the name of the text and its entry. Raises ConfigError."""
     text = request.text or SPEECHES
     if text == "-":
-        path = layout.standard_input()
+        path = paths.standard_input()
         return path.stem, {"path": str(path.resolve())}
     path = Path(text).expanduser()
     if path.is_dir():

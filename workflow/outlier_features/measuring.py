@@ -14,18 +14,20 @@ import pandas as pd
 import torch
 from transformers import AutoConfig
 
-from outlier_features import atomic, calibration, checkpoints, devices, history, layout, leases, measure
+from outlier_features import calibration, checkpoints, history, measure
+from outlier_features.artefacts import atomic, paths
+from outlier_features.artefacts.lineage import Lineages
+from outlier_features.artefacts.tables import read_json, read_table
 from outlier_features.comparison.recorded_run import Run
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.counts import human
 from outlier_features.durations import spoken
 from outlier_features.errors import ConfigError, OutlierFeaturesError, SourceError
 from outlier_features.freshness import is_fresh
-from outlier_features.lineage import Lineages
+from outlier_features.machine import devices, gpu_lock
 from outlier_features.measure import EXPERIMENT, Request
 from outlier_features.planning import Pass, estimate
 from outlier_features.stages import Stages, in_words
-from outlier_features.tables import read_json, read_table
 
 DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "bfloat16"}
 """The precision of a pass by that of the checkpoint: float16 overflows where outliers are large."""
@@ -48,17 +50,17 @@ def measure_all(
     _require_different(requests)
     _choose_device(device)
     for request in requests:  # every mistake that can be told now is told before the first pass
-        with layout.within(request.folder):
+        with paths.within(request.folder):
             _require_earlier(against, measure.configuration(request))
     for request in requests:
-        with layout.within(request.folder):
+        with paths.within(request.folder):
             measure.claim(request, measure.configuration(request))
     _keep_standard_input([request.folder for request in requests if request.text == "-"])
     try:
         summaries = [_measure(request, against=against, is_opened=is_opened, force=force) for request in requests]
     except OutlierFeaturesError:
         for request in requests:
-            with layout.within(request.folder):
+            with paths.within(request.folder):
                 measure.release(request)
         raise
     if len(requests) > 1:
@@ -67,7 +69,7 @@ def measure_all(
 
 def _measure(request: Request, *, against: str | None, is_opened: bool, force: bool) -> pd.DataFrame:
     """Measure one model, print its answer, and return its summary."""
-    with layout.within(request.folder), ExitStack() as leave:
+    with paths.within(request.folder), ExitStack() as leave:
         config = measure.configuration(request)
         _fetch(request, config, leave, force=force)
         config = _with_precision(config, request)
@@ -84,7 +86,7 @@ def _measure(request: Request, *, against: str | None, is_opened: bool, force: b
             _show_difference(config, against)
         print(_next(request, config))
         if is_opened:
-            webbrowser.open(layout.index().resolve().as_uri())
+            webbrowser.open(paths.index().resolve().as_uri())
         return summary
 
 
@@ -101,7 +103,7 @@ def _fetch(request: Request, config: Config, leave: ExitStack, *, force: bool) -
 def _require_earlier(against: str | None, config: Config) -> None:
     """Refuse a run to compare with that is not there; whether there is a last one shows behind the pass."""
     if against not in (None, history.LAST):
-        history.find(against, layout.summary(config.chosen.corpus, "parquet"), EXPERIMENT)
+        history.find(against, paths.summary(config.chosen.corpus, "parquet"), EXPERIMENT)
 
 
 def _silent(_: str) -> None:
@@ -112,13 +114,13 @@ def _keep_standard_input(folders: Sequence[Path]) -> None:
     """Keep the text that comes through standard input, once, in each of some folders."""
     first: Path | None = None
     for folder in folders:
-        with layout.within(folder), atomic.file(layout.standard_input()) as unfinished:
+        with paths.within(folder), atomic.file(paths.standard_input()) as unfinished:
             if first is None:
                 with unfinished.open("wb") as opened:
                     shutil.copyfileobj(sys.stdin.buffer, opened)
             else:
                 shutil.copyfile(first, unfinished)
-            first = first or layout.standard_input()
+            first = first or paths.standard_input()
 
 
 def _require_different(requests: Sequence[Request]) -> None:
@@ -137,9 +139,9 @@ def _choose_device(name: str) -> None:
     if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
         raise ConfigError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
     if kind == "cpu":
-        os.environ[leases.VISIBLE] = ""
+        os.environ[gpu_lock.VISIBLE] = ""
     elif index:
-        os.environ[leases.VISIBLE] = index
+        os.environ[gpu_lock.VISIBLE] = index
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"--device {name}: torch finds no such GPU here; choose auto or cpu")
 
@@ -148,7 +150,7 @@ def _with_precision(config: Config, request: Request) -> Config:
     """Return the configuration with the precision of the checkpoint, where none was asked for."""
     if request.dtype != "auto":
         return config
-    found = AutoConfig.from_pretrained(layout.checkpoint(request.name), trust_remote_code=False, local_files_only=True)
+    found = AutoConfig.from_pretrained(paths.checkpoint(request.name), trust_remote_code=False, local_files_only=True)
     stored = str(found.dtype or getattr(found.get_text_config(), "dtype", None)).removeprefix("torch.")
     values = config.model_dump()
     values["models"][request.name]["dtype"] = DTYPES.get(stored, "bfloat16")
@@ -160,15 +162,15 @@ def _checks(request: Request, config: Config) -> str:
     name, corpus = request.name, config.chosen.corpus
     model, text = config.model(name), config.corpora[corpus]
     facts = f"{name}: {corpus}, {text.sequences} x {text.length} tokens, {model.dtype}"
-    if is_fresh("statistics", Lineages(config).statistics(corpus, name), layout.manifest(corpus, name)):
+    if is_fresh("statistics", Lineages(config).statistics(corpus, name), paths.manifest(corpus, name)):
         return f"{facts}; from the statistics kept, no forward pass"
-    footprint, run = checkpoints.read_footprint(layout.checkpoint(name)), Pass.of(config, text, model)
+    footprint, run = checkpoints.read_footprint(paths.checkpoint(name)), Pass.of(config, text, model)
     plan, device = estimate(footprint, run), devices.best_device()
     rates = calibration.rates(
-        layout.checkpoint(name), device, getattr(torch, model.dtype), footprint.channels, text.length
+        paths.checkpoint(name), device, getattr(torch, model.dtype), footprint.channels, text.length
     )
     took = calibration.seconds(plan, footprint, run, rates, device)
-    free = shutil.disk_usage(layout.results()).free
+    free = shutil.disk_usage(paths.results()).free
     free_memory = devices.free_memory(torch.device("cpu"))
     host = plan.host_bytes + (plan.device_bytes if device.type == "cpu" else 0)
     return (
@@ -182,8 +184,8 @@ def _show_answer(request: Request, config: Config) -> pd.DataFrame:
     from outlier_features.terminal_answer import show_answers
 
     corpus = config.chosen.corpus
-    summary, _ = read_table(layout.summary(corpus, "parquet"))
-    answer = read_json(layout.answer(corpus, request.name), "reduction", None)
+    summary, _ = read_table(paths.summary(corpus, "parquet"))
+    answer = read_json(paths.answer(corpus, request.name), "reduction", None)
     print()
     show_answers({config.label(request.name): answer}, sys.stdout)
     return summary[summary["definition"] == answer["criterion"]["name"]]
@@ -202,7 +204,7 @@ def _show_difference(config: Config, against: str) -> None:
     from outlier_features.comparison.compare import compare
     from outlier_features.terminal_comparison import show_comparison
 
-    summary = layout.summary(config.chosen.corpus, "parquet")
+    summary = paths.summary(config.chosen.corpus, "parquet")
     try:
         path = history.find(against, summary, EXPERIMENT)
     except ConfigError as error:
@@ -216,13 +218,13 @@ def _next(request: Request, config: Config) -> str:
     """Say where the results lie and what to try next."""
     folder, corpus = request.folder, config.chosen.corpus
     if request.text == "-":
-        request = replace(request, text=str(layout.standard_input()))
+        request = replace(request, text=str(paths.standard_input()))
     other = next(value for value in config.capture.thresholds if value > request.threshold)
     return "\n".join(
         (
-            f"page: {layout.index()}",
+            f"page: {paths.index()}",
             f"tables: {folder / corpus}; figures: {folder / 'plots'}",
-            f"for quantisers: {layout.export(corpus, request.name)}",
+            f"for quantisers: {paths.export(corpus, request.name)}",
             "next:",
             f"  {replace(request, threshold=other).command}   # another threshold, from the statistics kept",
             f"  outlier-features show {shlex.quote(str(folder))} --layers   # every tensor, by what int8 would lose",

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from outlier_features.errors import ConfigError
-from outlier_features.grid import round_to_bfloat16
 from outlier_features.metrics.outliers import Criterion
 from outlier_features.statistics.shards import BlockTable, SiteTable
+from outlier_features.thresholds import round_to_bfloat16
 
 
 class OutlierChannels:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from outlier_features import atomic
+from outlier_features.artefacts import atomic
 from outlier_features.errors import SourceError
 
 INDEX = "pytorch_model.bin.index.json"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from outlier_features.config import Config, Corpus, Model
+from outlier_features.config.config import Config, Corpus, Model
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 FLOPS, BANDWIDTH = 1e13, 1e9

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from outlier_features import experts, provenance, sites
+from outlier_features import experts, sites
+from outlier_features.artefacts import provenance
 from outlier_features.consumers import Consumers
 from outlier_features.engine import Outputs
 from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteActivations

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from outlier_features import atomic, provenance
-from outlier_features.lineage import Lineage
+from outlier_features.artefacts import atomic, provenance
+from outlier_features.artefacts.lineage import Lineage
 
 DEFINITION = "arb8020"
 

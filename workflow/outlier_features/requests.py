@@ -4,9 +4,11 @@ import errno
 from dataclasses import replace
 from typing import Any
 
-from outlier_features import layout, planning, scatter
+from outlier_features import planning
+from outlier_features.artefacts import paths
 from outlier_features.checkpoints import read_footprint
-from outlier_features.config import Config
+from outlier_features.config import parts
+from outlier_features.config.config import Config
 
 
 class Requests:
@@ -23,10 +25,10 @@ class Requests:
         """
         model, corpus = self._config.model(wildcards.model), self._config.corpora[wildcards.corpus]
         try:
-            footprint = read_footprint(layout.checkpoint(wildcards.model))
+            footprint = read_footprint(paths.checkpoint(wildcards.model))
         except FileNotFoundError as error:
-            seal = str(layout.seal(self._config, wildcards.model))
+            seal = str(paths.seal(self._config, wildcards.model))
             raise FileNotFoundError(errno.ENOENT, "not fetched yet", seal) from error
         run = planning.Pass.of(self._config, corpus, model)
-        windows = scatter.windows(wildcards.get("scatteritem"), run.sequences)
+        windows = parts.windows(wildcards.get("scatteritem"), run.sequences)
         return planning.estimate(footprint, replace(run, sequences=len(windows)))

@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
-from outlier_features import layout
-from outlier_features.config import Config
+from outlier_features.artefacts import paths
+from outlier_features.config.config import Config
 
 MOST = 5
 """Failed jobs that are told of."""
@@ -16,18 +16,18 @@ WHY = re.compile(r"^(error: .*|\w*(?:Error|Exception|Interrupt)\b.*)$", re.MULTI
 def succeeded(config: Config) -> str:
     """Return the answer for each model in a sentence, the path of the page, and what to try next; empty without any."""
     corpus = config.chosen.corpus
-    found = {name: layout.answer(corpus, name) for name in config.chosen.models}
+    found = {name: paths.answer(corpus, name) for name in config.chosen.models}
     leads = [f"{config.label(name)}: {lead}" for name, path in found.items() if (lead := _lead(path))]
     if not leads:
         return ""
-    page = [f"page: {layout.index()}"] if layout.index().is_file() else []
+    page = [f"page: {paths.index()}"] if paths.index().is_file() else []
     return "\n".join(["", *leads, *page, "next: outlier-features show, or outlier-features show --layers"])
 
 
 def failed(logs: Path, since: float) -> str:
     """Return which jobs failed and why, by the logs written since that time (seconds since 1970), with their paths."""
-    paths = sorted(path for path in logs.rglob("*.log") if path.stat().st_mtime >= since)
-    told = [f"{_job(path, logs)} failed: {why}\n  log: {path}" for path in paths if (why := _why(path))]
+    files = sorted(path for path in logs.rglob("*.log") if path.stat().st_mtime >= since)
+    told = [f"{_job(path, logs)} failed: {why}\n  log: {path}" for path in files if (why := _why(path))]
     rest = [f"and {len(told) - MOST} more under {logs}"] if len(told) > MOST else []
     again = ["What is finished is kept: mend this, then run the same command again."] if told else []
     return "\n".join([*told[:MOST], *rest, *again])

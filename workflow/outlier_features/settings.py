@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from outlier_features import remedies
-from outlier_features.grid import grid
+from outlier_features.artefacts import remedies
 from outlier_features.kernels.reference import Grids
 from outlier_features.sites import SiteName
+from outlier_features.thresholds import grid
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from outlier_features import admission, atomic, hub, packages, pickled, weight_files
+from outlier_features import admission, hub, pickled, weight_files
 from outlier_features.admission import Use
+from outlier_features.artefacts import atomic, packages
+from outlier_features.artefacts.lineage import Lineage
 from outlier_features.checkpoints import SOURCE, seal
-from outlier_features.config import Model
-from outlier_features.disk import explained
+from outlier_features.config.config import Model
 from outlier_features.errors import SourceError
-from outlier_features.lineage import Lineage
+from outlier_features.machine.disk import explained
 from outlier_features.planning import Footprint
 
 DESCRIPTIONS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "LICENSE*")

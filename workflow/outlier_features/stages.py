@@ -8,11 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outlier_features import history, layout, leases, provenance, scatter, shipped
-from outlier_features.config import Config, Model
+from outlier_features import history, shipped
+from outlier_features.artefacts import paths, provenance
+from outlier_features.artefacts.lineage import Lineage, Lineages
+from outlier_features.config import parts
+from outlier_features.config.config import Config, Model
 from outlier_features.errors import ConfigError
 from outlier_features.freshness import is_fresh
-from outlier_features.lineage import Lineage, Lineages
+from outlier_features.machine import gpu_lock
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,26 +52,26 @@ class Stages:
         lineage = self._lineages.checkpoint(name)
         if not model.keep_weights and not self._force and self._has_statistics(name):
             self._say(f"up to date without weights: {self._manifests(name)[0]}")
-        elif model.train is None and self._is_due("checkpoint", lineage, layout.source(name)):
-            fetch(model, layout.checkpoint(name), lineage, Use.of(self._config))
+        elif model.train is None and self._is_due("checkpoint", lineage, paths.source(name)):
+            fetch(model, paths.checkpoint(name), lineage, Use.of(self._config))
 
     def train(self, name: str, model: Model) -> None:
         """Train a model that has a recipe."""
         from outlier_features.training.checkpoint import train_checkpoint
 
         lineage = self._lineages.checkpoint(name)
-        if model.train is not None and self._is_due("checkpoint", lineage, layout.source(name)):
+        if model.train is not None and self._is_due("checkpoint", lineage, paths.source(name)):
             self._take_device()
             text = self._config.corpora[model.train.corpus]
-            train_checkpoint(model.train, text, layout.checkpoint(name), lineage)
+            train_checkpoint(model.train, text, paths.checkpoint(name), lineage)
 
     def tokenize(self, name: str, model: Model) -> None:
         """Pack the corpus into windows for a model."""
         from outlier_features.text.tokenize import tokenize
 
-        lineage, output = self._lineages.tokens(self._corpus, name), layout.tokens(self._corpus, name)
+        lineage, output = self._lineages.tokens(self._corpus, name), paths.tokens(self._corpus, name)
         if self._is_due("tokens", lineage, output):
-            tokenize(layout.checkpoint(name), self._config.corpora[self._corpus], output, lineage)
+            tokenize(paths.checkpoint(name), self._config.corpora[self._corpus], output, lineage)
 
     def capture(self, name: str, model: Model) -> None:
         """Run a model over its windows and keep its statistics and losses."""
@@ -78,15 +81,15 @@ class Stages:
         settings = Settings.of(
             config.capture, config.counted_sites, config.coverages, model.dtype, model.experts_implementation
         )
-        inputs = layout.checkpoint(name), layout.tokens(self._corpus, name)
+        inputs = paths.checkpoint(name), paths.tokens(self._corpus, name)
         for part in self._parts():
-            output = layout.manifest(self._corpus, name, part)
+            output = paths.manifest(self._corpus, name, part)
             if self._is_due("statistics", lineage, output):
                 self._take_device()
-                windows = scatter.windows(part, config.corpora[self._corpus].sequences)
+                windows = parts.windows(part, config.corpora[self._corpus].sequences)
                 capture(*inputs, output, settings, lineage, windows=windows, memory_budget=config.capture.memory_bytes)
         if not model.keep_weights and self._has_statistics(name):
-            shutil.rmtree(layout.checkpoint(name), ignore_errors=True)
+            shutil.rmtree(paths.checkpoint(name), ignore_errors=True)
 
     def reduce(self, name: str, model: Model) -> None:
         """Evaluate definitions and metrics, and the perplexity."""
@@ -95,19 +98,19 @@ class Stages:
 
         corpus, manifests = self._corpus, self._manifests(name)
         lineage = self._lineages.reduction(corpus, name)
-        outputs = self._tables(name, TABLES) | {"answer": layout.answer(corpus, name)}
+        outputs = self._tables(name, TABLES) | {"answer": paths.answer(corpus, name)}
         if self._is_due("reduction", lineage, *outputs.values()):
             reduce(manifests, outputs, self._config.definitions, lineage)
-        lineage, output = self._lineages.perplexity(corpus, name), layout.perplexity(corpus, name)
+        lineage, output = self._lineages.perplexity(corpus, name), paths.perplexity(corpus, name)
         if self._is_due("perplexity", lineage, output):
-            write_perplexity(manifests, layout.tokens(corpus, name), output, lineage)
+            write_perplexity(manifests, paths.tokens(corpus, name), output, lineage)
 
     def summarize(self) -> None:
         """Join the models of the experiment into one table."""
         from outlier_features.summary import summarize, write_summary
 
         lineage = self._lineages.summary(self._corpus)
-        outputs = [layout.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
+        outputs = [paths.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
         if self._is_due("summary", lineage, *outputs):
             entries = [self._entry(name) for name in self._config.chosen.models]
             write_summary(*summarize(entries, self._corpus, lineage), *outputs)
@@ -115,12 +118,12 @@ class Stages:
 
     def reproduce(self) -> None:
         """Set the summary beside the published table; it takes no time, so it is always done."""
+        from outlier_features.artefacts.tables import read_table
         from outlier_features.reproduction import reproduce
-        from outlier_features.tables import read_table
 
         lineage, corpus = self._lineages.reproduction(self._corpus), self._corpus
-        summary, _ = read_table(layout.summary(corpus, "parquet"), "summary", lineage["summary"])
-        outputs = layout.reproduction(corpus, "csv"), layout.reproduction(corpus, "md")
+        summary, _ = read_table(paths.summary(corpus, "parquet"), "summary", lineage["summary"])
+        outputs = paths.reproduction(corpus, "csv"), paths.reproduction(corpus, "md")
         reproduce(summary, shipped.published("arb8020_2025"), *outputs, corpus, lineage)
         self._say(f"made: {outputs[1]}")
 
@@ -129,13 +132,13 @@ class Stages:
         from outlier_features.inference import infer
 
         lineage, corpus = self._lineages.inference(self._corpus), self._corpus
-        outputs = layout.inference(corpus, "parquet"), layout.inference(corpus, "json")
+        outputs = paths.inference(corpus, "parquet"), paths.inference(corpus, "json")
         if self._is_due("inference", lineage, *outputs):
             models = self._config.chosen.models
-            draws = {name: layout.table("draws", corpus, name) for name in models}
-            perplexity = {name: layout.perplexity(corpus, name) for name in models}
-            convergence = {name: layout.table("convergence", corpus, name) for name in models}
-            infer(layout.summary(corpus, "parquet"), draws, perplexity, convergence, *outputs, lineage)
+            draws = {name: paths.table("draws", corpus, name) for name in models}
+            perplexity = {name: paths.perplexity(corpus, name) for name in models}
+            convergence = {name: paths.table("convergence", corpus, name) for name in models}
+            infer(paths.summary(corpus, "parquet"), draws, perplexity, convergence, *outputs, lineage)
         self._say(in_words(json.loads(outputs[1].read_text(encoding="utf-8"))))
 
     def plot(self) -> None:
@@ -151,11 +154,11 @@ class Stages:
 
         config, corpus = self._config, self._corpus
         for name in config.chosen.models:
-            lineage, folder = self._lineages.export(corpus, name), layout.export(corpus, name)
-            if self._is_due("export", lineage, *(folder / each for each in layout.EXPORTS)):
+            lineage, folder = self._lineages.export(corpus, name), paths.export(corpus, name)
+            if self._is_due("export", lineage, *(folder / each for each in paths.EXPORTS)):
                 export(self._entry(name), self._manifests(name), config.definitions, corpus, folder, lineage)
-        outputs = layout.export_summary(corpus, "tex"), layout.export_summary(corpus, "md")
-        summary = layout.summary(corpus, "parquet")
+        outputs = paths.export_summary(corpus, "tex"), paths.export_summary(corpus, "md")
+        summary = paths.summary(corpus, "parquet")
         export_summary(summary, *outputs, config.definitions, corpus, self._lineages.export_summary(corpus))
         self._say(f"made: {outputs[1]}")
 
@@ -165,25 +168,25 @@ class Stages:
 
         corpus, lineage = self._corpus, self._lineages.index(self._corpus)
         answers, perplexity = (
-            [path(corpus, model) for model in self._config.chosen.models] for path in (layout.answer, layout.perplexity)
+            [path(corpus, model) for model in self._config.chosen.models] for path in (paths.answer, paths.perplexity)
         )
-        tables = layout.summary(corpus, "parquet"), layout.inference(corpus, "json")
+        tables = paths.summary(corpus, "parquet"), paths.inference(corpus, "json")
         findings = read_findings(self._config, *tables, answers, perplexity, lineage)
-        write_page(layout.index(), findings, provenance.record(lineage))
-        self._say(f"made: {layout.index()}")
+        write_page(paths.index(), findings, provenance.record(lineage))
+        self._say(f"made: {paths.index()}")
 
     def _plot_experiment(self) -> None:
+        from outlier_features.artefacts.tables import read_table
         from outlier_features.figures import catalogue
         from outlier_features.figures.draw import draw_experiment
         from outlier_features.figures.tables import Sweep, read_published
-        from outlier_features.tables import read_table
 
         lineage = self._lineages.figure(self._corpus)
-        summary, _ = read_table(layout.summary(self._corpus, "parquet"), "summary", lineage["summary"])
-        trends, _ = read_table(layout.inference(self._corpus, "parquet"), "inference", lineage["inference"])
+        summary, _ = read_table(paths.summary(self._corpus, "parquet"), "summary", lineage["summary"])
+        trends, _ = read_table(paths.inference(self._corpus, "parquet"), "inference", lineage["inference"])
         sweep = Sweep(summary, trends, read_published(self._published()))
         for figure in catalogue.names("experiment") + catalogue.names("series") * bool(summary["series"].notna().any()):
-            self._save(draw_experiment(figure, sweep), lineage, *(layout.figure(figure, end) for end in ("png", "svg")))
+            self._save(draw_experiment(figure, sweep), lineage, *(paths.figure(figure, end) for end in ("png", "svg")))
 
     def plot_model(self, model: str) -> None:
         """Draw the figures of one model."""
@@ -195,19 +198,19 @@ class Stages:
         tables, published = self._tables(model, catalogue.MODEL_TABLES), self._published()
         portrait = read_portrait(self._config.label(model), tables, published, lineage)
         for figure in catalogue.names("model"):
-            paths = [layout.figure(figure, suffix, model) for suffix in ("png", "svg")]
-            self._save(draw_model(figure, portrait), lineage, *paths)
+            files = [paths.figure(figure, suffix, model) for suffix in ("png", "svg")]
+            self._save(draw_model(figure, portrait), lineage, *files)
         for figure in catalogue.names("mixture"):
-            save_of_mixture(figure, portrait, layout.mixture_figure(figure, model), provenance.record(lineage))
+            save_of_mixture(figure, portrait, paths.mixture_figure(figure, model), provenance.record(lineage))
 
     def _plot_timings(self, model: str) -> None:
         from outlier_features.figures.model.timings import draw
         from outlier_features.statistics import timings
 
         lineage = self._lineages.timings(self._corpus, model)
-        parts = [timings.read(timings.beside(m), lineage["statistics"]) for m in self._manifests(model)]
-        drawn = draw(self._config.label(model), parts)
-        self._save(drawn, lineage, layout.timings(self._corpus, model))
+        passes = [timings.read(timings.beside(m), lineage["statistics"]) for m in self._manifests(model)]
+        drawn = draw(self._config.label(model), passes)
+        self._save(drawn, lineage, paths.timings(self._corpus, model))
 
     def _save(self, drawn: "Figure", lineage: Lineage, *paths: Path) -> None:
         from outlier_features.figures.draw import save
@@ -219,7 +222,7 @@ class Stages:
         from outlier_features.summary import entry
 
         tables = self._tables(name, ("outliers", "layers"))
-        return entry(self._config.models, name, **tables, perplexity=layout.perplexity(self._corpus, name))
+        return entry(self._config.models, name, **tables, perplexity=paths.perplexity(self._corpus, name))
 
     def _published(self) -> list[Path]:
         from outlier_features.figures import catalogue
@@ -227,22 +230,22 @@ class Stages:
         return [shipped.published(name) for name in catalogue.PUBLISHED]
 
     def _tables(self, model: str, names: Iterable[str]) -> dict[str, Path]:
-        return {name: layout.table(name, self._corpus, model) for name in names}
+        return {name: paths.table(name, self._corpus, model) for name in names}
 
     def _take_device(self) -> None:
         if not self._has_device:
-            self._leave.enter_context(leases.device())
+            self._leave.enter_context(gpu_lock.device())
             self._has_device = True
 
     def _has_statistics(self, name: str) -> bool:
         return is_fresh("statistics", self._lineages.statistics(self._corpus, name), *self._manifests(name))
 
     def _manifests(self, name: str) -> list[Path]:
-        return layout.manifests(self._corpus, name, self._config.capture.scatter)
+        return paths.manifests(self._corpus, name, self._config.capture.scatter)
 
     def _parts(self) -> list[str | None]:
         """Return the names of the parts to capture. Raises ConfigError."""
-        found = scatter.parts(self._config.capture.scatter)
+        found = parts.parts(self._config.capture.scatter)
         if self._part is None:
             return found
         if not 1 <= self._part <= len(found):

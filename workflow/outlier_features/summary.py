@@ -16,11 +16,11 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import dataset
 
-from outlier_features import atomic, provenance, remedies
-from outlier_features.config import Model
-from outlier_features.lineage import Lineage
+from outlier_features.artefacts import atomic, provenance, remedies
+from outlier_features.artefacts.lineage import Lineage
+from outlier_features.artefacts.tables import read_json, write_table
+from outlier_features.config.config import Model
 from outlier_features.metrics.outliers import TWIN
-from outlier_features.tables import read_json, write_table
 
 FACTS = (
     "kind",

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from outlier_features import suggestions
+from outlier_features.config import suggestions
 from outlier_features.errors import ConfigError
 from outlier_features.figures import catalogue
 

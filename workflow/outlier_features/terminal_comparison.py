@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from outlier_features import strict_json
+from outlier_features.artefacts import strict_json
 from outlier_features.comparison.compare import QUANTITIES, Comparison, Verdict
 from outlier_features.metrics.intervals import GAPS
 from outlier_features.terminal import check_format, console, fits, frame, number

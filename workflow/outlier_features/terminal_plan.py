@@ -7,7 +7,7 @@ import pandas as pd
 from rich.table import Table
 from rich.text import Text
 
-from outlier_features import strict_json
+from outlier_features.artefacts import strict_json
 from outlier_features.counts import human
 from outlier_features.durations import spoken
 from outlier_features.planning import Plan

@@ -23,7 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils import _pytree as pytree
 
-from outlier_features import atomic
+from outlier_features.artefacts import atomic
 from outlier_features.errors import ArchitectureError, ConfigError, DamagedFile, NonFiniteActivations
 from outlier_features.kernels.reference import Reached
 

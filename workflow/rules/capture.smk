@@ -9,7 +9,7 @@ write {model}.1-of-4 and so on instead; each reads the whole checkpoint, and one
 
 rule capture:
     input:
-        checkpoint=lambda wildcards: local(str(layout.seal(settings, wildcards.model))),
+        checkpoint=lambda wildcards: local(str(paths.seal(settings, wildcards.model))),
         tokens=local("results/{corpus}/tokens/{model}.arrow"),
         moved=lambda wildcards: moved("statistics", wildcards),
     output:
@@ -19,7 +19,7 @@ rule capture:
     benchmark:
         "results/logs/capture/{corpus}/{model}.benchmark.tsv"
     wildcard_constraints:
-        model=layout.WHOLE,
+        model=paths.WHOLE,
     priority: 2  # so that weights which do not stay are soon gone
     conda:
         "../../envs/outlier-features.yaml"
@@ -46,4 +46,4 @@ use rule capture as capture_part with:
     benchmark:
         "results/logs/capture/{corpus}/{model}.{scatteritem}.benchmark.tsv"
     wildcard_constraints:
-        model=layout.MODEL,
+        model=paths.MODEL,

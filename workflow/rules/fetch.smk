@@ -20,7 +20,7 @@ rule fetch:
     log:
         "results/logs/fetch/{model}.log",
     wildcard_constraints:
-        model=layout.none_of(
+        model=paths.none_of(
             name
             for name, model in settings.models.items()
             if model.train or not model.keep_weights
@@ -45,7 +45,7 @@ rule fetch_for_now:
     log:
         "results/logs/fetch/{model}.log",
     wildcard_constraints:
-        model=layout.one_of(
+        model=paths.one_of(
             name for name, model in settings.models.items() if not model.keep_weights
         ),
     conda:

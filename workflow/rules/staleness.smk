@@ -17,7 +17,7 @@ def moved(artefact, wildcards):
         return []
     names = [wildcards.get(key) for key in ("model", "scatteritem")]
     result = artefact, wildcards.get("corpus", CORPUS), ".".join(filter(None, names))
-    mark = local(str(layout.mark()))
+    mark = local(str(paths.mark()))
     return (
         mark
         if workflow.is_main_process and freshness.has_moved(*result)

@@ -11,7 +11,7 @@ localrules:
 
 rule tokenize:
     input:
-        checkpoint=lambda wildcards: local(str(layout.seal(settings, wildcards.model))),
+        checkpoint=lambda wildcards: local(str(paths.seal(settings, wildcards.model))),
         moved=lambda wildcards: moved("tokens", wildcards),
     output:
         tokens=local("results/{corpus}/tokens/{model}.arrow"),

@@ -13,7 +13,7 @@ rule train:
     log:
         "results/logs/train/{model}.log",
     wildcard_constraints:
-        model=layout.one_of(
+        model=paths.one_of(
             name for name, model in settings.models.items() if model.train
         ),
     conda:

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-from outlier_features import leases
-from outlier_features.config import Config
+from outlier_features.artefacts.paths import checkpoint
+from outlier_features.config.config import Config
+from outlier_features.config.parts import windows
 from outlier_features.kernels import compiling
-from outlier_features.layout import checkpoint
-from outlier_features.logs import logged
-from outlier_features.scatter import windows
+from outlier_features.machine import gpu_lock
+from outlier_features.machine.logs import logged
 
 config = Config.check(snakemake.config)
 model, corpus = config.models[snakemake.wildcards.model], config.corpora[snakemake.wildcards.corpus]
-with logged(snakemake.log[0]), leases.device() as gpu, compiling.beside(model.dtype, gpu):
+with logged(snakemake.log[0]), gpu_lock.device() as gpu, compiling.beside(model.dtype, gpu):
     from outlier_features.capture import Settings, capture  # seconds of imports, meanwhile
-    from outlier_features.devices import use_every_core
+    from outlier_features.machine.devices import use_every_core
 
     use_every_core()
     capture(

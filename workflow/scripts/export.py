@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.exports import export
-from outlier_features.logs import logged
+from outlier_features.machine.logs import logged
 from outlier_features.summary import entry
 
 config = Config.check(snakemake.config)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.exports import export_summary
-from outlier_features.logs import logged
+from outlier_features.machine.logs import logged
 
 definitions = Config.check(snakemake.config).definitions
 summary, outputs = Path(snakemake.input.summary), map(Path, snakemake.output)

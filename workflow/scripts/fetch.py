@@ -1,9 +1,9 @@
 """Rule fetch: hand paths and the model's entry to the library."""
 
 from outlier_features.admission import Use
-from outlier_features.config import Config
-from outlier_features.layout import checkpoint
-from outlier_features.logs import logged
+from outlier_features.artefacts.paths import checkpoint
+from outlier_features.config.config import Config
+from outlier_features.machine.logs import logged
 from outlier_features.sources import fetch
 
 config = Config.check(snakemake.config)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from outlier_features.config import Config
+from outlier_features.config.config import Config
 from outlier_features.inference import infer
-from outlier_features.logs import logged
+from outlier_features.machine.logs import logged
 
 models = Config.check(snakemake.config).chosen.models
 files = (snakemake.input.draws, snakemake.input.perplexity, snakemake.input.convergence)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from outlier_features.logs import logged
+from outlier_features.machine.logs import logged
 from outlier_features.metrics.perplexity import write_perplexity
 
 with logged(snakemake.log[0]):

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from outlier_features.artefacts.provenance import record
+from outlier_features.artefacts.tables import read_table
 from outlier_features.figures.draw import draw_experiment, save
 from outlier_features.figures.tables import Sweep, read_published
-from outlier_features.logs import logged
-from outlier_features.provenance import record
-from outlier_features.tables import read_table
+from outlier_features.machine.logs import logged
 
 with logged(snakemake.log[0]):
     lineage = snakemake.params.lineage

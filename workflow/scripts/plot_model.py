@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from outlier_features.config import Config
+from outlier_features.artefacts.provenance import record
+from outlier_features.config.config import Config
 from outlier_features.figures.catalogue import names
 from outlier_features.figures.draw import draw_model, save, save_of_mixture
 from outlier_features.figures.portraits import read_portrait
-from outlier_features.logs import logged
-from outlier_features.provenance import record
+from outlier_features.machine.logs import logged
 
 label = Config.check(snakemake.config).label(snakemake.wildcards.model)
 with logged(snakemake.log[0]):

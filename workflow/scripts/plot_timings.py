@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from outlier_features.config import Config
+from outlier_features.artefacts.provenance import record
+from outlier_features.config.config import Config
 from outlier_features.figures.draw import save
 from outlier_features.figures.model.timings import draw
-from outlier_features.logs import logged
-from outlier_features.provenance import record
+from outlier_features.machine.logs import logged
 from outlier_features.statistics.timings import beside, read
 
 label = Config.check(snakemake.config).label(snakemake.wildcards.model)

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from outlier_features.config import Config
-from outlier_features.logs import logged
+from outlier_features.config.config import Config
+from outlier_features.machine.logs import logged
 from outlier_features.metrics.evaluate import reduce
 
 definitions = Config.check(snakemake.config).definitions

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from outlier_features.logs import logged
+from outlier_features.artefacts.tables import read_table
+from outlier_features.machine.logs import logged
 from outlier_features.reproduction import reproduce
-from outlier_features.tables import read_table
 
 with logged(snakemake.log[0]):
     lineage = snakemake.params.lineage

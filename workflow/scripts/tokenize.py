@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from outlier_features.config import Config
-from outlier_features.layout import checkpoint
-from outlier_features.logs import logged
+from outlier_features.artefacts.paths import checkpoint
+from outlier_features.config.config import Config
+from outlier_features.machine.logs import logged
 from outlier_features.text.tokenize import tokenize
 
 corpus = Config.check(snakemake.config).corpora[snakemake.wildcards.corpus]

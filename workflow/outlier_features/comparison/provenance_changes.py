@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from outlier_features.provenance import Provenance
+from outlier_features.artefacts.provenance import Provenance
 
 
 def origins(ours: Provenance, theirs: Provenance, *, has_moved: bool) -> Iterator[str]:

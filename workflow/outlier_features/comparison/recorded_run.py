@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from outlier_features.artefacts.provenance import Provenance
+from outlier_features.artefacts.tables import read_table
 from outlier_features.errors import ConfigError, DamagedFile
-from outlier_features.provenance import Provenance
-from outlier_features.tables import read_table
 
 NAMES = ("model", "label", "kind", "definition")
 """Columns that a table must have to be a summary."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Drawing
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from outlier_features import atomic, strict_json
+from outlier_features.artefacts import atomic, strict_json
 from outlier_features.errors import ConfigError
 from outlier_features.figures.catalogue import FIGURES, Figure, Scope, names
 from outlier_features.figures.experiment import llm_int8, phase_shift, reach, reach_lines, residual_stream, training

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from outlier_features.artefacts.lineage import Lineage
+from outlier_features.artefacts.tables import read_table
 from outlier_features.figures.catalogue import MODEL_TABLES
 from outlier_features.figures.tables import Portrait, read_published
-from outlier_features.lineage import Lineage
-from outlier_features.tables import read_table
 
 
 def read_portrait(label: str, paths: Mapping[str, Path], published: Iterable[Path], lineage: Lineage) -> Portrait:

@@ -13,9 +13,9 @@ import torch
 from numba import njit, types
 from numba.extending import overload
 
-from outlier_features.grid import inverse_rms
 from outlier_features.kernels import reference
 from outlier_features.kernels.reference import ALIKE, FAINT, Columns, Grids, Reached
+from outlier_features.thresholds import inverse_rms
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
 _TILE = 16  # rows worked on at once

@@ -24,10 +24,10 @@ import triton
 import triton.language as tl
 
 from outlier_features.errors import ConfigError
-from outlier_features.grid import SMALLEST_RMS
 from outlier_features.kernels import reference
 from outlier_features.kernels.cpu import filled
 from outlier_features.kernels.reference import ALIKE, FAINT, MASSIVE_FLOOR, MASSIVE_RATIO, Columns, Grids, Reached
+from outlier_features.thresholds import SMALLEST_RMS
 
 MASSIVE_ROOM = 8
 """Massive activations that are kept, as a multiple of the number of positions; published models have a handful."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from outlier_features.grid import inverse_rms
+from outlier_features.thresholds import inverse_rms
 
 Columns = dict[str, Any]
 """What is kept of one site tensor in one window, by the names that a shard gives it: numbers and NumPy arrays."""

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from outlier_features.config import Definition
+from outlier_features.config.config import Definition
 from outlier_features.errors import ConfigError
-from outlier_features.grid import exact, inverse_rms, level, round_to_bfloat16
 from outlier_features.metrics import intervals
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.intervals import Estimate
 from outlier_features.statistics.shards import BlockTable, HitTable, SiteTable, Statistics
+from outlier_features.thresholds import exact, inverse_rms, level, round_to_bfloat16
 
 TWIN = "_rms"
 """Ends the name of a scale-free twin: the same criterion with the threshold in RMS of each tensor."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from outlier_features import atomic, provenance
-from outlier_features.lineage import Lineage
+from outlier_features.artefacts import atomic, provenance
+from outlier_features.artefacts.lineage import Lineage
 from outlier_features.metrics import intervals
 from outlier_features.metrics.intervals import Estimate
 from outlier_features.statistics.shards import Statistics

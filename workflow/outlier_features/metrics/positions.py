@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
-from outlier_features import ragged
+from outlier_features.artefacts import ragged
 from outlier_features.statistics.shards import SiteTable, Statistics
 
 COLUMNS = {

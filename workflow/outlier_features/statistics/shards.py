@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from outlier_features import atomic, provenance, ragged, remedies
+from outlier_features.artefacts import atomic, provenance, ragged, remedies
 from outlier_features.errors import ConfigError, DamagedFile
-from outlier_features.grid import level
 from outlier_features.statistics.timings import FILE
+from outlier_features.thresholds import level
 
 _REAL, _WIDE, _INDEX = pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.int32())
 

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from outlier_features import atomic, durations, provenance, remedies
+from outlier_features import durations
+from outlier_features.artefacts import atomic, provenance, remedies
 from outlier_features.errors import DamagedFile
 
 FILE = "timings.arrow"

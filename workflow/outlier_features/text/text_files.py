@@ -13,7 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from outlier_features import remedies
+from outlier_features.artefacts import remedies
 from outlier_features.errors import SourceError
 from outlier_features.text import compressed
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from outlier_features import atomic, provenance, ragged
+from outlier_features.artefacts import atomic, provenance, ragged
 from outlier_features.errors import DamagedFile, SourceError
 
 NO_TOKEN = -1

@@ -9,8 +9,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from outlier_features.disk import explained
 from outlier_features.errors import OutlierFeaturesError
+from outlier_features.machine.disk import explained
 
 
 class Tee:

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from outlier_features import scatter, series, yaml_places
+from outlier_features.config import parts, series, yaml_places
+from outlier_features.config.suggestions import nearest
 from outlier_features.errors import ConfigError
-from outlier_features.grid import exact, grid
-from outlier_features.suggestions import nearest
+from outlier_features.thresholds import exact, grid
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@step\d+)?$")]
 """A key of config.yaml: the wildcard, the folder and the default label. `@step…` names one revision of a series."""
@@ -253,7 +253,7 @@ class Config(Strict):
             for model in experiment.models:
                 _known(f"experiments.{name}.models", model, self.models)
         for name, entry in self.models.items():
-            if re.search(f"{scatter.PART}$", name):
+            if re.search(f"{parts.PART}$", name):
                 raise ValueError(f"models.{name}: ends like a part of a scattered capture; give it another name")
             if entry.train:
                 _known(f"models.{name}.train.corpus", entry.train.corpus, self.corpora)

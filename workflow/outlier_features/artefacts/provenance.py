@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import outlier_features
-from outlier_features import strict_json
+from outlier_features.artefacts import strict_json
+from outlier_features.artefacts.lineage import Lineage
+from outlier_features.artefacts.remedies import again
 from outlier_features.errors import StaleFile
-from outlier_features.lineage import Lineage
-from outlier_features.remedies import again
 
 KEY = b"outlier_features"
 """Under this key Arrow and parquet files keep their provenance as JSON."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from outlier_features import strict_json
+from outlier_features.artefacts import strict_json
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from outlier_features import scatter
-from outlier_features.config import Config
+from outlier_features.config import parts
+from outlier_features.config.config import Config
 
 _results = [Path("results")]
 """The folder of all results, on top of those it was before; one for all threads, which a ContextVar is not."""
@@ -63,9 +63,9 @@ def manifest(corpus: str, model: str, part: str | None = None) -> Path:
     return results() / corpus / "statistics" / (f"{model}.json" if part is None else f"{model}.{part}.json")
 
 
-def manifests(corpus: str, model: str, parts: int) -> list[Path]:
+def manifests(corpus: str, model: str, scatter: int) -> list[Path]:
     """Return the manifests of all statistics of a model whose windows so many captures share out."""
-    return [manifest(corpus, model, part) for part in scatter.parts(parts)]
+    return [manifest(corpus, model, part) for part in parts.parts(scatter)]
 
 
 def table(name: str, corpus: str, model: str) -> Path:
@@ -194,7 +194,7 @@ EXPORTS = (
 MODEL = "[^/]+"
 """The wildcard constraint of a model. It lists none: every job of a rule would be matched against all of them."""
 
-WHOLE = rf"(?![^/]*{scatter.PART}\.json)[^/]+"
+WHOLE = rf"(?![^/]*{parts.PART}\.json)[^/]+"
 """The same, where the manifest of a part must not be taken for that of a model."""
 
 

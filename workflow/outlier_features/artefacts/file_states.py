@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from outlier_features import strict_json
+from outlier_features.artefacts import strict_json
 
 RACY_SECONDS = 2.0
 """A file that changed so shortly ago may change again within one tick of its disk's clock."""

@@ -14,31 +14,31 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-PACKAGE = Path(__file__).parent
+from outlier_features.shipped import PACKAGE
 
 WITHOUT_EFFECT = {
     "admission",
-    "code_hash",
+    "artefacts.code_hash",
     "kernels.compiling",
-    "config",
-    "digests",
-    "disk",
+    "config.config",
+    "artefacts.digests",
+    "machine.disk",
     "errors",
     "failures",
     "footprint",
     "history",
     "hub",
-    "layout",
-    "leases",
-    "lineage",
-    "logs",
+    "artefacts.paths",
+    "machine.gpu_lock",
+    "artefacts.lineage",
+    "machine.logs",
     "patience",
     "planning",
-    "remedies",
+    "artefacts.remedies",
     "shipped",
-    "suggestions",
+    "config.suggestions",
     "statistics.timings",
-    "yaml_places",
+    "config.yaml_places",
 }
 """Modules and folders of modules, by dotted name, from which no number follows: the configuration enters by value, what
 the hub sends is checked by its digest, plans are estimates, what is refused has no numbers, the others carry words and

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from outlier_features import atomic, provenance, remedies
+from outlier_features.artefacts import atomic, provenance, remedies
 from outlier_features.errors import DamagedFile
 
 

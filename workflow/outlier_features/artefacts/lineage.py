@@ -12,12 +12,13 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Literal
 
-from outlier_features import code_hash, layout, local_files, packages, shipped
-from outlier_features.config import Config, Model
-from outlier_features.digests import Digests, of_file
+from outlier_features import shipped
+from outlier_features.artefacts import code_hash, local_files, packages, paths
+from outlier_features.artefacts.digests import Digests, of_file
+from outlier_features.artefacts.records import recorded
+from outlier_features.config.config import Config, Model
 from outlier_features.errors import SourceError
 from outlier_features.figures.catalogue import PUBLISHED
-from outlier_features.records import recorded
 
 SCRIPTS = shipped.path("scripts")
 PAGE = shipped.path("report") / "index"
@@ -50,7 +51,7 @@ class Lineages:
     """
 
     def __init__(self, config: Config, digests: Digests | None = None) -> None:
-        self._config, self._digests = config, digests or Digests(layout.digests())
+        self._config, self._digests = config, digests or Digests(paths.digests())
         self._found: dict[tuple[str, ...], Lineage] = {}
         self._texts: dict[tuple[str, str], str] = {}
 
@@ -59,16 +60,16 @@ class Lineages:
         """Return the lineage of a model's directory, fetched or trained."""
         entry = self._config.model(model)
         if entry.train is None:
-            content = None if entry.hub else _content(lambda: self._weights(entry), layout.source(model))
+            content = None if entry.hub else _content(lambda: self._weights(entry), paths.source(model))
             return _lineage("checkpoint", "fetch", entry.canonical(without=WITHOUT_EFFECT_ON_WEIGHTS), content)
-        text, content = self._text(entry.train.corpus, "training", layout.source(model))
+        text, content = self._text(entry.train.corpus, "training", paths.source(model))
         return _lineage("checkpoint", "train", {"recipe": entry.train.canonical(), "text": text}, content)
 
     @_once
     def tokens(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the packed windows of token ids."""
         cut = self._config.corpora[corpus].canonical(without={"training"})
-        _, content = self._text(corpus, "files", layout.tokens(corpus, model))
+        _, content = self._text(corpus, "files", paths.tokens(corpus, model))
         return _lineage("tokens", "tokenize", cut, content, checkpoint=self.checkpoint(model))
 
     @_once

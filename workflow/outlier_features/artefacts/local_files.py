@@ -5,8 +5,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
-from outlier_features import packages
-from outlier_features.config import Corpus
+from outlier_features.artefacts import packages
+from outlier_features.config.config import Corpus
 
 DOCUMENTATION = (".*", "*.md", "LICENSE*", "source.json")
 """Files beside a checkpoint from which no number follows."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from outlier_features import atomic
-from outlier_features.file_states import Memory, State, is_settled, state
+from outlier_features.artefacts import atomic
+from outlier_features.artefacts.file_states import Memory, State, is_settled, state
 
 MUCH = 10e9
 """Bytes a dry run reads at most, and from which on a reading is announced: some ten seconds."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from outlier_features import atomic, layout
+from outlier_features.artefacts import atomic, paths
 from outlier_features.errors import DamagedFile
 
 STAGES = {
@@ -22,7 +22,7 @@ STAGES = {
 
 def again(path: Path) -> str:
     """Return how a result is made again; those of a measurement by its command alone."""
-    if layout.configuration().is_file():
+    if paths.configuration().is_file():
         return "measure the model again as before"
     stages = [STAGES[part.partition(".")[0]] for part in path.parts if part.partition(".")[0] in STAGES]
     return f"run snakemake, or the stage {stages[0]}" if stages else "run snakemake again"
@@ -30,7 +30,7 @@ def again(path: Path) -> str:
 
 def setting(key: str, value: str) -> str:
     """Return how a setting of the configuration gets a value; in a measurement, by the option of its last name."""
-    if layout.configuration().is_file():
+    if paths.configuration().is_file():
         return f"give --{key.rpartition('.')[2]} {value}"
     return f"set {key} to {value}"
 
