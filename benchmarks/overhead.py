@@ -24,7 +24,7 @@ import torch
 from outlier_features import engine
 from outlier_features.capture import Settings, capture
 from outlier_features.config.config import Config
-from outlier_features.machine import devices
+from outlier_features.machine import devices, memory
 from outlier_features.scores import token_losses
 from outlier_features.text.windows import read_windows
 from outlier_features.weights import Weights
@@ -83,7 +83,7 @@ def main() -> None:
     settings = Settings.of(config.capture, config.counted_sites, config.coverages, options.dtype)
     if options.memory_only:
         observed(Subject(*map(Path, options.models[0].split(":")), settings))
-        print(devices.peak_memory(devices.best_device()) / 1e9)
+        print(memory.peak_memory(devices.best_device()) / 1e9)
         return
     rows = []
     for name in options.models:

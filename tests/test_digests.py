@@ -130,7 +130,7 @@ def test_processes_that_remember_at_once_leave_a_whole_memory(place: Path) -> No
         "    memory.put('a.txt', state(path / 'a.txt'), 'x' * 5000)\n"
         "    memory.save()\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(digests.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(digests.__file__).parents[2])}
     started = [Popen([sys.executable, "-c", code, str(place)], env=environment) for _ in range(3)]
     assert [process.wait(60) for process in started] == [0, 0, 0]
     assert Memory(place / "shared.json").get("a.txt", state(place / "a.txt")) == "x" * 5000

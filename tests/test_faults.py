@@ -22,7 +22,7 @@ from outlier_features import engine
 from outlier_features.config.config import Model
 from outlier_features.engine import Outputs
 from outlier_features.errors import DamagedFile, SourceError
-from outlier_features.holder import Holder
+from outlier_features.holder import Offload
 from outlier_features.reading import Reading
 from outlier_features.sources import fetch
 from outlier_features.statistics.shards import Statistics
@@ -284,7 +284,7 @@ def test_memory_that_is_short_is_one_line_and_the_next_run_goes_on(
 def allocate():
     resource.setrlimit(resource.RLIMIT_DATA, (1 << 27, resource.RLIM_INFINITY))
     torch.empty(1 << 30)
-before(engine.Holder, "with_room", lambda _, __, where: where == "block 2", allocate)
+before(engine.Offload, "with_room", lambda _, __, where: where == "block 2", allocate)
 """
     told = captures.run(*order, fault).error
     assert re.fullmatch(
@@ -301,18 +301,18 @@ before(engine.Holder, "with_room", lambda _, __, where: where == "block 2", allo
 SHORT_OF_MEMORY = """
 import resource, sys, torch
 from outlier_features.machine.devices import _field
-from outlier_features.holder import Holder
+from outlier_features.holder import Offload
 from contextlib import ExitStack
 
 with torch.inference_mode(), ExitStack() as waiting:
     states = [torch.full((1 << 20,), float(n)) for n in range(32)]
-    holder = Holder()
+    offload = Offload()
     for state in states:
-        waiting.enter_context(holder.away(state))
+        waiting.enter_context(offload.away(state))
     limit = _field("/proc/self/status", "VmData") + (1 << 25)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
-    assert holder.with_room(lambda: torch.zeros(1 << 24).sum(), "block 7") == 0
-    assert holder.most["disk"] == 32 << 22
+    assert offload.with_room(lambda: torch.zeros(1 << 24).sum(), "block 7") == 0
+    assert offload.most["disk"] == 32 << 22
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     waiting.close()
     assert all(bool((state == n).all()) for n, state in enumerate(states))
@@ -325,7 +325,7 @@ def test_hidden_states_that_wait_make_room_where_an_allocation_fails() -> None:
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == (
-        "block 7: out of memory; the hidden states of the windows that wait are put away from here on\n"
+        "block 7: out of memory; the hidden states of the windows that wait are offloaded from here on\n"
     )
 
 
@@ -350,11 +350,11 @@ class Kept:
             self.outputs += [leaf.clone() for leaf in tree_leaves(trees) if isinstance(leaf, torch.Tensor)]
 
 
-def through(checkpoint: Path, holder: Holder, observer: Kept) -> list[torch.Tensor]:
+def through(checkpoint: Path, offload: Offload, observer: Kept) -> list[torch.Tensor]:
     """Return logits and what every block returned."""
     weights = Weights(checkpoint, torch.float32, torch.device("cpu"))
     windows = [torch.from_numpy(row) for row in np.random.default_rng(5).integers(300, size=(4, 24))]
-    logits = engine.run(weights, windows, lambda _, logits: logits.clone(), observer, holder=holder)
+    logits = engine.run(weights, windows, lambda _, logits: logits.clone(), observer, offload=offload)
     return logits + observer.outputs
 
 
@@ -369,18 +369,18 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_hidden_states_that_are_put_on_disk_change_no_bit_and_leave_no_file(
     family: Path, device_bytes: int, tmp_path: Path
 ) -> None:
-    holder = Holder(device_bytes, 0, tmp_path)
-    found = through(family, holder, Kept())
-    assert holder.most == {"device": device_bytes // 3072 * 3072, "host": 0, "disk": (4 - device_bytes // 3072) * 3072}
+    offload = Offload(device_bytes, 0, tmp_path)
+    found = through(family, offload, Kept())
+    assert offload.most == {"device": device_bytes // 3072 * 3072, "host": 0, "disk": (4 - device_bytes // 3072) * 3072}
     assert list(tmp_path.iterdir()) == []
-    expected = through(family, Holder(), Kept())
+    expected = through(family, Offload(), Kept())
     assert len(found) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_hidden_states_on_disk_are_gone_after_an_error(family: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        through(family, Holder(0, 0, tmp_path), Kept(fails_at=2))
+        through(family, Offload(0, 0, tmp_path), Kept(fails_at=2))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -392,7 +392,7 @@ def test_a_capture_whose_hidden_states_are_on_disk_saves_goes_on_and_seals_the_s
     assert captures.run(*order, KILL_AT_2 + nowhere).status == -signal.SIGKILL
     ended = captures.run(*order, nowhere)
     assert (ended.status, ended.gone_on_behind) == (0, 2)
-    assert "of hidden states were put away to disk" in ended.said
+    assert "of hidden states were offloaded to disk" in ended.said
     assert digests(tmp_path / "out.json") == sealed
 
 

@@ -9,7 +9,7 @@ import torch
 from conftest import BLOCKS, capture_settings
 from outlier_features import engine
 from outlier_features.capture import capture
-from outlier_features.holder import Holder
+from outlier_features.holder import Offload
 from outlier_features.statistics.shards import BlockTable, Statistics
 from outlier_features.weights import Weights
 from test_engine import Silent
@@ -55,7 +55,7 @@ def test_hidden_states_that_are_put_away_come_back_with_the_same_bits(checkpoint
     device = torch.device("cuda")
     windows = [torch.from_numpy(row).long() for row in ids]
     logits = []
-    for holder in (Holder(), Holder(0, host_bytes)):
+    for offload in (Offload(), Offload(0, host_bytes)):
         weights = Weights(checkpoints["dense"], torch.bfloat16, device)
-        logits.append(engine.run(weights, windows, lambda _, found: found.cpu(), Silent(), holder=holder))
+        logits.append(engine.run(weights, windows, lambda _, found: found.cpu(), Silent(), offload=offload))
     assert all(torch.equal(*pair) for pair in zip(*logits, strict=True))

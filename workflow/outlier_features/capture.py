@@ -14,8 +14,8 @@ from outlier_features import checkpoints, engine, parameters
 from outlier_features.artefacts import provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.errors import ConfigError, OutOfMemory
-from outlier_features.holder import Holder
-from outlier_features.machine import devices
+from outlier_features.holder import Offload, budgets
+from outlier_features.machine import devices, memory
 from outlier_features.machine.disk import explained, require_room
 from outlier_features.planning import Estimate, Pass, estimate
 from outlier_features.recorder import Recorder
@@ -43,12 +43,12 @@ def capture(
     The shards go to the directory of the manifest's name without suffix; the manifest is written last. An older result
     stays until the new one is whole, and a run that was stopped is gone on with behind the last block it saved.
     `windows` picks some of the windows, all by default; `device` is a CUDA device where there is one, else the CPU;
-    hidden states that `memory_budget` bytes (by default what is free) cannot hold beside the weights are put away.
+    hidden states that `memory_budget` bytes (by default what is free) cannot hold beside the weights are offloaded.
     Raises NonFiniteActivations naming block, site and window, or window and position of logits and losses, OutOfMemory
     naming the block, and SourceError where the disk has no room.
     """
     device = device or devices.best_device()
-    devices.return_freed_memory()
+    memory.return_freed_memory()
     source = checkpoints.read_source(checkpoint, lineage.get("checkpoint"))
     packed = read_windows(tokens, lineage.get("tokens"))
     chosen = sorted(range(len(packed.ids_ST)) if windows is None else windows)
@@ -57,7 +57,7 @@ def capture(
     leftovers = final.with_name(f".{final.name}.unfinished")
     rest = plan.statistics_bytes - finished_bytes(leftovers)
     require_room(manifest.parent, rest, f"the statistics of {checkpoint.name}")
-    budgets = devices.budgets(device, plan, memory_budget)
+    room = budgets(device, plan, memory_budget)
     weights = Weights(checkpoint, settings.dtype, device, experts_implementation=settings.experts_implementation)
     _check_vocabulary(weights, packed, tokens)
     if weights.left_out:
@@ -77,9 +77,9 @@ def capture(
         left_out=list(weights.left_out),
     )
     with explained(leftovers), alone(final), Unfinished(leftovers, _identity(origin, chosen)) as work:
-        holder = Holder(*budgets, folder=work.directory)  # a run that is killed leaves its files to the next
+        offload = Offload(*room, folder=work.directory)  # a run that is killed leaves its files to the next
         with _memory_explained(checkpoint.name, plan):
-            scores, recorder = _pass(weights, packed, chosen, settings, work, origin, holder)
+            scores, recorder = _pass(weights, packed, chosen, settings, work, origin, offload)
         recorder.write_coverage()
         nonfinite = require_finite(scores, chosen, settings, checkpoint.name)  # behind the sites, whose errors say more
         rows = [{"window": window, "loss": score.host_losses} for window, score in zip(chosen, scores, strict=True)]
@@ -89,17 +89,17 @@ def capture(
         shards.write_manifest(manifest.with_name(f".{manifest.name}.new"), work.directory, facts, origin)
         work.finish(final)
         manifest.with_name(f".{manifest.name}.new").replace(manifest)
-    _say_memory(checkpoint.name, device, plan, holder)
+    _say_memory(checkpoint.name, device, plan, offload)
 
 
-def _say_memory(name: str, device: torch.device, plan: Estimate, holder: Holder) -> None:
-    """Print the peak of memory beside what was planned, and what was put away."""
+def _say_memory(name: str, device: torch.device, plan: Estimate, offload: Offload) -> None:
+    """Print the peak of memory beside what was planned, and what was offloaded."""
     planned = plan.device_bytes + (plan.host_bytes if device.type == "cpu" else 0)
-    peak = devices.peak_memory(device)
+    peak = memory.peak_memory(device)
     print(f"{name}: peak memory {peak / 1e9:.2f} GB on {devices.name(device)} ({planned / 1e9:.2f} GB planned)")
     for place in ("host", "disk"):
-        if holder.most[place]:
-            print(f"{name}: up to {holder.most[place] / 1e9:.2f} GB of hidden states were put away to {place}")
+        if offload.most[place]:
+            print(f"{name}: up to {offload.most[place] / 1e9:.2f} GB of hidden states were offloaded to {place}")
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def _pass(
     settings: Settings,
     work: Unfinished,
     origin: provenance.Provenance,
-    holder: Holder,
+    offload: Offload,
 ) -> tuple[list[Scores], Recorder]:
     """Run the windows through the blocks that no earlier run has finished; return their scores and the recorder."""
     state = work.load(weights.device)
@@ -140,7 +140,7 @@ def _pass(
             lambda index, logits: Scores.of(logits, ids[index]),
             recorder,
             passed=passed,
-            holder=holder,
+            offload=offload,
         )
     return found, recorder
 

@@ -19,7 +19,8 @@ from torch.utils._pytree import tree_map
 
 from outlier_features import failures
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError, OutOfMemory
-from outlier_features.holder import Holder, is_out_of_memory
+from outlier_features.holder import Offload
+from outlier_features.machine.memory import is_out_of_memory
 from outlier_features.reading import ReadAhead, Reading
 from outlier_features.weights import Weights
 
@@ -46,10 +47,10 @@ class Observer(Protocol):
 
 
 class Outputs:
-    """What the last block returned for each window; tensors may be put away, so they are read through `of`."""
+    """What the last block returned for each window; tensors may be offloaded, so they are read through `of`."""
 
-    def __init__(self, holder: Holder) -> None:
-        self._holder = holder
+    def __init__(self, offload: Offload) -> None:
+        self._offload = offload
         self._trees: dict[int, Any] = {}
 
     def keep(self, window: int, output: Any) -> None:
@@ -58,7 +59,7 @@ class Outputs:
 
     def of(self, window: int) -> Any:
         """Return what the last block returned for a window, every tensor of it with its content."""
-        return tree_map(self._holder.content, self._trees[window])
+        return tree_map(self._offload.content, self._trees[window])
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,17 @@ def run(
     observer: Observer,
     *,
     passed: Passed | None = None,
-    holder: Holder | None = None,
+    offload: Offload | None = None,
 ) -> list[Result]:
     """Send every window through the model, reading each block's weights once.
 
     `windows` are token ids, each (T,); each runs as a batch of its own, the reference order. `finish` gets a window's
     index and its logits (T, V) and returns what is kept of them, so only one window's logits exist at a time.
-    With `passed` the blocks up to that one are neither read nor run: they return what they returned then. `holder` puts
+    With `passed` the blocks up to that one are neither read nor run: they return what they returned then. `offload` moves
     the hidden states of waiting windows away where they do not fit. Returns the results in the order of the windows.
     Raises OutOfMemory, naming the block, where that is not enough, and ForwardFailed where the model's code raises.
     """
-    holder = holder or Holder()
+    offload = offload or Offload()
 
     def forward(index: int) -> Result:
         ids = windows[index].to(weights.device)[None]
@@ -98,7 +99,7 @@ def run(
     runners = [_Runner(forward, index) for index in range(len(windows))]
     results: list[Result] = []
     first, last = (0 if passed is None else passed.block + 1), len(weights.blocks) - 1
-    course = _Course(getcurrent(), weights, Outputs(holder), holder, passed, last)
+    course = _Course(getcurrent(), weights, Outputs(offload), offload, passed, last)
     block = first
     try:
         with course.parking(weights.blocks), closing(ReadAhead(weights, first)) as ahead:
@@ -127,7 +128,7 @@ def run(
         for runner in runners:
             if runner:
                 runner.throw()  # unwinds a parked forward after an error
-        holder.close()
+        offload.close()
     return results
 
 
@@ -147,7 +148,7 @@ class _Course:
     scheduler: greenlet
     weights: Weights
     outputs: Outputs
-    holder: Holder
+    offload: Offload
     passed: Passed | None
     last: int
 
@@ -168,11 +169,11 @@ class _Course:
             return lambda *_args, **_kwargs: trees[getcurrent().window]
 
         def parked(*args: Any, **kwargs: Any) -> Any:
-            with self.holder.away(_hidden(args, kwargs)):
+            with self.offload.away(_hidden(args, kwargs)):
                 self.scheduler.switch(index)
             with _model_explained(self.weights, index):
-                output = self.holder.with_room(lambda: forward(*args, **kwargs), f"block {index}")
-            if index < self.last:  # behind it nothing waits, so nothing would be put away
+                output = self.offload.with_room(lambda: forward(*args, **kwargs), f"block {index}")
+            if index < self.last:  # behind it nothing waits, so nothing would be offloaded
                 self.outputs.keep(getcurrent().window, output)
             return output
 

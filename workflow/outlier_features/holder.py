@@ -1,6 +1,6 @@
-"""Holder: hidden states of windows that wait go to host memory, then to disk, where the device has no room for them.
+"""Offload: hidden states of windows that wait go to host memory, then to disk, where the device has no room for them.
 
-A tensor is put away by emptying its storage: whoever refers to it still does, and finds the same bits when it is back.
+A tensor is offloaded by emptying its storage: whoever refers to it still does, and finds the same bits when it is back.
 """
 
 import tempfile
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 from outlier_features.machine import disk
+from outlier_features.machine.memory import USABLE, free_memory, is_out_of_memory
+from outlier_features.planning import Estimate
 
 Result = TypeVar("Result")
 EVERYTHING = float("inf")
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""What torch says where an allocation failed, on a device or on the host."""
 
 
-class Holder:
+class Offload:
     """Keeps the hidden states of waiting windows within budgets of bytes; without any, all stay where they are."""
 
     def __init__(
@@ -68,7 +68,7 @@ class Holder:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or self._used["device"] == 0:
                 raise
-        print(f"{where}: out of memory; the hidden states of the windows that wait are put away from here on")
+        print(f"{where}: out of memory; the hidden states of the windows that wait are offloaded from here on")
         self._budget["device"] = 0
         for waiting in list(self._waiting.values()):
             if waiting.place == "device":
@@ -138,6 +138,11 @@ class _Waiting:
         return torch.empty(0, dtype=torch.uint8, device=self._storage.device).set_(self._storage)
 
 
-def is_out_of_memory(error: object) -> bool:
-    """Return whether an error, or its text, is of a failed allocation, on a device or on the host."""
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
+def budgets(device: torch.device, plan: Estimate, memory_budget: float | None) -> tuple[float, float]:
+    """Return the bytes that hidden states of waiting windows may take on the device, and on the host.
+
+    `memory_budget` are the bytes the pass may take on the device, by default most of what is free there.
+    """
+    total = memory_budget if memory_budget is not None else USABLE * free_memory(device)
+    beside = plan.device_bytes - plan.hidden_bytes
+    return max(0.0, total - beside), USABLE * free_memory(torch.device("cpu")) / 2

@@ -24,7 +24,7 @@ from outlier_features.counts import human
 from outlier_features.durations import spoken
 from outlier_features.errors import ConfigError, OutlierFeaturesError, SourceError
 from outlier_features.freshness import is_fresh
-from outlier_features.machine import devices, gpu_lock
+from outlier_features.machine import devices, gpu_lock, memory
 from outlier_features.measure import EXPERIMENT, Request
 from outlier_features.planning import Pass, estimate
 from outlier_features.stages import Stages, in_words
@@ -171,7 +171,7 @@ def _checks(request: Request, config: Config) -> str:
     )
     took = calibration.seconds(plan, footprint, run, rates, device)
     free = shutil.disk_usage(paths.results()).free
-    free_memory = devices.free_memory(torch.device("cpu"))
+    free_memory = memory.free_memory(torch.device("cpu"))
     host = plan.host_bytes + (plan.device_bytes if device.type == "cpu" else 0)
     return (
         f"{facts} on {devices.name(device)}; {human(footprint.counts['total_params'])} parameters in "

@@ -91,7 +91,7 @@ class Estimate:
     device_bytes: float
     """On the device; a run on the CPU needs them beside `host_bytes`."""
     hidden_bytes: float
-    """Of these: hidden states of the windows that wait, which can be put away."""
+    """Of these: hidden states of the windows that wait, which can be offloaded."""
     host_bytes: float
     read_bytes: float
     statistics_bytes: float

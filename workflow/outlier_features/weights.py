@@ -35,8 +35,8 @@ from outlier_features import architectures, implementations, stored_formats
 from outlier_features.artefacts import remedies
 from outlier_features.checkpoint_names import in_checkpoint
 from outlier_features.errors import SourceError
-from outlier_features.holder import is_out_of_memory
-from outlier_features.machine import devices
+from outlier_features.machine import memory
+from outlier_features.machine.memory import is_out_of_memory
 from outlier_features.sites import expert_bank
 from outlier_features.stored_formats import Pair, Stored
 
@@ -136,7 +136,7 @@ class Weights:
             self._room -= size
             self._kept[index] = tensors
         del tensors
-        devices.trim()
+        memory.trim()
 
     def _grouped_names(self) -> dict[int, list[str]]:
         """Return the tensors of the checkpoint, dequantised, by block. Raises SourceError unless the model needs them.

@@ -198,7 +198,7 @@ class Capture(Strict):
     """How many jobs share the windows of a model out, at most one a window. No number depends on it."""
     memory_budget: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?(MB|GB)$")] | None = None
     """What a pass may take on its device, such as `24 GB`; by default most of what is free. No number depends on it:
-    hidden states that do not fit beside the weights are put away to host memory, then to disk."""
+    hidden states that do not fit beside the weights are offloaded to host memory, then to disk."""
 
     @property
     def memory_bytes(self) -> float | None:
