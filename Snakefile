@@ -16,15 +16,17 @@ gc.set_threshold(1_000_000, 50, 50)
 # The library is the one beside this file, for the scripts of jobs too: another one may be installed where they run.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import contents, local_sources, run_end, shipped, targets
+from outlier_features import contents, shipped
+from outlier_features.pipeline import run_end, targets
+from outlier_features.sources import local_sources
 from outlier_features.artefacts import paths
 from outlier_features.config import profiles, yaml_places
 from outlier_features.config.config import Config
 from outlier_features.artefacts.digests import Digests
 from outlier_features.errors import ConfigError
-from outlier_features.freshness import Freshness
+from outlier_features.pipeline.freshness import Freshness
 from outlier_features.artefacts.lineage import Lineages
-from outlier_features.requests import Requests
+from outlier_features.pipeline.job_resources import Requests
 
 shipped.lend_library()
 try:

@@ -17,16 +17,16 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from accelerate.utils.offload import OffloadedWeightsLoader
-from outlier_features import engine
-from outlier_features.capture import capture
+from outlier_features.capture import engine
+from outlier_features.capture.run import capture
+from outlier_features.capture.scores import token_losses
+from outlier_features.capture.settings import Settings
 from outlier_features.config.config import Config
 from outlier_features.machine.devices import best_device
 from outlier_features.metrics import outliers
-from outlier_features.scores import token_losses
-from outlier_features.settings import Settings
+from outlier_features.models.weights import Weights
 from outlier_features.statistics.shards import Statistics
 from outlier_features.text.windows import read_windows
-from outlier_features.weights import Weights
 from overhead import Nothing
 from page_cache import drop, files
 from torch import nn

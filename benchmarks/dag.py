@@ -69,7 +69,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "workflow")
 from outlier_features.config.config import Config
-from outlier_features.freshness import Freshness
+from outlier_features.pipeline.freshness import Freshness
 from outlier_features.artefacts.lineage import Lineages
 from outlier_features.artefacts.records import recorded
 config = Config.read(Path("config.yaml"))

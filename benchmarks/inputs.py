@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from outlier_features import checkpoints
 from outlier_features.artefacts import provenance
+from outlier_features.models import checkpoints
 from outlier_features.text import windows as packed
 from transformers import AutoConfig, AutoModelForCausalLM
 

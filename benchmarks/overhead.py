@@ -21,13 +21,13 @@ from pathlib import Path
 import inputs
 import page
 import torch
-from outlier_features import engine
-from outlier_features.capture import Settings, capture
+from outlier_features.capture import engine
+from outlier_features.capture.run import Settings, capture
+from outlier_features.capture.scores import token_losses
 from outlier_features.config.config import Config
 from outlier_features.machine import devices, memory
-from outlier_features.scores import token_losses
+from outlier_features.models.weights import Weights
 from outlier_features.text.windows import read_windows
-from outlier_features.weights import Weights
 
 HEADER = [
     "model", "windows", "dtype", "engine s", "capture s", "ratio (range of rounds)", "CPU time ratio", "peak GB",

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import page
 import torch
+from outlier_features.capture.settings import Settings
 from outlier_features.config.config import Config
 from outlier_features.kernels import dispatch
 from outlier_features.kernels.reference import Grids, Reached
 from outlier_features.machine import devices
-from outlier_features.settings import Settings
 
 SPREAD = 0.03
 """The share of channels that are outlier features, of 10 times the magnitude of the others."""

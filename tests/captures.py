@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy, torch
 from conftest import capture_settings
 from transformers import Qwen3ForCausalLM, Qwen3MoeForCausalLM  # what a capture imports late
-from outlier_features import engine, holder, recorder, unfinished
+from outlier_features.capture import engine, offload, recorder, resume
 from outlier_features.statistics import shards
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 from outlier_features.machine.logs import logged
-from outlier_features.weights import Weights
+from outlier_features.models.weights import Weights
 
-unfinished.SHARE = float("inf")  # saves every block
+resume.SHARE = float("inf")  # saves every block
 
 
 def carry_out(checkpoint, tokens, manifest, said, log, fault):

@@ -15,12 +15,12 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
-from outlier_features import sites
 from outlier_features.artefacts import provenance
-from outlier_features.capture import Settings, capture
-from outlier_features.checkpoints import seal
+from outlier_features.capture.run import Settings, capture
 from outlier_features.config.config import Definition
 from outlier_features.kernels.reference import Grids
+from outlier_features.models import sites
+from outlier_features.models.checkpoints import seal
 from outlier_features.text import windows
 from outlier_features.thresholds import grid
 from projects import once, words_project

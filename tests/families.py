@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from outlier_features import architectures
+from outlier_features.models import architectures
 from outlier_features.training.tokenizer import train_tokenizer
 from safetensors.torch import load_file, save_file
 from torch import nn

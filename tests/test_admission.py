@@ -9,11 +9,11 @@ import pytest
 import yaml
 from families import FAMILIES, save_family
 from outlier_features import cli
-from outlier_features.admission import Use, admit
 from outlier_features.config.config import Corpus, Model
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError
 from outlier_features.machine.logs import logged
-from outlier_features.sources import fetch
+from outlier_features.sources.admission import Use, admit
+from outlier_features.sources.fetch import fetch
 from tqdm import tqdm
 
 REPOSITORY = Path(__file__).parents[1]

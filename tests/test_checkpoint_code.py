@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from families import FAMILIES, save_family
-from outlier_features.checkpoint_code import asked_for
+from outlier_features.models.checkpoint_code import asked_for
 
 REPOSITORY = Path(__file__).parents[1]
 LIBRARY = REPOSITORY / "workflow"
@@ -22,8 +22,8 @@ import torch
 from outlier_features.config.config import Corpus, Model
 from outlier_features.text.tokenize import tokenize
 from outlier_features.machine.logs import one_line_errors
-from outlier_features.sources import fetch
-from outlier_features.weights import Weights
+from outlier_features.sources.fetch import fetch
+from outlier_features.models.weights import Weights
 source, output, text = map(Path, sys.argv[1:])
 with one_line_errors():
     fetch(Model(path=str(source)), output, {"checkpoint": "a"})

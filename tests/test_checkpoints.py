@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from families import save_tokenizer
-from outlier_features.checkpoints import read_source
 from outlier_features.config.config import Model
 from outlier_features.errors import DamagedFile, OutlierFeaturesError, SourceError, StaleFile
-from outlier_features.sources import fetch
+from outlier_features.models.checkpoints import read_source
+from outlier_features.sources.fetch import fetch
 from safetensors.numpy import save_file
 
 REPOSITORY = Path(__file__).parents[1]
@@ -195,7 +195,7 @@ def test_a_fetch_that_was_killed_is_no_obstacle_to_the_next(source: Path, checkp
 
 UNREACHABLE = """
 from pathlib import Path
-from outlier_features.sources import fetch
+from outlier_features.sources.fetch import fetch
 from outlier_features.config.config import Model
 from outlier_features.machine.logs import one_line_errors
 with one_line_errors():

@@ -11,8 +11,8 @@ import yaml
 from outlier_features import cli
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError, DamagedFile, StaleFile
-from outlier_features.inventory import plans
 from outlier_features.metrics.evaluate import TABLES
+from outlier_features.pipeline.inventory import plans
 
 PROJECT = Path(__file__).parents[1]
 SENTENCE = "Outlier features of a language model live in a few channels; they are large, and déjà vu. "

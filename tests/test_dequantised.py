@@ -8,9 +8,9 @@ import pytest
 import torch
 from gguf.quants import quantize
 from outlier_features.artefacts import packages
-from outlier_features.checkpoints import SOURCE
 from outlier_features.config.config import Model
-from outlier_features.sources import fetch
+from outlier_features.models.checkpoints import SOURCE
+from outlier_features.sources.fetch import fetch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 HIDDEN, INNER, BLOCKS = 64, 96, 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import capture_settings
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 from outlier_features.errors import SourceError
 from outlier_features.machine import disk
 from outlier_features.machine.disk import require_room
@@ -26,7 +26,7 @@ def test_statistics_that_do_not_fit_are_refused_before_the_model_is_read(
         asked.append(size)
         disk.require_room(folder, 1e18, where)
 
-    monkeypatch.setattr("outlier_features.capture.require_room", refuse)
+    monkeypatch.setattr("outlier_features.capture.run.require_room", refuse)
     broken = tmp_path / "dense"
     shutil.copytree(checkpoints["dense"], broken)
     with pytest.raises(SourceError, match="the statistics of dense: needs"):

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import BLOCKS, DENSE, save_checkpoint
-from outlier_features import engine
+from outlier_features.capture import engine
+from outlier_features.capture.prefetch import Reading
+from outlier_features.capture.scores import token_losses
 from outlier_features.errors import ArchitectureError, SourceError
-from outlier_features.reading import Reading
-from outlier_features.scores import token_losses
-from outlier_features.weights import Weights
+from outlier_features.models.weights import Weights
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 

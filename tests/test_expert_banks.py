@@ -3,9 +3,9 @@
 import pytest
 import torch
 from families import COMMON, ROUTED, Family, random_model
-from outlier_features import architectures, parameters, sites
 from outlier_features.errors import ArchitectureError
-from outlier_features.expert_banks import is_bank
+from outlier_features.models import architectures, parameters, sites
+from outlier_features.models.fused_experts import is_bank
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru

@@ -13,12 +13,13 @@ import torch
 from conftest import LENGTH, MOE, capture_settings, save_checkpoint, write_windows
 from families import COMMON, ROUTED, Family, random_model
 from families import MOE as FAMILIES
-from outlier_features import architectures, experts, sites
 from outlier_features.artefacts import tables
-from outlier_features.capture import capture
+from outlier_features.capture import expert_outputs
+from outlier_features.capture.run import capture
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics.layers import super_experts
+from outlier_features.models import architectures, sites
 from outlier_features.statistics.shards import Statistics
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -55,7 +56,7 @@ def seen_and_handed(model: PreTrainedModel) -> tuple[list[torch.Tensor], list[tu
     handed: list[tuple] = []
     with ExitStack() as hooks:
         for bank in banks_of(model):
-            hooks.enter_context(experts.observed(bank, lambda largest_E, _: seen.append(largest_E)))
+            hooks.enter_context(expert_outputs.observed(bank, lambda largest_E, _: seen.append(largest_E)))
             hook = bank.register_forward_pre_hook(lambda _, *given: handed.append(all_of(*given)), with_kwargs=True)
             hooks.callback(hook.remove)
         model(IDS, use_cache=False)
@@ -79,7 +80,7 @@ def by_a_loop(bank: nn.Module, x_TC: torch.Tensor, choices_Tk: torch.Tensor) -> 
         else:
             gate, up = nn.functional.linear(x, into).chunk(2, dim=-1)
             y = nn.functional.linear(nn.functional.silu(gate) * up, out)
-        found.append(y.abs().max().item() if len(x) else experts.NONE)
+        found.append(y.abs().max().item() if len(x) else expert_outputs.NONE)
     return found
 
 
@@ -115,7 +116,7 @@ def test_looking_leaves_logits_untouched_and_is_over_afterwards(name: str, imple
     plain = model(IDS, use_cache=False).logits
     with ExitStack() as hooks:
         for bank in banks_of(model):
-            hooks.enter_context(experts.observed(bank, lambda *_: None))
+            hooks.enter_context(expert_outputs.observed(bank, lambda *_: None))
         assert torch.equal(model(IDS, use_cache=False).logits, plain)
     assert not any("forward" in vars(module) or module._forward_pre_hooks for module in model.modules())
 
@@ -124,7 +125,10 @@ def test_looking_leaves_logits_untouched_and_is_over_afterwards(name: str, imple
 def test_looking_ends_with_an_error_of_the_model() -> None:
     model = model_of(FAMILIES["mixtral"], "grouped_mm")
     bank = banks_of(model)[0]
-    with pytest.raises(AttributeError), experts.observed(bank, lambda *_: pytest.fail("the forward did not end")):
+    with (
+        pytest.raises(AttributeError),
+        expert_outputs.observed(bank, lambda *_: pytest.fail("the forward did not end")),
+    ):
         bank(torch.randn(4, 32), torch.zeros(4, 2, dtype=torch.long), None)
     assert "forward" not in vars(bank)
     assert torch.overrides._get_current_function_mode() is None
@@ -159,12 +163,12 @@ def test_tokens_with_nan_or_infinity_are_left_out(value: float, implementation: 
     choices_Tk = torch.tensor([[0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [2, 1]])
     x_TC[[2, 5]] = value
     seen: list[torch.Tensor] = []
-    with experts.observed(bank, lambda largest_E, _: seen.append(largest_E)):
+    with expert_outputs.observed(bank, lambda largest_E, _: seen.append(largest_E)):
         bank(x_TC, choices_Tk, weights_Tk)
     finite = [0, 1, 3, 4]
     expected = by_a_loop(bank, x_TC[finite].double(), choices_Tk[finite])
     np.testing.assert_allclose(seen[0], expected, rtol=1e-5)
-    assert expected[2:] == [experts.NONE, experts.NONE]
+    assert expected[2:] == [expert_outputs.NONE, expert_outputs.NONE]
 
 
 class HostReads(TorchDispatchMode):
@@ -183,7 +187,7 @@ class HostReads(TorchDispatchMode):
 def test_the_host_waits_for_nothing_more(implementation: str) -> None:
     model = model_of(FAMILIES["gpt-oss"], implementation)
     reads = []
-    for contexts in ([], [experts.observed(bank, lambda *_: None) for bank in banks_of(model)]):
+    for contexts in ([], [expert_outputs.observed(bank, lambda *_: None) for bank in banks_of(model)]):
         with ExitStack() as hooks, HostReads() as counted, torch.no_grad():
             for context in contexts:
                 hooks.enter_context(context)
@@ -206,7 +210,7 @@ def test_a_bank_whose_down_projection_is_not_recognised_stops_the_run(checkpoint
         y_TC = nn.functional.linear(x_TC, bank.gate_up_proj.clone()[0])[:, : bank.intermediate_dim]
         return nn.functional.linear(y_TC, bank.down_proj.clone()[0])
 
-    words = "block 1: no product with a down projection.*Qwen3MoeExperts; .*outlier_features/experts.py"
+    words = "block 1: no product with a down projection.*Qwen3MoeExperts; .*outlier_features/capture/expert_outputs.py"
     with running(on_copies), pytest.raises(ArchitectureError, match=words):
         capture(checkpoints["moe"], tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})
     assert not (tmp_path / "x.json").exists()

@@ -20,7 +20,7 @@ from conftest import BLOCKS, DENSE, HIDDEN, LENGTH, PLANTED, WINDOWS, capture_se
 from markdown_it import MarkdownIt
 from outlier_features import cli, paper_tables
 from outlier_features.artefacts import paths
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 from outlier_features.config.config import Definition
 from outlier_features.config.parts import parts, windows
 from outlier_features.errors import StaleFile

@@ -10,10 +10,11 @@ import torch
 from conftest import Table
 from families import DENSE, FAMILIES, MOE, save_family
 from number_formats import plain
-from outlier_features import architectures, engine, parameters, sites
+from outlier_features.capture import engine
 from outlier_features.config.config import Model
-from outlier_features.sources import fetch
-from outlier_features.weights import Weights
+from outlier_features.models import architectures, parameters, sites
+from outlier_features.models.weights import Weights
+from outlier_features.sources.fetch import fetch
 from test_engine import Silent
 from torch import nn
 from transformers import PreTrainedModel

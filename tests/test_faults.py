@@ -18,15 +18,15 @@ from captures import LINEAGE, Captures
 from conftest import mounted
 from families import FAMILIES, save_family
 from forks import REPOSITORY
-from outlier_features import engine
+from outlier_features.capture import engine
+from outlier_features.capture.engine import Outputs
+from outlier_features.capture.offload import Offload
+from outlier_features.capture.prefetch import Reading
 from outlier_features.config.config import Model
-from outlier_features.engine import Outputs
 from outlier_features.errors import DamagedFile, SourceError
-from outlier_features.holder import Offload
-from outlier_features.reading import Reading
-from outlier_features.sources import fetch
+from outlier_features.models.weights import Weights
+from outlier_features.sources.fetch import fetch
 from outlier_features.statistics.shards import Statistics
-from outlier_features.weights import Weights
 from torch.utils._pytree import tree_leaves
 
 KEPT = "then run again: what is finished is kept."
@@ -130,7 +130,7 @@ def test_a_disk_that_has_turned_read_only_is_one_line_and_the_next_run_goes_on(
 
 def test_a_folder_of_another_user_is_one_line(captures: Captures, checkpoints: dict[str, Path], tokens: Path) -> None:
     leave = "os.geteuid() or os.seteuid(65534)"  # root may write everywhere
-    fault = f"{FILL}\nimport outlier_features.capture as c; before(c, 'alone', lambda *_: True, lambda: {leave})"
+    fault = f"{FILL}\nimport outlier_features.capture.run as c; before(c, 'alone', lambda *_: True, lambda: {leave})"
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o555)
         told = captures.run(checkpoints["dense"], tokens, Path(place) / "out.json", fault).error
@@ -142,9 +142,7 @@ def test_a_pass_that_goes_on_needs_room_for_the_rest_only(
 ) -> None:
     order = checkpoints["dense"], tokens, tmp_path / "out.json"
     assert captures.run(*order, KILL_AT_2).status == -signal.SIGKILL
-    needed = (
-        "import outlier_features.capture as c; before(c, 'require_room', lambda *a: print('needs', a[1]), lambda: None)"
-    )
+    needed = "from outlier_features.capture import run; before(run, 'require_room', lambda *a: print('needs', a[1]), lambda: None)"
     whole, rest = (captures.run(*order[:2], tmp_path / f"{name}.json", FILL + needed) for name in ("other", "out"))
     wanted = [float(ended.said.split("needs ")[1].split()[0]) for ended in (whole, rest)]
     assert wanted[1] < 0.7 * wanted[0]
@@ -301,7 +299,7 @@ before(engine.Offload, "with_room", lambda _, __, where: where == "block 2", all
 SHORT_OF_MEMORY = """
 import resource, sys, torch
 from outlier_features.machine.devices import _field
-from outlier_features.holder import Offload
+from outlier_features.capture.offload import Offload
 from contextlib import ExitStack
 
 with torch.inference_mode(), ExitStack() as waiting:

@@ -22,8 +22,8 @@ from conftest import mounted
 from families import FAMILIES, save_family, save_tokenizer, write_files
 from forks import Forks
 from hub_server import Fault, HubServer, Repository, environment
-from outlier_features.checkpoints import read_source
-from outlier_features.patience import TRIES, TRIES_WITHOUT_HUB
+from outlier_features.models.checkpoints import read_source
+from outlier_features.sources.retry import TRIES, TRIES_WITHOUT_HUB
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from safetensors.torch import save_file as save_torch_file
@@ -48,12 +48,12 @@ CLIENT = """
 import importlib, os
 from pathlib import Path
 from huggingface_hub import constants, snapshot_download
-from outlier_features import hub, patience
+from outlier_features.sources import hub, retry
 from outlier_features.config.config import Model
 from outlier_features.machine.logs import logged
-from outlier_features.sources import fetch
+from outlier_features.sources.fetch import fetch
 
-patience.FIRST_WAIT = 0.001
+retry.FIRST_WAIT = 0.001
 
 
 def carry_out(output, said, model, lineage, variables, silence):

@@ -358,12 +358,12 @@ MOVES = {
     "kernels/dispatch": "kernels_of/dispatch",
     "kernels/cpu": "kernels_of/cpu",
     "kernels/gpu": "kernels_of/gpu",
-    "engine": "passes/engine",
-    "holder": "passes/offload",
-    "recorder": "passes/recorder",
-    "unfinished": "passes/resume",
-    "weights": "parts/weights",
-    "sites": "parts/sites",
+    "capture/engine": "passes/engine",
+    "capture/offload": "passes/offload",
+    "capture/recorder": "passes/recorder",
+    "capture/resume": "passes/resume",
+    "models/weights": "parts/weights",
+    "models/sites": "parts/sites",
     "metrics/outliers": "definitions/outlier_features",
     "metrics/convergence": "definitions/convergence",
     "artefacts/tables": "files/tables",
@@ -424,15 +424,15 @@ EDITED: dict[str, dict[str, set[str]]] = {
     "outlier_features/config/config": {},
     "outlier_features/statistics/timings": {},
     "outlier_features/machine/gpu_lock": {},
-    "outlier_features/planning": {},
+    "outlier_features/planning/estimate": {},
     "outlier_features/cli": {},
     "outlier_features/comparison/compare": {},
     "outlier_features/training/trainer": of(TRAINED, EVERYTHING),
-    "outlier_features/sources": of({"smollm2-135m"}, EVERYTHING),
+    "outlier_features/sources/fetch": of({"smollm2-135m"}, EVERYTHING),
     "outlier_features/text/token_stream": of(MODELS, AFTER_TOKENS),
     "outlier_features/kernels/gpu": of(MODELS, AFTER_STATISTICS),
-    "outlier_features/engine": of(MODELS, AFTER_STATISTICS),
-    "outlier_features/weights": of(MODELS, AFTER_STATISTICS),
+    "outlier_features/capture/engine": of(MODELS, AFTER_STATISTICS),
+    "outlier_features/models/weights": of(MODELS, AFTER_STATISTICS),
     "outlier_features/metrics/layers": of(MODELS, AFTER_REDUCTION),
     "outlier_features/summary": of(MODELS, {*OF_SUMMARY, "export"}),
     "outlier_features/trends": of(MODELS, {"inference", *PICTURES}),
@@ -447,7 +447,7 @@ EDITED: dict[str, dict[str, set[str]]] = {
 EDITS: dict[str, Callable[[Path], None]] = {
     "nothing but file times": touched,
     "nothing but places and names": moved_and_renamed,
-    "words of the engine": lambda copy: edit(copy / "outlier_features/engine.py", reworded),
+    "words of the engine": lambda copy: edit(copy / "outlier_features/capture/engine.py", reworded),
     "style of the page": lambda copy: edit(copy / "report/index/page.css", lambda text: text + "p { color: red }"),
     **{name: code(f"{name}.py") for name in EDITED},
 }
@@ -516,14 +516,21 @@ def modules(script: str) -> set[str]:
 
 
 def test_the_sources_of_a_stage_follow_imports_to_the_end() -> None:
-    assert {"scripts/capture", "capture", "engine", "weights", "kernels/reference", "thresholds"} <= modules("capture")
+    assert {
+        "scripts/capture",
+        "capture/run",
+        "capture/engine",
+        "models/weights",
+        "kernels/reference",
+        "thresholds",
+    } <= modules("capture")
     assert {"scripts/plot", "figures/draw", "figures/experiment/training", "figures/style"} <= modules("plot")
     assert {"scripts/reproduce", "reproduction", "artefacts/tables", "artefacts/provenance"} <= modules("reproduce")
     assert {"training/checkpoint", "training/trainer", "training/tokenizer"} <= modules("train")
 
 
 ANSWERS = {"metrics/outliers", "metrics/layers", "metrics/perplexity"}
-FORWARD = {"capture", "engine", "weights"}
+FORWARD = {"capture/run", "capture/engine", "models/weights"}
 NOT_REACHED: dict[str, set[str]] = {
     "capture": {*ANSWERS, "artefacts/tables", "figures/draw", "cli"},
     "reduce": {*FORWARD, "figures/draw"},
@@ -531,7 +538,7 @@ NOT_REACHED: dict[str, set[str]] = {
     "reproduce": {*ANSWERS, *FORWARD, "statistics/shards", "figures/draw"},
     "export": {*FORWARD, "figures/draw", "reproduction"},
     "index": {*ANSWERS, *FORWARD, "statistics/shards", "figures/draw"},
-    "fetch": {"text/documents", "text/tokenize", "capture", "training/trainer"},
+    "fetch": {"text/documents", "text/tokenize", "capture/run", "training/trainer"},
 }
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outlier_features import cli, local_sources
+from outlier_features import cli
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError
+from outlier_features.sources import local_sources
 from projects import words_project
 
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from conftest import DEFINITIONS, HIDDEN, LENGTH, PLANTED, WINDOWS, capture_settings
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 from outlier_features.config.config import Definition
 from outlier_features.errors import ConfigError
 from outlier_features.metrics import layers as metrics

@@ -13,11 +13,13 @@ import pytest
 from conftest import write_windows
 from families import FAMILIES, save_family
 from hub_server import HubServer, Repository, environment
-from outlier_features import cli, footprint
-from outlier_features.checkpoints import seal
+from outlier_features import cli
 from outlier_features.config.config import Config
-from outlier_features.inventory import plans
-from outlier_features.planning import Footprint, Pass, estimate
+from outlier_features.models import footprint
+from outlier_features.models.checkpoints import seal
+from outlier_features.models.sizes import Footprint
+from outlier_features.pipeline.inventory import plans
+from outlier_features.planning.estimate import Pass, estimate
 from outlier_features.terminal_plan import CONVENTIONS
 from projects import words_project
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -132,7 +134,7 @@ from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
 from conftest import capture_settings
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 capture(Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), capture_settings(), {"statistics": "a"})
 print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
@@ -226,7 +228,10 @@ def test_a_model_of_the_hub_is_planned_or_refused_without_its_weights(
 
 
 def test_planning_is_arithmetic_without_torch() -> None:
-    code = "import sys; import outlier_features.planning, outlier_features.requests; print('torch' in sys.modules)"
+    code = (
+        "import sys, outlier_features.planning.estimate, outlier_features.pipeline.job_resources\n"
+        "print('torch' in sys.modules)"
+    )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "workflow")}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"

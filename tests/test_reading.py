@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from families import FAMILIES, save_family
-from outlier_features.reading import ReadAhead
-from outlier_features.weights import Weights
+from outlier_features.capture.prefetch import ReadAhead
+from outlier_features.models.weights import Weights
 from transformers import core_model_loading
 
 DEFAULT = "default stream"

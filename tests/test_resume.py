@@ -11,14 +11,14 @@ import pytest
 import torch
 from conftest import capture_settings, write_windows
 from families import FAMILIES, save_family
-from outlier_features import unfinished
 from outlier_features.artefacts import provenance
-from outlier_features.capture import capture
+from outlier_features.capture import resume
+from outlier_features.capture.resume import alone
+from outlier_features.capture.run import capture
 from outlier_features.config.config import Model
 from outlier_features.errors import DamagedFile, OutOfMemory
-from outlier_features.sources import fetch
-from outlier_features.unfinished import alone
-from outlier_features.weights import Weights
+from outlier_features.models.weights import Weights
+from outlier_features.sources.fetch import fetch
 
 LINEAGE = {"statistics": "a", "checkpoint": "test", "tokens": "test"}
 
@@ -30,7 +30,7 @@ class Stopped(Exception):
 @pytest.fixture(autouse=True)
 def every_block_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of these models take less time than saving them."""
-    monkeypatch.setattr(unfinished, "SHARE", float("inf"))
+    monkeypatch.setattr(resume, "SHARE", float("inf"))
 
 
 @pytest.fixture(scope="module", params=["qwen3-moe", "gptj", "gemma3", "qwen3-next"])
@@ -85,7 +85,7 @@ def run(model: Path, windows: Path, manifest: Path, lineage: dict[str, str] = LI
 def run_until(block: int, model: Path, windows: Path, manifest: Path) -> None:
     """Run a pass that saves every block and is stopped when it wants to install one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unfinished, "SHARE", float("inf"))
+        patch.setattr(resume, "SHARE", float("inf"))
         stop_at(block, patch)
         with pytest.raises(Stopped):
             run(model, windows, manifest)
@@ -207,7 +207,7 @@ def test_a_reader_that_dies_ends_the_pass_and_the_next_goes_on(
         return before(self, index)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unfinished, "SHARE", float("inf"))
+        patch.setattr(resume, "SHARE", float("inf"))
         patch.setattr(Weights, "read", dying)
         with pytest.raises(OutOfMemory, match="model: out of memory at block 2; by the plan"):
             run(model, windows, tmp_path / "out.json")

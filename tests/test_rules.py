@@ -206,7 +206,7 @@ def test_a_machine_without_snakemake_and_datasets_can_capture() -> None:
     ended = run(
         "import sys\n"
         "sys.modules['snakemake'] = sys.modules['datasets'] = None\n"
-        "import outlier_features.capture, outlier_features.cli"
+        "import outlier_features.capture.run, outlier_features.cli"
     )
     assert ended.returncode == 0, ended.stderr
 

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from outlier_features import run_end
 from outlier_features.artefacts import paths
 from outlier_features.config.config import Config
+from outlier_features.pipeline import run_end
 
 PROJECT = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from conftest import WINDOWS, capture_settings
 from outlier_features.artefacts import paths
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 from outlier_features.config.config import Definition
 from outlier_features.config.parts import parts, windows
 from outlier_features.errors import ConfigError

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import capture_settings
-from outlier_features.capture import capture
-from outlier_features.checkpoints import seal
+from outlier_features.capture.run import capture
+from outlier_features.capture.scores import not_finite
 from outlier_features.errors import NonFiniteActivations
 from outlier_features.metrics.perplexity import write_perplexity
-from outlier_features.scores import not_finite
+from outlier_features.models.checkpoints import seal
 from outlier_features.statistics.shards import Statistics
 from transformers import AutoModelForCausalLM
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import DENSE, WINDOWS, capture_settings, save_checkpoint
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 from outlier_features.config.config import Definition
 from outlier_features.errors import ArchitectureError, ConfigError, DamagedFile, NonFiniteActivations, StaleFile
 from outlier_features.metrics import layers as metrics
@@ -157,7 +157,7 @@ def test_nan_can_be_counted_instead(tmp_path: Path, tokens: Path) -> None:
 
 
 def test_a_site_that_saw_nothing_stops_the_run_and_names_the_block(checkpoints, tokens, tmp_path, monkeypatch) -> None:
-    from outlier_features import sites
+    from outlier_features.models import sites
 
     def blind(block, wanted):
         return [probe for probe in found(block, wanted) if probe.site != "mlp_in"]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import BLOCKS, HIDDEN, LENGTH
-from outlier_features import sites
 from outlier_features.errors import ArchitectureError
+from outlier_features.models import sites
 from torch import nn
 from transformers import AutoModelForCausalLM
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from families import COMMON, FAMILIES, MXFP4, ROUTED, Family, random_model, save_family, tiled, write_files
 from number_formats import fp4_pairs, of_groups, of_tiles, plain, real, rounded
-from outlier_features import engine
-from outlier_features.architectures import Quantization
+from outlier_features.capture import engine
 from outlier_features.errors import SourceError
-from outlier_features.stored_formats import Stored, pairs
-from outlier_features.weights import Weights
+from outlier_features.models.architectures import Quantization
+from outlier_features.models.stored_formats import Stored, pairs
+from outlier_features.models.weights import Weights
 from safetensors.torch import load_file
 from test_engine import Silent
 from transformers import AutoModelForCausalLM

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import DEFINITIONS, capture_settings
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 from outlier_features.metrics.evaluate import TABLES, reduce
 from outlier_features.metrics.perplexity import write_perplexity
 from outlier_features.summary import Entry, _layer_columns, summarize

@@ -1,9 +1,9 @@
 """Targets of a command of Snakemake: figures that there are, and what is said of one that is not."""
 
 import pytest
-from outlier_features import targets
 from outlier_features.errors import ConfigError
 from outlier_features.figures import catalogue
+from outlier_features.pipeline import targets
 
 
 @pytest.mark.parametrize("scope", ["experiment", "model", "mixture"])

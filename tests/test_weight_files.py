@@ -10,7 +10,7 @@ import torch
 from families import FAMILIES, PLANTED, Tensors, random_model, save_tokenizer, write_files
 from outlier_features.config.config import Model
 from outlier_features.errors import SourceError
-from outlier_features.sources import fetch
+from outlier_features.sources.fetch import fetch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 

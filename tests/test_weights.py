@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from families import DENSE, FAMILIES, save_family
-from outlier_features import sources
 from outlier_features.config.config import Model
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError, SourceError
-from outlier_features.weights import Weights
+from outlier_features.models.weights import Weights
+from outlier_features.sources import fetch
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, BertLMHeadModel, T5Config, T5ForConditionalGeneration
 
@@ -117,7 +117,7 @@ def test_another_quantisation_is_refused_by_name_before_its_weights_are_taken(tm
     checkpoint = save_family(DENSE["llama"], tmp_path / "m")
     with_config(checkpoint, lambda config: config.update(quantization_config={"quant_method": "gptq", "bits": 4}))
     with pytest.raises(SourceError, match=r"quantised \(gptq\); .*only mxfp4 and fp8"):
-        sources.fetch(Model(path=str(checkpoint)), tmp_path / "fetched", {"checkpoint": "test"})
+        fetch.fetch(Model(path=str(checkpoint)), tmp_path / "fetched", {"checkpoint": "test"})
     assert not (tmp_path / "fetched").exists()
 
 

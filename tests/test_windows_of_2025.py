@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import BLOCKS, DENSE, HIDDEN, VOCABULARY, capture_settings, save_checkpoint, write_windows
-from outlier_features import sites
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 from outlier_features.config.config import Corpus, Definition
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics import outliers
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.perplexity import perplexity
+from outlier_features.models import sites
 from outlier_features.statistics.shards import Statistics
 from outlier_features.text.tokenize import tokenize
 from outlier_features.text.windows import TokenWindows, read_windows

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 from outlier_features.config.config import Config
-from outlier_features.requests import Requests
+from outlier_features.pipeline.job_resources import Requests
 from projects import model, words_project
 from slurm import Slurm, Unavailable, running
 from snakemake.iocontainers import Wildcards

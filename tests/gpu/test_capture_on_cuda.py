@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import BLOCKS, capture_settings
-from outlier_features import engine
-from outlier_features.capture import capture
-from outlier_features.holder import Offload
+from outlier_features.capture import engine
+from outlier_features.capture.offload import Offload
+from outlier_features.capture.run import capture
+from outlier_features.models.weights import Weights
 from outlier_features.statistics.shards import BlockTable, Statistics
-from outlier_features.weights import Weights
 from test_engine import Silent
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

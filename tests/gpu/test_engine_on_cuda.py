@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, save_family
-from outlier_features import engine
-from outlier_features.weights import Weights
+from outlier_features.capture import engine
+from outlier_features.models.weights import Weights
 from test_engine import Silent
 from test_families import run_engine, run_ordinary, whole_model
 from transformers import AutoConfig, AutoModelForCausalLM

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_windows
-from outlier_features.checkpoints import seal
+from outlier_features.models.checkpoints import seal
 from transformers import AutoConfig, AutoModelForCausalLM
 
 pytestmark = pytest.mark.slow
@@ -34,7 +34,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from conftest import capture_settings
-from outlier_features.capture import capture
+from outlier_features.capture.run import capture
 capture(Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[2]).with_name("out.json"), capture_settings(), {})
 """
 ORDINARY = """

@@ -99,13 +99,13 @@ def test_every_caption_of_the_report_is_rendered(workflows: Workflows, project: 
 
 
 def test_an_edit_of_the_engine_plans_captures_and_what_follows(workflows: Workflows, project: Path) -> None:
-    path = project / "workflow/outlier_features/engine.py"
+    path = project / "workflow/outlier_features/capture/engine.py"
     path.write_text(path.read_text() + "\nEXTRA = 1\n")
     assert workflows.plan(project) == dict.fromkeys(("capture", "reduce", "perplexity", *LAST), 2) | AGGREGATES
 
 
 def test_a_comment_in_the_engine_plans_nothing(workflows: Workflows, project: Path) -> None:
-    path = project / "workflow/outlier_features/engine.py"
+    path = project / "workflow/outlier_features/capture/engine.py"
     path.write_text("# a remark\n" + path.read_text().replace('"""Layer-major', '"""Truly layer-major'))
     assert workflows.plan(project) == {}
 
@@ -138,7 +138,7 @@ def test_a_figure_that_is_not_there_is_made_by_the_one_job_of_all_figures(workfl
 def test_a_capture_that_failed_is_planned_again_for_a_plot(workflows: Workflows, project: Path) -> None:
     plot, of_all = "results/plots/kurtosis/moe.png", "results/plots/moe_vs_dense.png"
     write_config(project, lambda config: config["capture"]["thresholds"].append(2048))
-    engine = project / "workflow/outlier_features/engine.py"
+    engine = project / "workflow/outlier_features/capture/engine.py"
     intact = engine.read_text()
     engine.write_text(intact + "\nraise RuntimeError('the device is gone')\n")
     failed = workflows.snakemake(project, plot)

@@ -8,12 +8,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outlier_features import local_sources, planning, shipped, tour
+from outlier_features import shipped, tour
 from outlier_features.artefacts import paths, remedies
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError
 from outlier_features.listing import LISTS
-from outlier_features.stages import EACH_MODEL, WHOLE_EXPERIMENT, Stages, in_words
+from outlier_features.pipeline.stages import EACH_MODEL, WHOLE_EXPERIMENT, Stages, in_words
+from outlier_features.planning import estimate
+from outlier_features.sources import local_sources
 
 ALL = "all"
 """In place of the name of a definition."""
@@ -173,9 +175,9 @@ def _show_layers(rows: "pd.DataFrame") -> None:
 
 
 def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace, config: Config) -> None:
-    from outlier_features import history
     from outlier_features.comparison.compare import compare
     from outlier_features.comparison.recorded_run import Run
+    from outlier_features.pipeline import history
     from outlier_features.terminal_comparison import show_comparison
 
     if options.plot:
@@ -201,7 +203,7 @@ def _infer_published() -> None:
 def _plan(options: argparse.Namespace) -> None:
     import pandas as pd
 
-    from outlier_features.inventory import plans
+    from outlier_features.pipeline.inventory import plans
     from outlier_features.terminal_plan import show_plans
 
     config = _config(options)
@@ -307,9 +309,9 @@ def _list_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _plan_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--flops", type=float, default=planning.FLOPS, help="operations a second the device sustains")
+    parser.add_argument("--flops", type=float, default=estimate.FLOPS, help="operations a second the device sustains")
     parser.add_argument(
-        "--bandwidth", type=float, default=planning.BANDWIDTH, help="bytes a second weights are read at"
+        "--bandwidth", type=float, default=estimate.BANDWIDTH, help="bytes a second weights are read at"
     )
     parser.add_argument("--format", choices=("table", "json"), default="table")
     parser.add_argument(

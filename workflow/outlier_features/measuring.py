@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from transformers import AutoConfig
 
-from outlier_features import calibration, checkpoints, history, measure
+from outlier_features import measure
 from outlier_features.artefacts import atomic, paths
 from outlier_features.artefacts.lineage import Lineages
 from outlier_features.artefacts.tables import read_json, read_table
@@ -23,11 +23,14 @@ from outlier_features.config.config import Config
 from outlier_features.counts import human
 from outlier_features.durations import spoken
 from outlier_features.errors import ConfigError, OutlierFeaturesError, SourceError
-from outlier_features.freshness import is_fresh
 from outlier_features.machine import devices, gpu_lock, memory
 from outlier_features.measure import EXPERIMENT, Request
-from outlier_features.planning import Pass, estimate
-from outlier_features.stages import Stages, in_words
+from outlier_features.models import checkpoints
+from outlier_features.pipeline import history
+from outlier_features.pipeline.freshness import is_fresh
+from outlier_features.pipeline.stages import Stages, in_words
+from outlier_features.planning import calibration
+from outlier_features.planning.estimate import Pass, estimate
 
 DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "bfloat16"}
 """The precision of a pass by that of the checkpoint: float16 overflows where outliers are large."""

@@ -1,10 +1,10 @@
 """Rule fetch: hand paths and the model's entry to the library."""
 
-from outlier_features.admission import Use
 from outlier_features.artefacts.paths import checkpoint
 from outlier_features.config.config import Config
 from outlier_features.machine.logs import logged
-from outlier_features.sources import fetch
+from outlier_features.sources.admission import Use
+from outlier_features.sources.fetch import fetch
 
 config = Config.check(snakemake.config)
 with logged(snakemake.log[0]):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from outlier_features import history
 from outlier_features.config.config import Config
 from outlier_features.machine.logs import logged
+from outlier_features.pipeline import history
 from outlier_features.summary import entry, summarize, write_summary
 
 config = Config.check(snakemake.config)

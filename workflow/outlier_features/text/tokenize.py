@@ -8,11 +8,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from outlier_features import checkpoint_code
 from outlier_features.artefacts import provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.config.config import Corpus
 from outlier_features.errors import ConfigError, SourceError
+from outlier_features.models import checkpoint_code
 from outlier_features.text import context, documents, windows_of_2025
 from outlier_features.text.token_stream import Encoder, tokens
 from outlier_features.text.windows import too_short, write_windows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from outlier_features.weights import Weights
+from outlier_features.models.weights import Weights
 
 READERS = 4
 """Threads that read a block's bytes; the ranges of several files, or of one, are shared out among them."""

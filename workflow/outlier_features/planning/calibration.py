@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from outlier_features.planning import Estimate, Footprint, Pass
+from outlier_features.models.sizes import Footprint
+from outlier_features.planning.estimate import Estimate, Pass
 
 COMPUTING, READING = 0.6, 0.3
 """Seconds spent on measuring each."""

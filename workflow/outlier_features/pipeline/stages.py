@@ -8,14 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outlier_features import history, shipped
+from outlier_features import shipped
 from outlier_features.artefacts import paths, provenance
 from outlier_features.artefacts.lineage import Lineage, Lineages
 from outlier_features.config import parts
 from outlier_features.config.config import Config, Model
 from outlier_features.errors import ConfigError
-from outlier_features.freshness import is_fresh
 from outlier_features.machine import gpu_lock
+from outlier_features.pipeline import history
+from outlier_features.pipeline.freshness import is_fresh
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,8 +47,8 @@ class Stages:
 
     def fetch(self, name: str, model: Model) -> None:
         """Put a model's checkpoint into results/checkpoints."""
-        from outlier_features.admission import Use
-        from outlier_features.sources import fetch
+        from outlier_features.sources.admission import Use
+        from outlier_features.sources.fetch import fetch
 
         lineage = self._lineages.checkpoint(name)
         if not model.keep_weights and not self._force and self._has_statistics(name):
@@ -75,7 +76,7 @@ class Stages:
 
     def capture(self, name: str, model: Model) -> None:
         """Run a model over its windows and keep its statistics and losses."""
-        from outlier_features.capture import Settings, capture
+        from outlier_features.capture.run import Settings, capture
 
         config, lineage = self._config, self._lineages.statistics(self._corpus, name)
         settings = Settings.of(

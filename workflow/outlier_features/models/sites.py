@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from outlier_features.errors import ArchitectureError
-from outlier_features.expert_banks import MIXES_POSITIONS, arguments, is_bank
+from outlier_features.models.fused_experts import MIXES_POSITIONS, arguments, is_bank
 
 SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
 SITES: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in", "residual")

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from outlier_features.artefacts import atomic, provenance, remedies
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.errors import DamagedFile, SourceError
-from outlier_features.planning import Footprint
+from outlier_features.models.sizes import Footprint
 
 SOURCE = "source.json"
 """Says where a checkpoint comes from and which files it has; written last."""
@@ -31,7 +31,7 @@ def seal(directory: Path, origin: Mapping[str, Any], lineage: Lineage) -> None:
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path.name != SOURCE
     }
-    from outlier_features.footprint import of_directory  # builds the model without weights; readers do without
+    from outlier_features.models.footprint import of_directory  # builds the model without weights; readers do without
 
     footprint = replace(of_directory(directory), stored_bytes=sum(path.stat().st_size for path in weights))
     record = provenance.record(lineage, source=dict(origin))

@@ -18,7 +18,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from outlier_features.sites import expert_count
+from outlier_features.models.sites import expert_count
 
 NONE = -1.0
 """Stands for the largest magnitude where there was none."""

@@ -5,17 +5,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from outlier_features import checkpoints
 from outlier_features.artefacts import paths
 from outlier_features.artefacts.digests import Digests
 from outlier_features.artefacts.lineage import Lineage, Lineages
 from outlier_features.config.config import Config, Model, Recipe
 from outlier_features.errors import ArchitectureError, SourceError
-from outlier_features.freshness import is_fresh
-from outlier_features.planning import Footprint, Pass, Plan, estimate
+from outlier_features.models import checkpoints
+from outlier_features.models.sizes import Footprint
+from outlier_features.pipeline.freshness import is_fresh
+from outlier_features.planning.estimate import Pass, Plan, estimate
 
 if TYPE_CHECKING:
-    from outlier_features.admission import Use
+    from outlier_features.sources.admission import Use
 
 
 def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
@@ -73,13 +74,13 @@ def _sizes(name: str, asked: _Asked, *, is_there: bool) -> tuple[Footprint, floa
     model = asked.config.models[name]
     if is_there:
         return checkpoints.read_footprint(paths.checkpoint(name)), 0
-    from outlier_features import admission, sources  # torch; a plan of what is there does without
+    from outlier_features.sources import admission, fetch  # torch; a plan of what is there does without
 
     use = admission.Use.of(asked.config)
     if model.path is not None:
-        return sources.sizes_of_directory(Path(model.path), use), 0
+        return fetch.sizes_of_directory(Path(model.path), use), 0
     if model.hub is None:
-        config = _of_recipe(model.train, name) if model.train else sources.package_config(model)
+        config = _of_recipe(model.train, name) if model.train else fetch.package_config(model)
         return admission.admit_configuration(config, f"models.{name}", use), 0
     if asked.configurations is None:
         return _hub_sizes(model, use, asked.arrived)
@@ -90,11 +91,11 @@ def _sizes(name: str, asked: _Asked, *, is_there: bool) -> tuple[Footprint, floa
 
 
 def _hub_sizes(model: Model, use: "Use", arrived: Path) -> tuple[Footprint, float]:
-    from outlier_features import hub, sources
+    from outlier_features.sources import fetch, hub
 
     found = hub.snapshot(str(model.hub), model.revision)
     with tempfile.TemporaryDirectory() as folder:
-        footprint, stored = sources.sizes_on_hub(found, use, arrived, Path(folder))
+        footprint, stored = fetch.sizes_on_hub(found, use, arrived, Path(folder))
     return replace(footprint, stored_bytes=stored), stored
 
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from outlier_features.errors import SourceError
 from outlier_features.machine.disk import require_room
-from outlier_features.patience import Broken, patiently
+from outlier_features.sources.retry import Broken, patiently
 
 SILENCE = 60.0
 """Seconds without a byte after which a connection counts as broken."""

@@ -31,14 +31,14 @@ from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
 from transformers.utils.loading_report import LoadStateDictInfo
 
-from outlier_features import architectures, implementations, stored_formats
 from outlier_features.artefacts import remedies
-from outlier_features.checkpoint_names import in_checkpoint
 from outlier_features.errors import SourceError
 from outlier_features.machine import memory
 from outlier_features.machine.memory import is_out_of_memory
-from outlier_features.sites import expert_bank
-from outlier_features.stored_formats import Pair, Stored
+from outlier_features.models import architectures, implementations, stored_formats
+from outlier_features.models.checkpoint_names import in_checkpoint
+from outlier_features.models.sites import expert_bank
+from outlier_features.models.stored_formats import Pair, Stored
 
 RESIDENT = -1
 """The group of tensors that belong to no decoder block: embeddings, final norm, head."""

@@ -7,9 +7,9 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
-from outlier_features import implementations
 from outlier_features.errors import ForwardFailed
-from outlier_features.expert_banks import is_bank
+from outlier_features.models import implementations
+from outlier_features.models.fused_experts import is_bank
 from outlier_features.shipped import PACKAGE
 
 LONGEST = 300

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig
 
-from outlier_features import architectures, parameters
 from outlier_features.errors import ArchitectureError
-from outlier_features.planning import Footprint
-from outlier_features.sites import SiteName, expert_bank, probes
+from outlier_features.models import architectures, parameters
+from outlier_features.models.sites import SiteName, expert_bank, probes
+from outlier_features.models.sizes import Footprint
 
 STORED_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 MXFP4_BYTES = 17 / 32

@@ -17,12 +17,12 @@ from greenlet import getcurrent, greenlet
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from outlier_features import failures
+from outlier_features.capture.offload import Offload
+from outlier_features.capture.prefetch import ReadAhead, Reading
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError, OutOfMemory
-from outlier_features.holder import Offload
 from outlier_features.machine.memory import is_out_of_memory
-from outlier_features.reading import ReadAhead, Reading
-from outlier_features.weights import Weights
+from outlier_features.models import failures
+from outlier_features.models.weights import Weights
 
 Result = TypeVar("Result")
 
@@ -84,9 +84,10 @@ def run(
 
     `windows` are token ids, each (T,); each runs as a batch of its own, the reference order. `finish` gets a window's
     index and its logits (T, V) and returns what is kept of them, so only one window's logits exist at a time.
-    With `passed` the blocks up to that one are neither read nor run: they return what they returned then. `offload` moves
-    the hidden states of waiting windows away where they do not fit. Returns the results in the order of the windows.
-    Raises OutOfMemory, naming the block, where that is not enough, and ForwardFailed where the model's code raises.
+    With `passed` the blocks up to that one are neither read nor run: they return what they returned then. `offload`
+    moves the hidden states of waiting windows away where they do not fit. Returns the results in the order of the
+    windows. Raises OutOfMemory, naming the block, where that is not enough, and ForwardFailed where the model's code
+    raises.
     """
     offload = offload or Offload()
 

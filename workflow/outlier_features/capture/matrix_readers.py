@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from outlier_features.sites import SiteName
+from outlier_features.models.sites import SiteName
 
 CONSUMED: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in")
 """The sites whose tensor matrices read; what a block returns goes to the norms of the next."""

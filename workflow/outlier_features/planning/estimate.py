@@ -6,13 +6,12 @@ window; one window at a time runs through a block. Memory errs on the upper side
 """
 
 # Shapes: S sequence (window), T position, C channel, V vocabulary, H attention head.
-
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from outlier_features.config.config import Config, Corpus, Model
+from outlier_features.models.sizes import Footprint
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 FLOPS, BANDWIDTH = 1e13, 1e9
@@ -29,37 +28,6 @@ CELL, POSITION = 40, 14
 """Bytes that statistics keep per window, tensor and channel, and per window, tensor and position."""
 COUNTS = 320
 """Bytes a GPU keeps per window, counted site and channel until a block is done: a count for every threshold."""
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """The sizes of a model that decide what measuring it takes. Parameters are counts, not bytes."""
-
-    architecture: str
-    counts: Mapping[str, Any]
-    """Of parameters: total, active by each convention, of the embedding, of experts; `parameters` has the words."""
-    blocks: int
-    channels: int
-    vocabulary: int
-    block_params: int
-    """Of the largest decoder block."""
-    bank_params: int
-    """Of the largest bank of routed experts; 0 in a dense model."""
-    resident_params: int
-    """Outside the decoder blocks: embedding, head, final norm."""
-    heads: int
-    head_channels: int
-    """Channels of one attention head."""
-    inner_channels: int
-    """Values one token has inside an MLP: gate, up and their product, over all experts it passes."""
-    is_attention_materialised: bool
-    """Whether attention keeps its scores, one a head and pair of positions."""
-    stored_bytes: int
-    """What the weights take on disk."""
-
-    def plain(self) -> dict[str, Any]:
-        """Return the footprint as plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

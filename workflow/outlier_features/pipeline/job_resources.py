@@ -4,11 +4,11 @@ import errno
 from dataclasses import replace
 from typing import Any
 
-from outlier_features import planning
 from outlier_features.artefacts import paths
-from outlier_features.checkpoints import read_footprint
 from outlier_features.config import parts
 from outlier_features.config.config import Config
+from outlier_features.models.checkpoints import read_footprint
+from outlier_features.planning import estimate
 
 
 class Requests:
@@ -17,7 +17,7 @@ class Requests:
     def __init__(self, config: Config) -> None:
         self._config = config
 
-    def capture(self, wildcards: Any) -> planning.Estimate:
+    def capture(self, wildcards: Any) -> estimate.Estimate:
         """Return what the pass of a model over a corpus takes, or over the windows of one part of it.
 
         Raises FileNotFoundError for what the rule takes as input while the model is not fetched, by which Snakemake
@@ -29,6 +29,6 @@ class Requests:
         except FileNotFoundError as error:
             seal = str(paths.seal(self._config, wildcards.model))
             raise FileNotFoundError(errno.ENOENT, "not fetched yet", seal) from error
-        run = planning.Pass.of(self._config, corpus, model)
+        run = estimate.Pass.of(self._config, corpus, model)
         windows = parts.windows(wildcards.get("scatteritem"), run.sequences)
-        return planning.estimate(footprint, replace(run, sequences=len(windows)))
+        return estimate.estimate(footprint, replace(run, sequences=len(windows)))

@@ -10,21 +10,22 @@ from typing import Any
 
 import torch
 
-from outlier_features import checkpoints, engine, parameters
 from outlier_features.artefacts import provenance
 from outlier_features.artefacts.lineage import Lineage
+from outlier_features.capture import engine
+from outlier_features.capture.offload import Offload, budgets
+from outlier_features.capture.recorder import Recorder
+from outlier_features.capture.resume import Unfinished, alone, finished_bytes
+from outlier_features.capture.scores import Scores, require_finite
+from outlier_features.capture.settings import Settings
 from outlier_features.errors import ConfigError, OutOfMemory
-from outlier_features.holder import Offload, budgets
 from outlier_features.machine import devices, memory
 from outlier_features.machine.disk import explained, require_room
-from outlier_features.planning import Estimate, Pass, estimate
-from outlier_features.recorder import Recorder
-from outlier_features.scores import Scores, require_finite
-from outlier_features.settings import Settings
+from outlier_features.models import checkpoints, parameters
+from outlier_features.models.weights import Weights
+from outlier_features.planning.estimate import Estimate, Pass, estimate
 from outlier_features.statistics import shards, timings
 from outlier_features.text.windows import TokenWindows, read_windows
-from outlier_features.unfinished import Unfinished, alone, finished_bytes
-from outlier_features.weights import Weights
 
 
 def capture(

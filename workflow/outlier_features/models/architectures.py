@@ -26,8 +26,8 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from outlier_features import checkpoint_code
 from outlier_features.errors import ArchitectureError, SourceError
+from outlier_features.models import checkpoint_code
 
 METHODS = ("mxfp4", "fp8")
 """What `quant_method` of config.json may say."""

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from outlier_features.capture.settings import Settings
 from outlier_features.errors import NonFiniteActivations
-from outlier_features.settings import Settings
 
 LOSS_ROWS = 128
 """Rows of logits that are turned into losses at once, to keep their float32 copy small."""

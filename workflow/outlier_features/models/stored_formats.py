@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 from torch.nn.functional import embedding
 
-from outlier_features.architectures import Quantization
 from outlier_features.errors import SourceError
+from outlier_features.models.architectures import Quantization
 
 EIGHT_BIT = ("F8_E4M3", "F8_E5M2")
 FOUR_BIT_TILE = (1, 32)

@@ -14,7 +14,7 @@ import torch
 
 from outlier_features.machine import disk
 from outlier_features.machine.memory import USABLE, free_memory, is_out_of_memory
-from outlier_features.planning import Estimate
+from outlier_features.planning.estimate import Estimate
 
 Result = TypeVar("Result")
 EVERYTHING = float("inf")

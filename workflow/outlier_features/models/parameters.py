@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from outlier_features.architectures import decoder_blocks, other_parts
 from outlier_features.errors import ArchitectureError
-from outlier_features.expert_banks import is_stack
-from outlier_features.sites import expert_bank, expert_count
+from outlier_features.models.architectures import decoder_blocks, other_parts
+from outlier_features.models.fused_experts import is_stack
+from outlier_features.models.sites import expert_bank, expert_count
 
 TOP_K_KEYS = ("num_experts_per_tok", "top_k_experts", "moe_top_k", "moe_k", "num_selected_experts")
 """Under these names configurations say how many experts a token is sent to."""

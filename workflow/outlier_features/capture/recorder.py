@@ -17,20 +17,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from outlier_features import experts, sites
 from outlier_features.artefacts import provenance
-from outlier_features.consumers import Consumers
-from outlier_features.engine import Outputs
+from outlier_features.capture import expert_outputs
+from outlier_features.capture.engine import Outputs
+from outlier_features.capture.matrix_readers import Consumers
+from outlier_features.capture.prefetch import Reading
+from outlier_features.capture.resume import State, Unfinished
+from outlier_features.capture.settings import Settings
 from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteActivations
 from outlier_features.kernels import dispatch
 from outlier_features.kernels.reference import Columns, Histogram, Reached, hit_columns
-from outlier_features.reading import Reading
-from outlier_features.settings import Settings
-from outlier_features.sites import SiteName
+from outlier_features.models import sites
+from outlier_features.models.sites import SiteName
+from outlier_features.models.weights import Weights
 from outlier_features.statistics import shards
 from outlier_features.statistics.timings import Timings, progress_line
-from outlier_features.unfinished import State, Unfinished
-from outlier_features.weights import Weights
 
 EXPERTS = "experts"
 """What is found of the outputs of experts; it goes to the row of the router."""
@@ -84,7 +85,7 @@ class Recorder:
             self._hooks.enter_context(sites.observed(sites.probes(block, self._settings.sites), self._record))
             if bank is not None:
                 self._hooks.enter_context(sites.routed(bank, self._record_routing))
-                self._hooks.enter_context(experts.observed(bank, self._record_experts))
+                self._hooks.enter_context(expert_outputs.observed(bank, self._record_experts))
 
     def __exit__(self, *_: object) -> None:
         """Take the probes away, and let the shard that is being written be finished."""
@@ -156,13 +157,13 @@ class Recorder:
         shards.write(self._work.directory / shards.block_name(block), shards.BLOCK_SCHEMA, ordered, self._origin)
 
     def _expert_columns(self, block: int, window: int, choices: np.ndarray, largest_E: np.ndarray) -> Columns:
-        is_seen_E = largest_E != experts.NONE
+        is_seen_E = largest_E != expert_outputs.NONE
         missed = np.setdiff1d(choices[choices < len(largest_E)], np.flatnonzero(is_seen_E))
         if len(missed) and not self._settings.count_nonfinite:
             raise ArchitectureError(
                 f"block {block}, window {window}: experts {', '.join(map(str, missed))} were given tokens, but no "
-                f"finite output of theirs was seen; if bfloat16 or float32 as dtype of the model does not help, let "
-                f"outlier_features/experts.py know how {type(self._banks[block]).__name__} runs its experts."
+                f"finite output of theirs was seen; if bfloat16 or float32 as dtype of the model does not help, teach "
+                f"capture/expert_outputs.py how {type(self._banks[block]).__name__} runs its experts."
             )
         largest = [value if is_seen else None for value, is_seen in zip(largest_E.tolist(), is_seen_E, strict=True)]
         return {"expert_choices": choices, "expert_max_abs": largest}
@@ -193,12 +194,12 @@ class Recorder:
         if EXPERTS in missing:
             raise ArchitectureError(
                 f"block {block}: no product with a down projection of the experts was seen in the forward of "
-                f"{type(self._banks[block]).__name__}; let outlier_features/experts.py know how it runs its experts."
+                f"{type(self._banks[block]).__name__}; teach capture/expert_outputs.py how it runs its experts."
             )
         if missing:
             raise ArchitectureError(
                 f"block {block}: no activation was seen at {', '.join(missing)}; declare the site for this "
-                "architecture in outlier_features/sites.py or leave it out of capture.sites."
+                "architecture in outlier_features/models/sites.py or leave it out of capture.sites."
             )
 
     def write_coverage(self) -> None:
