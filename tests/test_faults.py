@@ -142,7 +142,10 @@ def test_a_pass_that_goes_on_needs_room_for_the_rest_only(
 ) -> None:
     order = checkpoints["dense"], tokens, tmp_path / "out.json"
     assert captures.run(*order, KILL_AT_2).status == -signal.SIGKILL
-    needed = "from outlier_features.capture import run; before(run, 'require_room', lambda *a: print('needs', a[1]), lambda: None)"
+    needed = (
+        "from outlier_features.capture import run\n"
+        "before(run, 'require_room', lambda *a: print('needs', a[1]), lambda: None)"
+    )
     whole, rest = (captures.run(*order[:2], tmp_path / f"{name}.json", FILL + needed) for name in ("other", "out"))
     wanted = [float(ended.said.split("needs ")[1].split()[0]) for ended in (whole, rest)]
     assert wanted[1] < 0.7 * wanted[0]

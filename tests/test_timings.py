@@ -12,7 +12,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from outlier_features.durations import measured
+from outlier_features.counts import measured
 from outlier_features.errors import DamagedFile, StaleFile
 from outlier_features.figures.draw import save
 from outlier_features.figures.model.timings import MOST_PARTS, draw

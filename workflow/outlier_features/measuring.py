@@ -20,8 +20,7 @@ from outlier_features.artefacts.lineage import Lineages
 from outlier_features.artefacts.tables import read_json, read_table
 from outlier_features.comparison.recorded_run import Run
 from outlier_features.config.config import Config
-from outlier_features.counts import human
-from outlier_features.durations import spoken
+from outlier_features.counts import human, spoken
 from outlier_features.errors import ConfigError, OutlierFeaturesError, SourceError
 from outlier_features.machine import devices, gpu_lock, memory
 from outlier_features.measure import EXPERIMENT, Request

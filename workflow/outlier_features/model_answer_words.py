@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outlier_features.blocks import ranges
+from outlier_features.counts import ranges
 
 Entry = Mapping[str, Any]
 

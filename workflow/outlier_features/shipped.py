@@ -19,6 +19,9 @@ _PLACES = {
 }
 """Where a checkout keeps what the installed package has under a name of its own; pyproject.toml maps the same."""
 
+PUBLISHED = ("arb8020_2025", "llm_int8_outliers", "massive_activations", "super_experts")
+"""The published tables that figures show, by name; the first is compared with too."""
+
 
 def path(name: str) -> Path:
     """Return where one of `resources`, `scripts`, `report` and `config.yaml` lies."""

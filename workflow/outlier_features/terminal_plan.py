@@ -8,8 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outlier_features.artefacts import strict_json
-from outlier_features.counts import human
-from outlier_features.durations import spoken
+from outlier_features.counts import human, spoken
 from outlier_features.planning.estimate import Plan
 from outlier_features.terminal import console, frame
 

@@ -24,7 +24,7 @@ rule plot:
         summary=f"results/{CORPUS}/summary.parquet",
         inference=f"results/{CORPUS}/inference.parquet",
         published=local(
-            collect("resources/published/{table}.csv", table=catalogue.PUBLISHED)
+            collect("resources/published/{table}.csv", table=shipped.PUBLISHED)
         ),
         moved=lambda wildcards: moved("figure", wildcards),
     output:
@@ -57,7 +57,7 @@ rule plot_model:
         convergence=f"results/{CORPUS}/convergence/{{model}}.parquet",
         positions=f"results/{CORPUS}/positions/{{model}}.parquet",
         published=local(
-            collect("resources/published/{table}.csv", table=catalogue.PUBLISHED)
+            collect("resources/published/{table}.csv", table=shipped.PUBLISHED)
         ),
         moved=lambda wildcards: moved("model_figure", wildcards),
     output:

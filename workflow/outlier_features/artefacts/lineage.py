@@ -18,7 +18,6 @@ from outlier_features.artefacts.digests import Digests, of_file
 from outlier_features.artefacts.records import recorded
 from outlier_features.config.config import Config, Model
 from outlier_features.errors import SourceError
-from outlier_features.figures.catalogue import PUBLISHED
 
 SCRIPTS = shipped.path("scripts")
 PAGE = shipped.path("report") / "index"
@@ -134,17 +133,17 @@ class Lineages:
 
     def reproduction(self, corpus: str) -> Lineage:
         """Return the lineage of the comparison with the published table."""
-        settings = {"published": _published(PUBLISHED[:1])}
+        settings = {"published": _published(shipped.PUBLISHED[:1])}
         return _lineage("reproduction", "reproduce", settings, summary=self.summary(corpus))
 
     def figure(self, corpus: str) -> Lineage:
         """Return the lineage of the figures drawn from the summary and the published tables."""
         upstream = {"summary": self.summary(corpus), "inference": self.inference(corpus)}
-        return _lineage("figure", "plot", {"published": _published(PUBLISHED)}, **upstream)
+        return _lineage("figure", "plot", {"published": _published(shipped.PUBLISHED)}, **upstream)
 
     def model_figure(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the figures of one model."""
-        settings = {"label": self._config.label(model), "published": _published(PUBLISHED)}
+        settings = {"label": self._config.label(model), "published": _published(shipped.PUBLISHED)}
         return _lineage("model_figure", "plot_model", settings, reduction=self.reduction(corpus, model))
 
     def index(self, corpus: str) -> Lineage:

@@ -46,8 +46,6 @@ PLACE, TRAINING = "Inside each model", "In the course of training"
 
 MODEL_TABLES = ("channels", "layers", "outliers", "convergence", "positions")
 """The tables of a model that its figures are drawn from."""
-PUBLISHED = ("arb8020_2025", "llm_int8_outliers", "massive_activations", "super_experts")
-"""The published tables that figures show."""
 
 FIGURES = {
     figure.name: figure

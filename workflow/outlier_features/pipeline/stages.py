@@ -226,9 +226,8 @@ class Stages:
         return entry(self._config.models, name, **tables, perplexity=paths.perplexity(self._corpus, name))
 
     def _published(self) -> list[Path]:
-        from outlier_features.figures import catalogue
 
-        return [shipped.published(name) for name in catalogue.PUBLISHED]
+        return [shipped.published(name) for name in shipped.PUBLISHED]
 
     def _tables(self, model: str, names: Iterable[str]) -> dict[str, Path]:
         return {name: paths.table(name, self._corpus, model) for name in names}

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from outlier_features.durations import measured
+from outlier_features.counts import measured
 from outlier_features.figures.scales import block_ticks
 from outlier_features.figures.style import ACTIVITIES, FAINT, GREY, INK, SHADE, TEXT, page, say, style
 
