@@ -30,6 +30,7 @@ lint: $(READY)  ## style, types and workflow lint
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint
 
 format: $(READY)  ## bring the code into its form

@@ -16,7 +16,8 @@ gc.set_threshold(1_000_000, 50, 50)
 # The library is the one beside this file, for the scripts of jobs too: another one may be installed where they run.
 sys.path.insert(0, str(Path(workflow.current_basedir) / "workflow"))
 
-from outlier_features import contents, shipped
+from outlier_features import shipped
+from outlier_features.report import headings
 from outlier_features.pipeline import run_end, targets
 from outlier_features.sources import local_sources
 from outlier_features.artefacts import paths
@@ -60,7 +61,7 @@ requests = Requests(settings)
 MODELS = list(settings.chosen.models)
 CORPUS = settings.chosen.corpus
 HAS_SERIES = any(settings.models[model].series for model in MODELS)
-headings = contents.Contents(has_series=HAS_SERIES)
+under = headings.Headings(has_series=HAS_SERIES)
 
 
 scattergather:

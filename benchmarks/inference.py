@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow"))
 
-from outlier_features import phase_shift, trends
+from outlier_features.experiment import correlation, phase_shift
 
 MODELS = (12, 20, 30)
 DECADES = 2.3
@@ -30,7 +30,7 @@ NOISES = (2.0, 5.0, 10.0)
 RISE = 47.0
 """Points from the first to the last model: a share of layers from 25 to 72 %."""
 
-Floats = trends.Floats
+Floats = correlation.Floats
 
 TRENDS: dict[str, Callable[[Floats], Floats]] = {
     "constant": lambda u: 0 * u,
@@ -167,7 +167,7 @@ def correlations(rho: float, models: int, repetitions: int) -> float:
     truth = 6 / math.pi * math.asin(rho / 2)
     x_KN = rng.standard_normal((repetitions, models))
     y_KN = rho * x_KN + math.sqrt(1 - rho**2) * rng.standard_normal(x_KN.shape)
-    found = [trends.interval(x[None], y[None]) for x, y in zip(x_KN, y_KN, strict=True)]
+    found = [correlation.interval(x[None], y[None]) for x, y in zip(x_KN, y_KN, strict=True)]
     return float(np.mean([low <= truth <= high for low, high in found]))
 
 
@@ -177,7 +177,7 @@ def slopes(ratio: float, models: int, repetitions: int) -> float:
     held = []
     for _ in range(repetitions):
         sweep = unequal("slope", ratio, models, rng)
-        found = trends.line(sweep.x_N, sweep.y_N[None])
+        found = correlation.line(sweep.x_N, sweep.y_N[None])
         held.append(found.slope_low <= RISE / np.ptp(sweep.x_N) <= found.slope_high)
     return float(np.mean(held))
 
@@ -190,7 +190,7 @@ def measured_slopes(share: float, models: int, repetitions: int) -> float:
         sweep = around("slope", 5 * math.sqrt(1 - share), models, rng)
         y_N = sweep.y_N + 5 * math.sqrt(share) * rng.standard_normal(models)
         draws_BN = y_N + 5 * math.sqrt(share) * rng.standard_normal((200, models))
-        found = trends.line(sweep.x_N, np.vstack([y_N, draws_BN]))
+        found = correlation.line(sweep.x_N, np.vstack([y_N, draws_BN]))
         held.append(found.slope_low <= RISE / np.ptp(sweep.x_N) <= found.slope_high)
     return float(np.mean(held))
 
@@ -203,7 +203,7 @@ def differences(dense: int, moe: int, spreads: tuple[float, float], repetitions:
     for _ in range(repetitions):
         x_N = rng.uniform(0, 1, dense + moe) + 0.3 * is_moe_N
         y_N = 30 + 10 * x_N + 12 * is_moe_N + np.where(is_moe_N, *spreads[::-1]) * rng.standard_normal(len(x_N))
-        found = trends.difference(x_N, y_N[None], is_moe_N)
+        found = correlation.difference(x_N, y_N[None], is_moe_N)
         held.append(found.low <= 12 <= found.high)
     return float(np.mean(held))
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from families import FAMILIES, save_family
-from outlier_features import cli
+from outlier_features.cli import commands
 from outlier_features.config.config import Corpus, Model
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError
 from outlier_features.machine.logs import logged
@@ -82,7 +82,7 @@ def refusals(directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     config["corpora"] = {"words": USE.corpus.canonical()}
     Path("config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(OutlierFeaturesError) as raised:
-        cli.main(["plan"])
+        commands.main(["plan"])
     return [*said, str(raised.value)]
 
 

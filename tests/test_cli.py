@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from outlier_features import cli
+from outlier_features.cli import commands
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError, DamagedFile, StaleFile
 from outlier_features.metrics.evaluate import TABLES
@@ -51,7 +51,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in STAGES:
-            cli.main([stage])
+            commands.main([stage])
     return folder
 
 
@@ -73,9 +73,9 @@ def test_every_result_is_there(project: Path) -> None:
 
 def test_what_follows_is_said_of_the_experiment_and_of_the_published_table(project, monkeypatch, capsys) -> None:
     monkeypatch.chdir(project)
-    cli.main(["infer"])
+    commands.main(["infer"])
     assert "nothing can be concluded about a phase shift" in capsys.readouterr().out
-    cli.main(["infer", "--published"])
+    commands.main(["infer", "--published"])
     said = capsys.readouterr().out
     assert said.startswith("12 models (5 dense, 7 mixture of experts), definition arb8020: No jump")
     assert "- Dense models alone (5): too few to test for a jump." in said
@@ -108,7 +108,7 @@ def test_a_second_run_makes_nothing_again(project: Path, monkeypatch, capsys) ->
     monkeypatch.chdir(project)
     times = {path: path.stat().st_mtime_ns for path in Path("results/words").rglob("*") if path.is_file()}
     for stage in MADE_ONCE:
-        cli.main([stage])
+        commands.main([stage])
     assert "making" not in capsys.readouterr().out
     assert times == {path: path.stat().st_mtime_ns for path in Path("results/words").rglob("*") if path.is_file()}
 
@@ -127,7 +127,7 @@ def test_a_stage_whose_input_is_stale_is_refused_by_name(project: Path, tmp_path
     changed = tmp_path / "config.yaml"
     changed.write_text(yaml.safe_dump(config))
     with pytest.raises(StaleFile, match=r"results/words/statistics/moe\.json: made from other"):
-        cli.main(["--config", str(changed), "reduce"])
+        commands.main(["--config", str(changed), "reduce"])
 
 
 @pytest.fixture
@@ -146,18 +146,18 @@ def test_windows_captured_part_by_part_give_the_same_tables(scattered: Path, cap
     perplexity = scattered / "results/words/perplexity/moe.json"
     before = [pd.read_parquet(path) for path in tables], json.loads(perplexity.read_text())
     shutil.rmtree(scattered / "results/words/statistics")
-    cli.main(["capture", "--part", "2"])
+    commands.main(["capture", "--part", "2"])
     assert [path.name for path in scattered.glob("results/words/statistics/*.json")] == ["moe.2-of-3.json"]
     with pytest.raises(DamagedFile, match=r"moe\.1-of-3\.json: missing; run snakemake, or the stage capture"):
-        cli.main(["reduce", "--force"])
+        commands.main(["reduce", "--force"])
     capsys.readouterr()
-    cli.main(["capture"])
+    commands.main(["capture"])
     lines = capsys.readouterr().out.splitlines()
     said = [line.split(": results/words/statistics/") for line in lines if ": results/words/statistics/" in line]
     assert said == [["making", "moe.1-of-3.json"], ["up to date", "moe.2-of-3.json"], ["making", "moe.3-of-3.json"]]
     for path in (*tables, perplexity):
         path.unlink()
-    cli.main(["reduce"])
+    commands.main(["reduce"])
     for path, expected in zip(tables, before[0], strict=True):
         pd.testing.assert_frame_equal(pd.read_parquet(path), expected, check_exact=True)
     assert json.loads(perplexity.read_text()) == before[1]
@@ -166,7 +166,7 @@ def test_windows_captured_part_by_part_give_the_same_tables(scattered: Path, cap
 def test_the_statistics_are_there_once_every_part_is(scattered: Path) -> None:
     config = Config.read(Path("config.yaml"))
     assert plans(config)[0].cached == ("checkpoint", "tokens", "tables")
-    cli.main(["capture"])
+    commands.main(["capture"])
     assert plans(config)[0].cached == ("checkpoint", "tokens", "statistics", "tables")
     Path("results/words/statistics/moe.3-of-3.json").unlink()
     assert plans(config)[0].cached == ("checkpoint", "tokens", "tables")
@@ -175,14 +175,14 @@ def test_the_statistics_are_there_once_every_part_is(scattered: Path) -> None:
 @pytest.mark.parametrize("part", ["0", "4"])
 def test_a_part_that_is_none_is_one_line(part: str, scattered: Path) -> None:
     with pytest.raises(ConfigError, match=rf"--part {part}: capture\.scatter is 3; give a part of 1 to 3"):
-        cli.main(["capture", "--part", part])
+        commands.main(["capture", "--part", part])
 
 
 def test_show_prints_the_summary(project: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(project)
-    cli.main(["show", "--definition", "llm_int8"])
+    commands.main(["show", "--definition", "llm_int8"])
     assert "moe" in capsys.readouterr().out
-    cli.main(["show", "--format", "json"])
+    commands.main(["show", "--format", "json"])
     assert len(json.loads(capsys.readouterr().out)) == 6
 
 
@@ -190,7 +190,7 @@ def test_show_keeps_a_kind_and_a_family_and_sorts_either_way(project: Path, monk
     monkeypatch.chdir(project)
 
     def definitions(*arguments: str) -> list[str]:
-        cli.main(["show", "--format", "json", *arguments])
+        commands.main(["show", "--format", "json", *arguments])
         return [row["definition"] for row in json.loads(capsys.readouterr().out)]
 
     assert len(definitions("--kind", "moe", "--family", "qwen3moe")) == 6
@@ -206,7 +206,7 @@ def test_a_run_is_compared_with_one_of_other_windows_and_another_definition(
     before = project / "results/words/summary.parquet"
     shutil.copytree(project, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    cli.main(["show", "--against", str(before)])
+    commands.main(["show", "--against", str(before)])
     printed = capsys.readouterr().out
     assert "Nothing moved: all 34 values are the same." in printed
     assert "Both were measured on the same windows" in printed
@@ -215,9 +215,9 @@ def test_a_run_is_compared_with_one_of_other_windows_and_another_definition(
     config["definitions"]["strict"] = config["definitions"].pop("llm_int8") | {"threshold": 8}
     Path("config.yaml").write_text(yaml.safe_dump(config))
     for stage in ("tokenize", "capture", "reduce", "summarize"):
-        cli.main([stage])
+        commands.main([stage])
     capsys.readouterr()
-    cli.main(["show", "--against", str(before), "--format", "json"])
+    commands.main(["show", "--against", str(before), "--format", "json"])
     found = json.loads(capsys.readouterr().out)
     assert [warning.partition(". ")[0] for warning in found["warnings"]] == [
         "Only in this run: definitions strict, strict_rms.",
@@ -245,7 +245,7 @@ def test_a_run_is_compared_with_one_of_other_windows_and_another_definition(
 def test_what_show_cannot_do_is_one_line(arguments: list[str], words: str, project: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(project)
     with pytest.raises(ConfigError, match=re.escape(words)):
-        cli.main(["show", *arguments])
+        commands.main(["show", *arguments])
     assert capsys.readouterr().out == ""
 
 
@@ -256,4 +256,4 @@ def test_what_show_cannot_do_is_one_line(arguments: list[str], words: str, proje
 def test_a_wrong_name_is_one_line(arguments: list[str], words: str, project: Path, monkeypatch) -> None:
     monkeypatch.chdir(project)
     with pytest.raises(ConfigError, match=words):
-        cli.main(arguments)
+        commands.main(arguments)

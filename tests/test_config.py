@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from outlier_features import reproduction
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError
+from outlier_features.experiment import reproduction
 from pydantic import ValidationError
 
 REPOSITORY = Path(__file__).parents[1]

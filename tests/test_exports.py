@@ -18,16 +18,17 @@ import torch
 import yaml
 from conftest import BLOCKS, DENSE, HIDDEN, LENGTH, PLANTED, WINDOWS, capture_settings, save_checkpoint
 from markdown_it import MarkdownIt
-from outlier_features import cli, paper_tables
 from outlier_features.artefacts import paths
 from outlier_features.capture.run import capture
+from outlier_features.cli import commands
 from outlier_features.config.config import Definition
 from outlier_features.config.parts import parts, windows
 from outlier_features.errors import StaleFile
-from outlier_features.exports import export, export_summary
+from outlier_features.experiment.summary import Entry, summarize, write_summary
+from outlier_features.exports import paper_tables
+from outlier_features.exports.export import export, export_summary
 from outlier_features.metrics.evaluate import TABLES, reduce
 from outlier_features.metrics.perplexity import write_perplexity
-from outlier_features.summary import Entry, summarize, write_summary
 from projects import HOSTILE as MARKUP
 from projects import words_project
 from safetensors import safe_open
@@ -431,12 +432,12 @@ def test_the_command_writes_every_file_and_nothing_twice(tmp_path, monkeypatch, 
     (project / "config.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(project)
     for stage in ("train", "tokenize", "capture", "reduce", "summarize"):
-        cli.main([stage])
-    cli.main(["export"])
+        commands.main([stage])
+    commands.main(["export"])
     files = {path.name for path in paths.export("words", "moe").iterdir()}
     assert files == set(paths.EXPORTS)
     label = "".join(f"\\{letter}" if letter == "<" else letter for letter in MARKUP)
     assert f"| {label} | " in paths.export_summary("words", "md").read_text()
     capsys.readouterr()
-    cli.main(["export"])
+    commands.main(["export"])
     assert "up to date: results/words/export/moe/outlier_channels.json" in capsys.readouterr().out

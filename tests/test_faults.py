@@ -87,8 +87,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     ("where", "behind"),
     [
         ("before(recorder.shards, 'write', lambda path, *_: path.name == 'block-002.arrow', {})", 2),
-        ("before(unfinished, 'save_file', lambda _, path: 'state-001' in str(path), {})", 1),
-        ("before(unfinished.atomic, 'write_json', lambda path, _: path.name == 'progress.json', {})", 0),
+        ("before(resume, 'save_file', lambda _, path: 'state-001' in str(path), {})", 1),
+        ("before(resume.atomic, 'write_json', lambda path, _: path.name == 'progress.json', {})", 0),
         ("before(recorder.shards, 'write', lambda path, *_: path.name == 'block-000.arrow', {})", 0),
     ],
     ids=["a shard", "the state", "the progress", "the first shard"],
@@ -301,7 +301,7 @@ before(engine.Offload, "with_room", lambda _, __, where: where == "block 2", all
 
 SHORT_OF_MEMORY = """
 import resource, sys, torch
-from outlier_features.machine.devices import _field
+from outlier_features.machine.memory import _field
 from outlier_features.capture.offload import Offload
 from contextlib import ExitStack
 
@@ -389,7 +389,7 @@ def test_a_capture_whose_hidden_states_are_on_disk_saves_goes_on_and_seals_the_s
     captures: Captures, checkpoints: dict[str, Path], tokens: Path, sealed: dict[str, str], tmp_path: Path
 ) -> None:
     order = checkpoints["dense"], tokens, tmp_path / "out.json"
-    nowhere = "\nfrom outlier_features.machine import devices; devices.free_memory = lambda device: 0.0"
+    nowhere = "\nfrom outlier_features.machine import memory; memory.free_memory = lambda device: 0.0"
     assert captures.run(*order, KILL_AT_2 + nowhere).status == -signal.SIGKILL
     ended = captures.run(*order, nowhere)
     assert (ended.status, ended.gone_on_behind) == (0, 2)

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from drawings import bars, is_within, legend, marks, names, overlapping, words
 from matplotlib.colors import to_hex
-from outlier_features.answer import curve
 from outlier_features.config.config import Definition
+from outlier_features.experiment.answer import curve
+from outlier_features.experiment.inference import TRENDS, conclusions
 from outlier_features.figures import catalogue
 from outlier_features.figures.axes import SHELF, parameters
 from outlier_features.figures.draw import draw_experiment, save
@@ -18,7 +19,6 @@ from outlier_features.figures.experiment.phase_shift import fits
 from outlier_features.figures.experiment.residual_stream import COORDINATED, THRESHOLD, shares, toy
 from outlier_features.figures.style import FAINT, GREY, INK, KINDS, SHARES
 from outlier_features.figures.tables import Sweep, read_published
-from outlier_features.inference import TRENDS, conclusions
 from outlier_features.metrics import outliers
 from sweep_of_twelve import LOWER, PUBLISHED, SHIFT_POSITION, UPPER, twelve
 

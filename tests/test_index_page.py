@@ -11,15 +11,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import index_page, tour
 from outlier_features.artefacts import paths
 from outlier_features.artefacts.provenance import record
 from outlier_features.artefacts.tables import write_table
 from outlier_features.config.config import Config
 from outlier_features.errors import DamagedFile, StaleFile
 from outlier_features.figures import catalogue
-from outlier_features.index_page import COLUMNS, FEWEST, Findings, Picture, pictures, read_findings, render, write_page
 from outlier_features.metrics import evaluate
+from outlier_features.report import index, tour
+from outlier_features.report.index import (
+    COLUMNS,
+    FEWEST,
+    Findings,
+    Picture,
+    pictures,
+    read_findings,
+    render,
+    write_page,
+)
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
@@ -177,7 +186,7 @@ def body(page):
 
 
 def missing(rows):
-    return list(index_page._missing(findings(rows).summary))
+    return list(index._missing(findings(rows).summary))
 
 
 def test_the_page_says_the_answer_for_each_model_in_words_and_as_a_table():
@@ -291,7 +300,7 @@ def test_links_lead_from_the_page_to_the_results():
 
 
 def test_the_page_links_every_table_of_a_model():
-    assert set(index_page.TABLES) == set(evaluate.TABLES)
+    assert set(index.TABLES) == set(evaluate.TABLES)
 
 
 def test_the_page_says_where_models_and_text_come_from():
@@ -413,7 +422,7 @@ def test_a_wide_figure_is_made_smaller_inside_the_page(drawn):
     png(drawn / "plots/moe_vs_dense.png", (3000, 900))
     (picture, *_) = pictures(findings())
     image = Image.open(io.BytesIO(base64.b64decode(picture.source.removeprefix("data:image/png;base64,"))))
-    assert image.size == (index_page.WIDEST, 360)
+    assert image.size == (index.WIDEST, 360)
 
 
 def test_areas_of_one_colour_keep_it_inside_the_page(drawn):
@@ -423,7 +432,7 @@ def test_areas_of_one_colour_keep_it_inside_the_page(drawn):
     for (top, left), colour in areas.items():
         colours[top : top + 100, left : left + 100] = colour
     Image.fromarray(colours).save(drawn / "plots/moe_vs_dense.png")
-    picture = index_page._picture("moe_vs_dense", None, None, is_inline=True)
+    picture = index._picture("moe_vs_dense", None, None, is_inline=True)
     image = Image.open(io.BytesIO(base64.b64decode(picture.source.removeprefix("data:image/png;base64,"))))
     shown = np.asarray(image.convert("RGB"))
     assert {place: tuple(shown[place[0] + 50, place[1] + 50]) for place in areas} == areas

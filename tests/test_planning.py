@@ -13,14 +13,14 @@ import pytest
 from conftest import write_windows
 from families import FAMILIES, save_family
 from hub_server import HubServer, Repository, environment
-from outlier_features import cli
+from outlier_features.cli import commands
+from outlier_features.cli.show_plan import CONVENTIONS
 from outlier_features.config.config import Config
 from outlier_features.models import footprint
 from outlier_features.models.checkpoints import seal
 from outlier_features.models.sizes import Footprint
 from outlier_features.pipeline.inventory import plans
 from outlier_features.planning.estimate import Pass, estimate
-from outlier_features.terminal_plan import CONVENTIONS
 from projects import words_project
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -169,7 +169,7 @@ def test_a_plan_of_the_sweep_needs_no_hub_and_knows_the_published_sizes(
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
     arguments = ["plan", "--experiment", "moe_vs_dense", "--configurations", str(CONFIGURATIONS)]
-    cli.main([*arguments, "--format", "json", "--flops", "1e14", "--bandwidth", "2e9"])
+    commands.main([*arguments, "--format", "json", "--flops", "1e14", "--bandwidth", "2e9"])
     rows = json.loads(capsys.readouterr().out)
     assert [row["hub"] for row in rows] == [
         experiment("moe_vs_dense").models[name].hub for name in experiment("moe_vs_dense").chosen.models
@@ -180,7 +180,7 @@ def test_a_plan_of_the_sweep_needs_no_hub_and_knows_the_published_sizes(
         assert row["convention"] in CONVENTIONS
         assert not row["is_download_known"]
         assert row["seconds"] >= row["read_bytes"] / 2e9
-    cli.main(arguments)
+    commands.main(arguments)
     table = capsys.readouterr().out
     assert all(len(line) <= 120 for line in table.splitlines())
     assert "GPT-OSS-120B" in table

@@ -7,10 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from outlier_features import paper_tables
 from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.records import recorded
 from outlier_features.artefacts.tables import write_table
+from outlier_features.exports import paper_tables
 from outlier_features.figures import draw
 from outlier_features.text.windows import write_windows
 from safetensors.numpy import save_file

@@ -5,8 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from outlier_features import reproduction
-from outlier_features.reproduction import COLUMNS, COUNTED_OTHERWISE, QUANTITIES, REMARKS, compared, joined, reproduce
+from outlier_features.experiment import reproduction
+from outlier_features.experiment.reproduction import (
+    COLUMNS,
+    COUNTED_OTHERWISE,
+    QUANTITIES,
+    REMARKS,
+    compared,
+    joined,
+    reproduce,
+)
 
 PROJECT = Path(__file__).parents[1]
 SHIPPED = PROJECT / "resources/published/arb8020_2025.csv"

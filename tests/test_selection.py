@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 from outlier_features.errors import ConfigError
-from outlier_features.selection import Selection
+from outlier_features.experiment.selection import Selection
 
 ARCHITECTURES = {
     "llama": ("LlamaForCausalLM", "dense"),

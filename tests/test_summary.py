@@ -10,9 +10,9 @@ import pytest
 import torch
 from conftest import DEFINITIONS, capture_settings
 from outlier_features.capture.run import capture
+from outlier_features.experiment.summary import Entry, _layer_columns, summarize
 from outlier_features.metrics.evaluate import TABLES, reduce
 from outlier_features.metrics.perplexity import write_perplexity
-from outlier_features.summary import Entry, _layer_columns, summarize
 from test_outliers import naive_features
 
 LOW = DEFINITIONS["llm_int8"].model_copy(update={"threshold": 3.0, "min_positions": 0.0, "min_layers": 0.0})

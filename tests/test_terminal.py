@@ -8,10 +8,10 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from outlier_features.counts import human
+from outlier_features.cli.show_summary import WIDTH, show
 from outlier_features.errors import ConfigError
-from outlier_features.selection import Selection
-from outlier_features.terminal import WIDTH, show
+from outlier_features.experiment.selection import Selection
+from outlier_features.units import human
 
 SHARES = ("mean_layer_pct", "mean_position_pct", "perplexity")
 

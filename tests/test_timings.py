@@ -12,12 +12,12 @@ import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
-from outlier_features.counts import measured
 from outlier_features.errors import DamagedFile, StaleFile
 from outlier_features.figures.draw import save
 from outlier_features.figures.model.timings import MOST_PARTS, draw
 from outlier_features.figures.style import ACTIVITIES, INK, SHADE
 from outlier_features.statistics.timings import FILE, SCHEMA, Timings, beside, progress_line, read
+from outlier_features.units import measured
 
 PROJECT = Path(__file__).parents[1]
 GIB = 2**30

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 FAULTS = ("cancelled", "hung", "starved", "broken")
 """Models named by what happens to their capture."""
 LOCAL = """
-from outlier_features.cli import main
+from outlier_features.cli.commands import main
 for stage in ("train", "tokenize"):
     main([stage, "--experiment", "all"])
 for stage in ("capture", "reduce", "summarize"):

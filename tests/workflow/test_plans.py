@@ -76,7 +76,7 @@ def test_an_edit_of_the_style_of_the_page_plans_that_page_only(workflows: Workfl
 
 
 def test_another_explanation_of_a_word_plans_the_page_only(workflows: Workflows, project: Path) -> None:
-    path = project / "workflow/outlier_features/tour.py"
+    path = project / "workflow/outlier_features/report/tour.py"
     path.write_text(path.read_text().replace("A decoder layer,", "A layer of the decoder,"))
     assert workflows.plan(project) == {"index": 1}
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from outlier_features.cli import main
+from outlier_features.cli.commands import main
 from outlier_features.machine.logs import one_line_errors
 
 

@@ -44,13 +44,13 @@ rule summarize:
         parquet=report(
             "results/{corpus}/summary.parquet",
             caption="../report/caption.rst",
-            category=headings.heading(contents.TABLES),
+            category=under.heading(headings.TABLES),
             labels={"table": "summary", "format": "parquet"},
         ),
         csv=report(
             "results/{corpus}/summary.csv",
             caption="../report/caption.rst",
-            category=headings.heading(contents.TABLES),
+            category=under.heading(headings.TABLES),
             labels={"table": "summary", "format": "csv"},
         ),
         json="results/{corpus}/summary.json",
@@ -60,7 +60,7 @@ rule summarize:
         "../../envs/outlier-features.yaml"
     params:
         lineage=carried(lambda wildcards: lineages.summary(wildcards.corpus)),
-        caption=lambda wildcards, output: contents.WORDS["summarize"],
+        caption=lambda wildcards, output: headings.WORDS["summarize"],
     script:
         "../scripts/summarize.py"
 
@@ -78,13 +78,13 @@ rule infer:
         parquet=report(
             "results/{corpus}/inference.parquet",
             caption="../report/caption.rst",
-            category=headings.heading(contents.TABLES),
+            category=under.heading(headings.TABLES),
             labels={"table": "inference", "format": "parquet"},
         ),
         json=report(
             "results/{corpus}/inference.json",
             caption="../report/caption.rst",
-            category=headings.heading(contents.TABLES),
+            category=under.heading(headings.TABLES),
             labels={"table": "inference", "format": "json"},
         ),
     log:
@@ -93,7 +93,7 @@ rule infer:
         "../../envs/outlier-features.yaml"
     params:
         lineage=carried(lambda wildcards: lineages.inference(wildcards.corpus)),
-        caption=lambda wildcards, output: contents.WORDS["infer"],
+        caption=lambda wildcards, output: headings.WORDS["infer"],
     script:
         "../scripts/infer.py"
 
@@ -107,7 +107,7 @@ rule reproduce:
         csv=report(
             "results/{corpus}/reproduction.csv",
             caption="../report/caption.rst",
-            category=headings.heading(contents.TABLES),
+            category=under.heading(headings.TABLES),
             labels={"table": "beside published", "format": "csv"},
         ),
         markdown="results/{corpus}/reproduction.md",
@@ -117,6 +117,6 @@ rule reproduce:
         "../../envs/outlier-features.yaml"
     params:
         lineage=carried(lambda wildcards: lineages.reproduction(wildcards.corpus)),
-        caption=lambda wildcards, output: contents.WORDS["reproduce"],
+        caption=lambda wildcards, output: headings.WORDS["reproduce"],
     script:
         "../scripts/reproduce.py"

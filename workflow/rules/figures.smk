@@ -32,7 +32,7 @@ rule plot:
             report(
                 f"results/plots/{figure}.png",
                 caption="../report/caption.rst",
-                category=headings.of_figure(figure),
+                category=under.of_figure(figure),
                 labels={"figure": catalogue.FIGURES[figure].title},
             )
             for figure in FIGURES
@@ -44,7 +44,7 @@ rule plot:
         "../../envs/outlier-features.yaml"
     params:
         lineage=carried(lambda wildcards: lineages.figure(CORPUS)),
-        caption=lambda wildcards, output: contents.of_figures(FIGURES),
+        caption=lambda wildcards, output: headings.of_figures(FIGURES),
     script:
         "../scripts/plot.py"
 
@@ -65,7 +65,7 @@ rule plot_model:
             report(
                 f"results/plots/{figure}/{{model}}.png",
                 caption="../report/caption.rst",
-                category=headings.of_figure(figure),
+                category=under.of_figure(figure),
                 labels={
                     "figure": catalogue.FIGURES[figure].title,
                     "model": "{model}",
@@ -80,7 +80,7 @@ rule plot_model:
                 directory(f"results/plots/{figure}/{{model}}"),
                 patterns=["{figure}.png"],
                 caption="../report/caption.rst",
-                category=headings.of_figure(figure),
+                category=under.of_figure(figure),
                 labels={
                     "figure": catalogue.FIGURES[figure].title,
                     "model": "{model}",
@@ -96,7 +96,7 @@ rule plot_model:
         lineage=carried(
             lambda wildcards: lineages.model_figure(CORPUS, wildcards.model)
         ),
-        caption=lambda wildcards, output: contents.of_figures(
+        caption=lambda wildcards, output: headings.of_figures(
             MODEL_FIGURES + MIXTURE_FIGURES
         ),
     script:
@@ -111,7 +111,7 @@ rule plot_timings:
         svg=report(
             "results/{corpus}/timings/{model}.svg",
             caption="../report/caption.rst",
-            category=headings.heading(contents.TIMINGS),
+            category=under.heading(headings.TIMINGS),
             labels={"figure": "timings of the capture", "model": "{model}"},
         ),
     log:
@@ -122,6 +122,6 @@ rule plot_timings:
         lineage=carried(
             lambda wildcards: lineages.timings(wildcards.corpus, wildcards.model)
         ),
-        caption=lambda wildcards, output: contents.WORDS["plot_timings"],
+        caption=lambda wildcards, output: headings.WORDS["plot_timings"],
     script:
         "../scripts/plot_timings.py"

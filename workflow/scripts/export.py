@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from outlier_features.config.config import Config
-from outlier_features.exports import export
+from outlier_features.experiment.summary import entry
+from outlier_features.exports.export import export
 from outlier_features.machine.logs import logged
-from outlier_features.summary import entry
 
 config = Config.check(snakemake.config)
 found, corpus = snakemake.input, snakemake.wildcards.corpus

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from outlier_features.config.config import Config
-from outlier_features.exports import export_summary
+from outlier_features.exports.export import export_summary
 from outlier_features.machine.logs import logged
 
 definitions = Config.check(snakemake.config).definitions

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from outlier_features.artefacts.provenance import record
 from outlier_features.config.config import Config
-from outlier_features.index_page import read_findings, write_page
 from outlier_features.machine.logs import logged
+from outlier_features.report.index import read_findings, write_page
 
 config, found = Config.check(snakemake.config), snakemake.input
 with logged(snakemake.log[0]):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from outlier_features.config.config import Config
-from outlier_features.inference import infer
+from outlier_features.experiment.inference import infer
 from outlier_features.machine.logs import logged
 
 models = Config.check(snakemake.config).chosen.models

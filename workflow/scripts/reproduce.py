@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from outlier_features.artefacts.tables import read_table
+from outlier_features.experiment.reproduction import reproduce
 from outlier_features.machine.logs import logged
-from outlier_features.reproduction import reproduce
 
 with logged(snakemake.log[0]):
     lineage = snakemake.params.lineage

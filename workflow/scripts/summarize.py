@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from outlier_features.config.config import Config
+from outlier_features.experiment.summary import entry, summarize, write_summary
 from outlier_features.machine.logs import logged
 from outlier_features.pipeline import history
-from outlier_features.summary import entry, summarize, write_summary
 
 config = Config.check(snakemake.config)
 files = zip(snakemake.input.outliers, snakemake.input.layers, snakemake.input.perplexity, strict=True)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from outlier_features.machine import disk
-from outlier_features.machine.memory import USABLE, free_memory, is_out_of_memory
+from outlier_features.machine import disk, memory
+from outlier_features.machine.memory import is_out_of_memory
 from outlier_features.planning.estimate import Estimate
 
 Result = TypeVar("Result")
@@ -143,6 +143,6 @@ def budgets(device: torch.device, plan: Estimate, memory_budget: float | None) -
 
     `memory_budget` are the bytes the pass may take on the device, by default most of what is free there.
     """
-    total = memory_budget if memory_budget is not None else USABLE * free_memory(device)
+    total = memory_budget if memory_budget is not None else memory.USABLE * memory.free_memory(device)
     beside = plan.device_bytes - plan.hidden_bytes
-    return max(0.0, total - beside), USABLE * free_memory(torch.device("cpu")) / 2
+    return max(0.0, total - beside), memory.USABLE * memory.free_memory(torch.device("cpu")) / 2

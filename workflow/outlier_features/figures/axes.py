@@ -10,9 +10,9 @@ from matplotlib.axis import Axis as Ruler
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from outlier_features.counts import human
 from outlier_features.figures.scales import Scale, below, round_numbers
 from outlier_features.figures.style import FAINT, GREY, NAME, SHADE
+from outlier_features.units import human
 
 Floats = NDArray[np.float64]
 

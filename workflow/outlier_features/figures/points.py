@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
+from outlier_features.experiment.published import Source
 from outlier_features.figures.axes import (
     LANES,
     PHASE_SHIFT,
@@ -43,7 +44,6 @@ from outlier_features.figures.style import (
     say,
     write_names,
 )
-from outlier_features.published_points import Source
 
 PLACES = ["x", "x_low", "x_high", "y", "y_low", "y_high"]
 FLAGS = ["is_published", "is_empty", "is_toy"]

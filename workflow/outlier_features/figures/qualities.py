@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from outlier_features.experiment.published import Source
 from outlier_features.figures.axes import BITS, PERPLEXITY, Axis
 from outlier_features.figures.points import Panel
-from outlier_features.published_points import Source
 
 NOT_COMPARABLE = (
     "The models measured here read different tokens: their perplexities are not comparable, so they stand along bits "

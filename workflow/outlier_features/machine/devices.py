@@ -4,6 +4,24 @@ import os
 
 import torch
 
+from outlier_features.errors import ConfigError
+from outlier_features.machine.gpu_lock import VISIBLE
+
+HOST = torch.device("cpu")
+
+
+def choose(name: str) -> None:
+    """Let this process see the device that was asked for: auto, cpu, cuda or cuda:N. Raises ConfigError."""
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise ConfigError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        os.environ[VISIBLE] = ""
+    elif index:
+        os.environ[VISIBLE] = index
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"--device {name}: torch finds no such GPU here; choose auto or cpu")
+
 
 def best_device() -> torch.device:
     """Return the CUDA device where there is one, else the CPU."""

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from outlier_features import model_answer
 from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.paths import TABLES
 from outlier_features.artefacts.tables import write_table
 from outlier_features.config.config import Definition
-from outlier_features.metrics import outliers
+from outlier_features.metrics import model_answer, outliers
 from outlier_features.metrics.convergence import convergence
 from outlier_features.metrics.layers import layers
 from outlier_features.metrics.positions import positions

@@ -58,6 +58,13 @@ def read(directory: Path, where: object = None) -> PreTrainedConfig:
     return config
 
 
+def stored_dtype(directory: Path) -> str | None:
+    """Return the precision a checkpoint says its weights are stored in, as torch names it without its prefix."""
+    config = read(directory)
+    found = config.dtype or getattr(config.get_text_config(), "dtype", None)
+    return None if found is None else str(found).removeprefix("torch.")
+
+
 def automatic(config: PreTrainedConfig) -> Any:
     """Return the transformers class that builds the model: for text where there is one, else for images and text."""
     causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES

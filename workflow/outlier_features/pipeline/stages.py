@@ -21,7 +21,7 @@ from outlier_features.pipeline.freshness import is_fresh
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from outlier_features.summary import Entry
+    from outlier_features.experiment.summary import Entry
 
 
 class Stages:
@@ -108,7 +108,7 @@ class Stages:
 
     def summarize(self) -> None:
         """Join the models of the experiment into one table."""
-        from outlier_features.summary import summarize, write_summary
+        from outlier_features.experiment.summary import summarize, write_summary
 
         lineage = self._lineages.summary(self._corpus)
         outputs = [paths.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
@@ -120,7 +120,7 @@ class Stages:
     def reproduce(self) -> None:
         """Set the summary beside the published table; it takes no time, so it is always done."""
         from outlier_features.artefacts.tables import read_table
-        from outlier_features.reproduction import reproduce
+        from outlier_features.experiment.reproduction import reproduce
 
         lineage, corpus = self._lineages.reproduction(self._corpus), self._corpus
         summary, _ = read_table(paths.summary(corpus, "parquet"), "summary", lineage["summary"])
@@ -130,7 +130,7 @@ class Stages:
 
     def infer(self) -> None:
         """Say what follows: correlations, phase shifts, differences, and the answer in words."""
-        from outlier_features.inference import infer
+        from outlier_features.experiment.inference import infer
 
         lineage, corpus = self._lineages.inference(self._corpus), self._corpus
         outputs = paths.inference(corpus, "parquet"), paths.inference(corpus, "json")
@@ -151,7 +151,7 @@ class Stages:
 
     def export(self) -> None:
         """Write what people who quantise and people who write papers take along."""
-        from outlier_features.exports import export, export_summary
+        from outlier_features.exports.export import export, export_summary
 
         config, corpus = self._config, self._corpus
         for name in config.chosen.models:
@@ -165,7 +165,7 @@ class Stages:
 
     def page(self) -> None:
         """Write the page of the run: the answer, every figure, the summary, the words, where all of it comes from."""
-        from outlier_features.index_page import read_findings, write_page
+        from outlier_features.report.index import read_findings, write_page
 
         corpus, lineage = self._corpus, self._lineages.index(self._corpus)
         answers, perplexity = (
@@ -220,7 +220,7 @@ class Stages:
             save(drawn, path, provenance.record(lineage))
 
     def _entry(self, name: str) -> "Entry":
-        from outlier_features.summary import entry
+        from outlier_features.experiment.summary import entry
 
         tables = self._tables(name, ("outliers", "layers"))
         return entry(self._config.models, name, **tables, perplexity=paths.perplexity(self._corpus, name))

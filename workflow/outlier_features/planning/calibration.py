@@ -32,10 +32,11 @@ class Rates:
     """Bytes a second of the checkpoint, as it lies now: in memory or on the disk."""
 
 
-def rates(checkpoint: Path, device: torch.device, dtype: torch.dtype, channels: int, tokens: int) -> Rates:
+def rates(checkpoint: Path, device: torch.device, dtype: str, channels: int, tokens: int) -> Rates:
     """Measure both for a model of so many `channels` whose windows have so many `tokens`."""
-    x_TC = torch.randn(tokens, channels, device=device).to(dtype)
-    w_OC = torch.randn(4 * channels, channels, device=device).to(dtype)
+    precision = getattr(torch, dtype)
+    x_TC = torch.randn(tokens, channels, device=device).to(precision)
+    w_OC = torch.randn(4 * channels, channels, device=device).to(precision)
     products = _rate(lambda: _product(x_TC, w_OC), COMPUTING)
     return Rates(2 * tokens * 4 * channels * channels * products, _bandwidth(checkpoint))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from outlier_features import counts
+from outlier_features import units
 from outlier_features.artefacts import atomic, provenance, remedies
 from outlier_features.errors import DamagedFile
 
@@ -114,5 +114,5 @@ def progress_line(row: Mapping[str, Any], blocks: int, left_seconds: float | Non
     done = [f"waited {row['waited_seconds']:.1f} s", f"computed {row['computed_seconds']:.1f} s"]
     parts = [f"read {seconds:.1f} s{rate}" if size else "nothing to read", *done]
     if row["block"] + 1 < blocks and left_seconds is not None:
-        parts.append(f"{counts.spoken(left_seconds) if left_seconds >= 60 else 'less than a minute'} left")
+        parts.append(f"{units.spoken(left_seconds) if left_seconds >= 60 else 'less than a minute'} left")
     return f"block {row['block'] + 1}/{blocks}: {', '.join(parts)}"

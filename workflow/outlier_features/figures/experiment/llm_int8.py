@@ -3,12 +3,12 @@
 import pandas as pd
 from matplotlib.figure import Figure as Drawing
 
+from outlier_features.experiment.published import llm_int8
 from outlier_features.figures import qualities
 from outlier_features.figures.axes import ACTIVE, CHANNELS, LAYERS, MAGNITUDE, POSITIONS, TOTAL
 from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.points import Panel, chart
 from outlier_features.figures.tables import Sweep
-from outlier_features.published_points import llm_int8
 
 DEFINITION = "llm_int8"
 OF_THE_PAPER = (

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from outlier_features import answer
+from outlier_features.experiment import answer
+from outlier_features.experiment.phase_shift import FEWEST, SHARP
+from outlier_features.experiment.published import arb8020, as_summary
 from outlier_features.figures import qualities
 from outlier_features.figures.axes import ACTIVE, LAYERS, TOTAL, Axis, parameters
 from outlier_features.figures.catalogue import Figure
@@ -18,8 +20,6 @@ from outlier_features.figures.experiment.reach import OF_SHARES, OTHER_TOKENIZER
 from outlier_features.figures.points import Panel, Points, draw_points
 from outlier_features.figures.style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
 from outlier_features.figures.tables import Sweep
-from outlier_features.phase_shift import FEWEST, SHARP
-from outlier_features.published_points import arb8020, as_summary
 
 DEFINITION, MEASURE = "arb8020", LAYERS
 NOT_DRAWN = "The models measured here read different tokens: their perplexities are not comparable and not drawn."
@@ -84,7 +84,9 @@ def _published_trends(sweep: Sweep) -> pd.DataFrame:
     published = sweep.published.get("arb8020_2025")
     if published is None or published.empty:
         return pd.DataFrame()
-    from outlier_features.inference import conclusions  # imports the configuration, which other figures need not
+    from outlier_features.experiment.inference import (
+        conclusions,  # imports the configuration, which other figures need not
+    )
 
     return pd.DataFrame(conclusions(as_summary(published), {}, {}, {})["trends"])
 

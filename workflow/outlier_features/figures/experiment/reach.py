@@ -2,6 +2,7 @@
 
 from matplotlib.figure import Figure as Drawing
 
+from outlier_features.experiment.published import NOTHING, arb8020
 from outlier_features.figures import qualities
 from outlier_features.figures.axes import (
     ACTIVE,
@@ -18,7 +19,6 @@ from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.points import Panel, chart
 from outlier_features.figures.tables import Sweep
 from outlier_features.metrics.intervals import GAPS
-from outlier_features.published_points import NOTHING, arb8020
 
 SETTING = "Published points: arb8020, 2025, 16 sequences x 2048 tokens."
 SHARES = (

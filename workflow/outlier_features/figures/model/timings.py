@@ -16,9 +16,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from outlier_features.counts import measured
 from outlier_features.figures.scales import block_ticks
 from outlier_features.figures.style import ACTIVITIES, FAINT, GREY, INK, SHADE, TEXT, page, say, style
+from outlier_features.units import measured
 
 MOST_PARTS = 8
 """Jobs that get a panel of their own; where there are more, one panel shows their sums."""

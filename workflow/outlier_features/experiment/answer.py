@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from outlier_features import phase_shift, trends
-from outlier_features.counts import human
+from outlier_features.experiment import correlation, phase_shift
+from outlier_features.units import human
 
 AXES = {
     "total_params": "total parameters",
@@ -74,7 +74,7 @@ def compose(
     everyone = {row["axis"]: row for row in own if row["group"] == "all"}
     measure = MEASURES[headline["measure"]]
     subject = f"{_models(models)}, definition {headline['definition']}"
-    if max((row["models"] for row in everyone.values()), default=0) < trends.FEWEST:
+    if max((row["models"] for row in everyone.values()), default=0) < correlation.FEWEST:
         return {"answer": _nothing(subject, measure, everyone), "sentences": _limits(own, needed, headline)}
     comparison = next((row for row in comparisons if _is_about(row, headline)), {})
     axes = _axes(everyone)
@@ -99,7 +99,7 @@ def _nothing(subject: str, measure: str, everyone: Mapping[str, Row]) -> str:
     with_value = max((row["models"] for row in everyone.values()), default=0)
     return (
         f"{subject}: nothing can be concluded about a phase shift. {measure[0].upper()}{measure[1:]} is known of "
-        f"{with_value}; a trend needs at least {trends.FEWEST} models and a phase shift {phase_shift.FEWEST}."
+        f"{with_value}; a trend needs at least {correlation.FEWEST} models and a phase shift {phase_shift.FEWEST}."
     )
 
 
@@ -157,7 +157,7 @@ def _way(axis: Axis) -> str | None:
     return "falls steadily" if up <= 1 - MOSTLY else "changes smoothly"
 
 
-def curve(row: Row, name: str, u: trends.Floats) -> trends.Floats:
+def curve(row: Row, name: str, u: correlation.Floats) -> correlation.Floats:
     """Return the values of a fit (constant, linear, smooth or step) of a row of trends.
 
     `u` is the share of the range from `x_low` to `x_high`, in logarithms.
@@ -266,7 +266,7 @@ def _group_in_words(own: Sequence[Row], group: str) -> str:
     name = {"dense": "Dense models", "moe": "Mixtures of experts"}[group]
     rows = {row["axis"]: row for row in own if row["group"] == group}
     models = max((row["models"] for row in rows.values()), default=0)
-    if models < trends.FEWEST:
+    if models < correlation.FEWEST:
         return f"{name} alone: {models} of them have a value, so nothing can be concluded."
     axes = _axes(rows)
     tested = [axis for axis in axes if axis.is_tested]

@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from outlier_features.artefacts import strict_json
-from outlier_features.counts import human, spoken
+from outlier_features.cli.show_summary import console, frame
 from outlier_features.planning.estimate import Plan
-from outlier_features.terminal import console, frame
+from outlier_features.units import human, spoken
 
 CONVENTIONS = {
     "with_embedding_and_head": ("active_params", "embedding and head counted"),

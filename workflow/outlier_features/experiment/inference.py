@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from outlier_features import answer, phase_shift, trends
 from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_json, read_table, write_table
+from outlier_features.experiment import answer, correlation, phase_shift
+from outlier_features.experiment.correlation import Floats
 from outlier_features.metrics.bootstrap import resampled, resampling_counts
-from outlier_features.trends import Floats
 
 MEASURES = {"mean_layer_pct": "mean_layer_pct", "mean_position_pct": "mean_position_pct", "distinct_pct": None}
 GROUPS = {"all": ("dense", "moe"), "dense": ("dense",), "moe": ("moe",)}
@@ -348,16 +348,16 @@ def _trend(
     count = len(models)
     row: dict[str, Any] = {"models": count, "found": False}
     without = f"{left_out} without a value left out" if left_out else ""
-    if count < trends.FEWEST:
+    if count < correlation.FEWEST:
         return row | {
-            "note": _joined(f"{count} model{'s' * (count != 1)}, at least {trends.FEWEST} are needed", without)
+            "note": _joined(f"{count} model{'s' * (count != 1)}, at least {correlation.FEWEST} are needed", without)
         }
     x_N, y_N = x_BN[0], y_BN[0]
     row |= {"x_low": 10 ** x_N.min(), "x_high": 10 ** x_N.max()}
     if np.ptp(x_N) == 0:
         return row | {"note": _joined("all models are at the same place", without)}
-    row |= _correlation(trends.correlation(x_BN, y_BN, models["kind"].tolist()))
-    fitted = trends.line(x_N, y_BN)
+    row |= _correlation(correlation.correlation(x_BN, y_BN, models["kind"].tolist()))
+    fitted = correlation.line(x_N, y_BN)
     row |= {name: getattr(fitted, name) for name in ("intercept", "slope", "slope_low", "slope_high")}
     row |= {"constant": y_N.mean()}
     if np.ptp(y_N) == 0:
@@ -374,7 +374,7 @@ def _joined(*parts: str) -> str | None:
     return "; ".join(part for part in parts if part) or None
 
 
-def _correlation(found: trends.Correlation) -> dict[str, float]:
+def _correlation(found: correlation.Correlation) -> dict[str, float]:
     return {
         "spearman": found.value,
         "spearman_low": found.low,
@@ -432,7 +432,7 @@ def _comparison(own: pd.DataFrame, x: Values, y: Values) -> dict[str, Any]:
     if np.ptp(rows["y"]) == 0:
         return counts | {"note": NO_SPREAD}
     x_BN, y_BN = paired(x, y, rows["model"])
-    found = trends.difference(x_BN[0], y_BN, (rows["kind"] == "moe").to_numpy())
+    found = correlation.difference(x_BN[0], y_BN, (rows["kind"] == "moe").to_numpy())
     ends = {"range_low": 10**low, "range_high": 10**high}
     return counts | ends | {"difference": found.value, "low": found.low, "high": found.high, "p_value": found.p_value}
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from outlier_features import shipped, tour
+from outlier_features import shipped
 from outlier_features.artefacts import paths, remedies
+from outlier_features.cli.listing import LISTS
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError
-from outlier_features.listing import LISTS
 from outlier_features.pipeline.stages import EACH_MODEL, WHOLE_EXPERIMENT, Stages, in_words
 from outlier_features.planning import estimate
+from outlier_features.report import tour
 from outlier_features.sources import local_sources
 
 ALL = "all"
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from outlier_features.comparison.recorded_run import Run
-    from outlier_features.selection import Selection
+    from outlier_features.experiment.selection import Selection
 
 PROGRAM = "outlier-features"
 MEASURE, RESULTS, LEARN, STAGES = (
@@ -80,8 +81,8 @@ def _stage(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
-    from outlier_features.measure import Request
-    from outlier_features.measuring import measure_all
+    from outlier_features.cli.measure import measure_all
+    from outlier_features.cli.measurement import Request
 
     values = {field.name: getattr(options, field.name) for field in fields(Request) if field.name != "source"}
     requests = [Request(source=source, **values) for source in options.sources]
@@ -117,7 +118,7 @@ def _measured(folder: Path) -> Config:
 
 def _newest_measurement(options: argparse.Namespace) -> Path | None:
     """Return the folder of the last measurement where there is no configuration to show the results of."""
-    from outlier_features.measure import FOLDER
+    from outlier_features.cli.measurement import FOLDER
 
     kept = sorted(FOLDER.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     if options.config.is_file() or not kept:
@@ -128,9 +129,9 @@ def _newest_measurement(options: argparse.Namespace) -> Path | None:
 
 def _show_results(config: Config, options: argparse.Namespace) -> None:
     from outlier_features.artefacts.tables import read_table
+    from outlier_features.cli.show_summary import show
     from outlier_features.comparison.recorded_run import Run
-    from outlier_features.selection import Selection
-    from outlier_features.terminal import show
+    from outlier_features.experiment.selection import Selection
 
     path = paths.summary(config.chosen.corpus, "parquet")
     if not path.is_file():
@@ -153,8 +154,8 @@ def _show_results(config: Config, options: argparse.Namespace) -> None:
 def _show_tables(run: "Run", selection: "Selection", options: argparse.Namespace) -> None:
     """Print the summary and the answer for each model; by the definition that names channels unless one is chosen."""
     from outlier_features.artefacts.tables import read_json
-    from outlier_features.terminal import show
-    from outlier_features.terminal_answer import show_answers
+    from outlier_features.cli.show_answer import show_answers
+    from outlier_features.cli.show_summary import show
 
     models = selection.of(run.summary).drop_duplicates("model")
     files = {row["label"]: paths.answer(row["corpus"], row["model"]) for row in models.to_dict("records")}
@@ -167,7 +168,7 @@ def _show_tables(run: "Run", selection: "Selection", options: argparse.Namespace
 
 def _show_layers(rows: "pd.DataFrame") -> None:
     from outlier_features.artefacts.tables import read_table
-    from outlier_features.terminal_answer import show_layers
+    from outlier_features.cli.show_answer import show_layers
 
     chosen = rows.drop_duplicates("model")
     tables = {row["label"]: paths.table("layers", row["corpus"], row["model"]) for row in chosen.to_dict("records")}
@@ -175,10 +176,10 @@ def _show_layers(rows: "pd.DataFrame") -> None:
 
 
 def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace, config: Config) -> None:
+    from outlier_features.cli.show_comparison import show_comparison
     from outlier_features.comparison.compare import compare
     from outlier_features.comparison.recorded_run import Run
     from outlier_features.pipeline import history
-    from outlier_features.terminal_comparison import show_comparison
 
     if options.plot:
         raise ConfigError("a plot shows one run; leave --plot or --against out")
@@ -193,8 +194,8 @@ def _show_against(run: "Run", selection: "Selection", options: argparse.Namespac
 def _infer_published() -> None:
     import pandas as pd
 
-    from outlier_features.inference import conclusions
-    from outlier_features.published_points import as_summary
+    from outlier_features.experiment.inference import conclusions
+    from outlier_features.experiment.published import as_summary
 
     found = conclusions(as_summary(pd.read_csv(shipped.published("arb8020_2025"))), {}, {}, {})
     print(in_words(found))
@@ -203,8 +204,8 @@ def _infer_published() -> None:
 def _plan(options: argparse.Namespace) -> None:
     import pandas as pd
 
+    from outlier_features.cli.show_plan import show_plans
     from outlier_features.pipeline.inventory import plans
-    from outlier_features.terminal_plan import show_plans
 
     config = _config(options)
     local_sources.require(config, str(options.config))

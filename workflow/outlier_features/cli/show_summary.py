@@ -17,10 +17,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from outlier_features.counts import human
 from outlier_features.errors import ConfigError
+from outlier_features.experiment.selection import Selection
 from outlier_features.metrics.intervals import GAPS
-from outlier_features.selection import Selection
+from outlier_features.units import human
 
 WIDTH = 120
 """Columns of the table where the stream is no terminal that knows its own."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from outlier_features.trends import Floats, wider
+from outlier_features.experiment.correlation import Floats, wider
 
 FEWEST = 7
 """Models below which a step (four parameters and the spread) has no small-sample AIC."""

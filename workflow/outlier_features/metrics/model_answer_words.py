@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from outlier_features.counts import ranges
+from outlier_features.units import ranges
 
 Entry = Mapping[str, Any]
 

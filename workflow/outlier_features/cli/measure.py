@@ -1,6 +1,5 @@
 """A measurement as a person sees it: checks, progress, the answer, where it lies, and what to try next."""
 
-import os
 import shlex
 import shutil
 import sys
@@ -11,25 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-import torch
-from transformers import AutoConfig
 
-from outlier_features import measure
 from outlier_features.artefacts import atomic, paths
 from outlier_features.artefacts.lineage import Lineages
 from outlier_features.artefacts.tables import read_json, read_table
+from outlier_features.cli import measurement
+from outlier_features.cli.measurement import EXPERIMENT, Request
 from outlier_features.comparison.recorded_run import Run
 from outlier_features.config.config import Config
-from outlier_features.counts import human, spoken
 from outlier_features.errors import ConfigError, OutlierFeaturesError, SourceError
-from outlier_features.machine import devices, gpu_lock, memory
-from outlier_features.measure import EXPERIMENT, Request
-from outlier_features.models import checkpoints
+from outlier_features.machine import devices, memory
+from outlier_features.models import architectures, checkpoints
 from outlier_features.pipeline import history
 from outlier_features.pipeline.freshness import is_fresh
 from outlier_features.pipeline.stages import Stages, in_words
 from outlier_features.planning import calibration
 from outlier_features.planning.estimate import Pass, estimate
+from outlier_features.units import human, spoken
 
 DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "bfloat16"}
 """The precision of a pass by that of the checkpoint: float16 overflows where outliers are large."""
@@ -50,20 +47,20 @@ def measure_all(
     if len(requests) > 1:
         requests = [replace(each, out=each.out / each.name) if each.out else each for each in requests]
     _require_different(requests)
-    _choose_device(device)
+    devices.choose(device)
     for request in requests:  # every mistake that can be told now is told before the first pass
         with paths.within(request.folder):
-            _require_earlier(against, measure.configuration(request))
+            _require_earlier(against, measurement.configuration(request))
     for request in requests:
         with paths.within(request.folder):
-            measure.claim(request, measure.configuration(request))
+            measurement.claim(request, measurement.configuration(request))
     _keep_standard_input([request.folder for request in requests if request.text == "-"])
     try:
         summaries = [_measure(request, against=against, is_opened=is_opened, force=force) for request in requests]
     except OutlierFeaturesError:
         for request in requests:
             with paths.within(request.folder):
-                measure.release(request)
+                measurement.release(request)
         raise
     if len(requests) > 1:
         _show_together(pd.concat(summaries, ignore_index=True))
@@ -72,7 +69,7 @@ def measure_all(
 def _measure(request: Request, *, against: str | None, is_opened: bool, force: bool) -> pd.DataFrame:
     """Measure one model, print its answer, and return its summary."""
     with paths.within(request.folder), ExitStack() as leave:
-        config = measure.configuration(request)
+        config = measurement.configuration(request)
         _fetch(request, config, leave, force=force)
         config = _with_precision(config, request)
         print(_checks(request, config), flush=True)
@@ -82,7 +79,7 @@ def _measure(request: Request, *, against: str | None, is_opened: bool, force: b
         stages.plot_model(request.name)
         for stage in WHOLE:
             getattr(stages, stage)()
-        measure.note(config)
+        measurement.note(config)
         summary = _show_answer(request, config)
         if against is not None:
             _show_difference(config, against)
@@ -135,27 +132,13 @@ def _require_different(requests: Sequence[Request]) -> None:
             )
 
 
-def _choose_device(name: str) -> None:
-    """Let this process see the device that was asked for. Raises ConfigError where there is none such."""
-    kind, _, index = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdecimal())):
-        raise ConfigError(f"--device {name}: choose auto, cpu, cuda or cuda:N")
-    if kind == "cpu":
-        os.environ[gpu_lock.VISIBLE] = ""
-    elif index:
-        os.environ[gpu_lock.VISIBLE] = index
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"--device {name}: torch finds no such GPU here; choose auto or cpu")
-
-
 def _with_precision(config: Config, request: Request) -> Config:
     """Return the configuration with the precision of the checkpoint, where none was asked for."""
     if request.dtype != "auto":
         return config
-    found = AutoConfig.from_pretrained(paths.checkpoint(request.name), trust_remote_code=False, local_files_only=True)
-    stored = str(found.dtype or getattr(found.get_text_config(), "dtype", None)).removeprefix("torch.")
+    stored = architectures.stored_dtype(paths.checkpoint(request.name))
     values = config.model_dump()
-    values["models"][request.name]["dtype"] = DTYPES.get(stored, "bfloat16")
+    values["models"][request.name]["dtype"] = DTYPES.get(stored or "", "bfloat16")
     return Config.check(values, "measure")
 
 
@@ -168,12 +151,10 @@ def _checks(request: Request, config: Config) -> str:
         return f"{facts}; from the statistics kept, no forward pass"
     footprint, run = checkpoints.read_footprint(paths.checkpoint(name)), Pass.of(config, text, model)
     plan, device = estimate(footprint, run), devices.best_device()
-    rates = calibration.rates(
-        paths.checkpoint(name), device, getattr(torch, model.dtype), footprint.channels, text.length
-    )
+    rates = calibration.rates(paths.checkpoint(name), device, model.dtype, footprint.channels, text.length)
     took = calibration.seconds(plan, footprint, run, rates, device)
     free = shutil.disk_usage(paths.results()).free
-    free_memory = memory.free_memory(torch.device("cpu"))
+    free_memory = memory.free_memory(devices.HOST)
     host = plan.host_bytes + (plan.device_bytes if device.type == "cpu" else 0)
     return (
         f"{facts} on {devices.name(device)}; {human(footprint.counts['total_params'])} parameters in "
@@ -183,7 +164,7 @@ def _checks(request: Request, config: Config) -> str:
 
 
 def _show_answer(request: Request, config: Config) -> pd.DataFrame:
-    from outlier_features.terminal_answer import show_answers
+    from outlier_features.cli.show_answer import show_answers
 
     corpus = config.chosen.corpus
     summary, _ = read_table(paths.summary(corpus, "parquet"))
@@ -194,8 +175,8 @@ def _show_answer(request: Request, config: Config) -> pd.DataFrame:
 
 
 def _show_together(summary: pd.DataFrame) -> None:
-    from outlier_features.inference import conclusions
-    from outlier_features.terminal import show
+    from outlier_features.cli.show_summary import show
+    from outlier_features.experiment.inference import conclusions
 
     show(summary, stream=sys.stdout)
     if len(summary) >= FEWEST:
@@ -203,8 +184,8 @@ def _show_together(summary: pd.DataFrame) -> None:
 
 
 def _show_difference(config: Config, against: str) -> None:
+    from outlier_features.cli.show_comparison import show_comparison
     from outlier_features.comparison.compare import compare
-    from outlier_features.terminal_comparison import show_comparison
 
     summary = paths.summary(config.chosen.corpus, "parquet")
     try:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from outlier_features.metrics.model_answer_words import sentences
 from outlier_features.metrics.outliers import Criterion, Evidence, Gap, Shares
-from outlier_features.model_answer_words import sentences
 from outlier_features.statistics.shards import Statistics
 from outlier_features.thresholds import exact, round_to_bfloat16
 

@@ -7,9 +7,9 @@ import pandas as pd
 from rich.padding import Padding
 from rich.text import Text
 
-from outlier_features.model_answer import Answer
-from outlier_features.model_answer_words import HEADINGS, magnitude, row
-from outlier_features.terminal import console, frame, number
+from outlier_features.cli.show_summary import console, frame, number
+from outlier_features.metrics.model_answer import Answer
+from outlier_features.metrics.model_answer_words import HEADINGS, magnitude, row
 
 DETAILED = 3
 """Of so many models all is said; of more, which channels."""

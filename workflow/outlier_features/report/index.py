@@ -19,13 +19,15 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from outlier_features import model_answer_words, shipped, tour
+from outlier_features import shipped
 from outlier_features.artefacts import atomic, paths, provenance, remedies
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_json, read_table
 from outlier_features.config.config import Config, Corpus, Definition
-from outlier_features.counts import human
 from outlier_features.figures import catalogue
+from outlier_features.metrics import model_answer_words
+from outlier_features.report import tour
+from outlier_features.units import human
 
 TEMPLATES = shipped.path("report") / "index"
 """The page without its words: markup, style, behaviour and the library of tables. Part of the lineage by content."""

@@ -1,4 +1,4 @@
-"""Contents: under which headings Snakemake's report shows what this project makes, and in which words.
+"""Headings: under which headings Snakemake's report shows what this project makes, and in which words.
 
 Light, because every start of the workflow reads it.
 """
@@ -25,7 +25,7 @@ def of_figures(names: Iterable[str]) -> str:
     return "\n".join(figure.caption if len(found) == 1 else f"{figure.title}: {figure.caption}" for figure in found)
 
 
-class Contents:
+class Headings:
     """The headings of one report. Snakemake sorts them by name, so each begins with its number."""
 
     def __init__(self, *, has_series: bool) -> None:

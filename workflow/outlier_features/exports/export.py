@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from outlier_features import paper_tables
 from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_table
 from outlier_features.config.config import Definition
-from outlier_features.matrix_inputs import MatrixInputs
+from outlier_features.experiment.summary import Entry, summarize
+from outlier_features.exports import paper_tables
+from outlier_features.exports.matrix_inputs import MatrixInputs
+from outlier_features.exports.outlier_channels import OutlierChannels
 from outlier_features.metrics import outliers
-from outlier_features.outlier_channels import OutlierChannels
 from outlier_features.statistics.shards import Statistics
-from outlier_features.summary import Entry, summarize
 
 SCHEMA = "outlier_channels/1"
 """Name and version of the form of outlier_channels.json."""

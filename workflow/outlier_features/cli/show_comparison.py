@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from outlier_features.artefacts import strict_json
+from outlier_features.cli.show_summary import check_format, console, fits, frame, number
 from outlier_features.comparison.compare import QUANTITIES, Comparison, Verdict
 from outlier_features.metrics.intervals import GAPS
-from outlier_features.terminal import check_format, console, fits, frame, number
 
 LEGEND = (
     "difference: this run less the other. In brackets: 95 % intervals over sequences; that of the difference takes the "
