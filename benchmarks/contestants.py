@@ -23,7 +23,7 @@ from outlier_features.capture.scores import token_losses
 from outlier_features.capture.settings import Settings
 from outlier_features.config.config import Config
 from outlier_features.machine.devices import best_device
-from outlier_features.metrics import outliers
+from outlier_features.metrics import criteria, evidence, outlier_features
 from outlier_features.models.weights import Weights
 from outlier_features.statistics.shards import Statistics
 from outlier_features.text.windows import read_windows
@@ -73,8 +73,8 @@ def ours(job: Job) -> Outcome:
     with counted(Weights, "read", _nbytes) as fetched:
         capture(job.checkpoint, job.tokens, manifest, settings, {"statistics": "benchmark"})
     found = Statistics([manifest])
-    criteria = outliers.criteria({"arb8020": config.definitions["arb8020"]})[:1]
-    count = sum(len(outliers.features(each)) for each in outliers.gather(found, criteria))
+    wanted = criteria.criteria({"arb8020": config.definitions["arb8020"]})[:1]
+    count = sum(len(outlier_features.features(each)) for each in evidence.gather(found, wanted))
     return Outcome(
         [_mean(loss_T) for loss_T in found.losses()], fetched.bytes + parameter_bytes(fetched.owner.model), count
     )

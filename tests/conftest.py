@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
 
 from outlier_features.artefacts import provenance
 from outlier_features.capture.run import Settings, capture
-from outlier_features.config.config import Definition
+from outlier_features.config.entries import Definition
 from outlier_features.kernels.reference import Grids
 from outlier_features.models import sites
 from outlier_features.models.checkpoints import seal

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from families import FAMILIES, save_family
 from outlier_features.cli import commands
-from outlier_features.config.config import Corpus, Model
+from outlier_features.config.entries import Corpus, Model
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError
 from outlier_features.machine.logs import logged
 from outlier_features.sources.admission import Use, admit

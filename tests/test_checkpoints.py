@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from families import save_tokenizer
-from outlier_features.config.config import Model
+from outlier_features.config.entries import Model
 from outlier_features.errors import DamagedFile, OutlierFeaturesError, SourceError, StaleFile
 from outlier_features.models.checkpoints import read_source
 from outlier_features.sources.fetch import fetch

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import DEFINITIONS, LENGTH, WINDOWS
-from outlier_features.metrics import outliers
+from outlier_features.metrics import criteria, evidence, outlier_features, shares
 from outlier_features.metrics.convergence import convergence, selections
 from outlier_features.metrics.positions import positions
 from outlier_features.statistics.shards import Statistics
@@ -27,35 +27,35 @@ def test_selections_are_all_there_are_or_as_many_different_draws() -> None:
 @pytest.mark.parametrize("name", DEFINITIONS)
 @pytest.mark.parametrize("relative", [False, True])
 def test_the_set_of_channels_of_a_selection_is_that_of_a_capture_of_it(name, relative, manifests) -> None:
-    criterion = outliers.Criterion("x", DEFINITIONS[name], relative)
-    (found,) = outliers.gather(Statistics([manifests["moe"]]), [criterion])
+    criterion = criteria.Criterion("x", DEFINITIONS[name], relative)
+    (found,) = evidence.gather(Statistics([manifests["moe"]]), [criterion])
     for counts in selections(WINDOWS, 3):
         members = np.flatnonzero(counts)
-        alone = [outliers._shares(found, [s]).qualifies for s in members]
-        expected = outliers._shares(found, members).qualifies if criterion.pooled else np.any(alone, axis=0)
-        assert (outliers.outlier_sets(found, counts[None])[0] == expected).all()
+        alone = [shares.shares_over(found, [s]).qualifies for s in members]
+        expected = shares.shares_over(found, members).qualifies if criterion.pooled else np.any(alone, axis=0)
+        assert (shares.outlier_sets(found, counts[None])[0] == expected).all()
 
 
 def test_the_similarity_grows_to_one_and_is_the_jaccard_index(manifests: dict[str, Path]) -> None:
-    criterion = outliers.Criterion("x", DEFINITIONS["llm_int8"], relative=False)
-    (found,) = outliers.gather(Statistics([manifests["moe"]]), [criterion])
-    table = convergence([found, outliers.Gap(criterion, "no answer")])
+    criterion = criteria.Criterion("x", DEFINITIONS["llm_int8"], relative=False)
+    (found,) = evidence.gather(Statistics([manifests["moe"]]), [criterion])
+    table = convergence([found, criteria.Gap(criterion, "no answer")])
     assert table["windows"].tolist() == list(range(1, WINDOWS + 1))
     assert table["jaccard"].iloc[-1] == 1
-    full = set(outliers.features(found)["channel"])
+    full = set(outlier_features.features(found)["channel"])
     singles = []
     for member in range(WINDOWS):
-        own = set(np.flatnonzero(outliers._shares(found, [member]).qualifies))
+        own = set(np.flatnonzero(shares.shares_over(found, [member]).qualifies))
         singles.append(len(own & full) / len(own | full))
     assert table["jaccard"].iloc[0] == pytest.approx(np.mean(singles))
     assert table["subsets"].iloc[0] == WINDOWS
 
 
 def test_windows_that_are_not_shared_agree_as_far_as_their_sets_do(manifests: dict[str, Path]) -> None:
-    criterion = outliers.Criterion("x", DEFINITIONS["arb8020"].model_copy(update={"threshold": 8.0}), relative=False)
-    (found,) = outliers.gather(Statistics([manifests["moe"]]), [criterion])
+    criterion = criteria.Criterion("x", DEFINITIONS["arb8020"].model_copy(update={"threshold": 8.0}), relative=False)
+    (found,) = evidence.gather(Statistics([manifests["moe"]]), [criterion])
     apart = convergence([found]).set_index("windows")["jaccard_apart"]
-    each = [set(np.flatnonzero(outliers._shares(found, [member]).qualifies)) for member in range(WINDOWS)]
+    each = [set(np.flatnonzero(shares.shares_over(found, [member]).qualifies)) for member in range(WINDOWS)]
     pairs = {(a, b): len(each[a] & each[b]) / len(each[a] | each[b]) for a in range(WINDOWS) for b in range(WINDOWS)}
     order = np.random.default_rng(0).random((100, WINDOWS)).argsort(axis=1)[:, :2]
     assert apart[1] == pytest.approx(np.mean([pairs[tuple(pair)] for pair in order.tolist()]))
@@ -67,8 +67,8 @@ def test_the_agreement_of_unshared_windows_does_not_end_at_one_by_itself() -> No
     qualifies_SC = np.eye(8, dtype=bool)
     hits_NSC = np.repeat(qualifies_SC[None].astype(int), 2, axis=0) * 5
     definition = DEFINITIONS["arb8020"]
-    found = outliers.Evidence(
-        criterion=outliers.Criterion("x", definition, relative=False),
+    found = evidence.Evidence(
+        criterion=criteria.Criterion("x", definition, relative=False),
         length_S=np.full(8, 5),
         grid=(6.0,),
         tensors=[(0, "attn_in"), (0, "mlp_in")],
@@ -86,7 +86,7 @@ def test_the_agreement_of_unshared_windows_does_not_end_at_one_by_itself() -> No
 
 def test_without_any_outlier_channel_there_is_no_similarity(manifests: dict[str, Path]) -> None:
     definition = DEFINITIONS["llm_int8"].model_copy(update={"threshold": 20.0})
-    (found,) = outliers.gather(Statistics([manifests["dense"]]), [outliers.Criterion("x", definition, relative=False)])
+    (found,) = evidence.gather(Statistics([manifests["dense"]]), [criteria.Criterion("x", definition, relative=False)])
     assert convergence([found])["jaccard"].isna().all()
 
 

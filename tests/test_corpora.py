@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from outlier_features.artefacts import packages
-from outlier_features.config.config import Config, Corpus
+from outlier_features.config.config import Config
+from outlier_features.config.entries import Corpus
 from outlier_features.errors import ConfigError, DamagedFile, OutlierFeaturesError, SourceError, StaleFile
 from outlier_features.text.documents import documents
 from outlier_features.text.tokenize import tokenize

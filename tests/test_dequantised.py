@@ -8,7 +8,7 @@ import pytest
 import torch
 from gguf.quants import quantize
 from outlier_features.artefacts import packages
-from outlier_features.config.config import Model
+from outlier_features.config.entries import Model
 from outlier_features.models.checkpoints import SOURCE
 from outlier_features.sources.fetch import fetch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig

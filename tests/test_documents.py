@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from outlier_features.config.config import Corpus
+from outlier_features.config.entries import Corpus
 from outlier_features.errors import SourceError
 from outlier_features.text import documents as module
 from outlier_features.text.documents import documents, in_pieces

@@ -21,7 +21,7 @@ from markdown_it import MarkdownIt
 from outlier_features.artefacts import paths
 from outlier_features.capture.run import capture
 from outlier_features.cli import commands
-from outlier_features.config.config import Definition
+from outlier_features.config.entries import Definition
 from outlier_features.config.parts import parts, windows
 from outlier_features.errors import StaleFile
 from outlier_features.experiment.summary import Entry, summarize, write_summary

@@ -11,7 +11,7 @@ from conftest import Table
 from families import DENSE, FAMILIES, MOE, save_family
 from number_formats import plain
 from outlier_features.capture import engine
-from outlier_features.config.config import Model
+from outlier_features.config.entries import Model
 from outlier_features.models import architectures, parameters, sites
 from outlier_features.models.weights import Weights
 from outlier_features.sources.fetch import fetch

@@ -22,7 +22,7 @@ from outlier_features.capture import engine
 from outlier_features.capture.engine import Outputs
 from outlier_features.capture.offload import Offload
 from outlier_features.capture.prefetch import Reading
-from outlier_features.config.config import Model
+from outlier_features.config.entries import Model
 from outlier_features.errors import DamagedFile, SourceError
 from outlier_features.models.weights import Weights
 from outlier_features.sources.fetch import fetch

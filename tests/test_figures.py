@@ -16,9 +16,11 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Text
 from outlier_features.errors import ConfigError
 from outlier_features.figures.draw import draw_experiment, draw_model, save
+from outlier_features.figures.labels import Name, spread, write_names
 from outlier_features.figures.model.channel_map import MOST_NUMBERED
+from outlier_features.figures.page import page
 from outlier_features.figures.points import TOY, TOY_LABEL
-from outlier_features.figures.style import INK, KINDS, MARKER_SIZE, MASSIVE, Name, page, spread, style, write_names
+from outlier_features.figures.style import INK, KINDS, MARKER_SIZE, MASSIVE, style
 from outlier_features.figures.tables import Portrait, Sweep
 from PIL import Image
 

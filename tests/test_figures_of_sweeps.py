@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from drawings import bars, is_within, legend, marks, names, overlapping, words
 from matplotlib.colors import to_hex
-from outlier_features.config.config import Definition
+from outlier_features.config.entries import Definition
 from outlier_features.experiment.answer import curve
 from outlier_features.experiment.inference import TRENDS, conclusions
 from outlier_features.figures import catalogue
@@ -19,7 +19,7 @@ from outlier_features.figures.experiment.phase_shift import fits
 from outlier_features.figures.experiment.residual_stream import COORDINATED, THRESHOLD, shares, toy
 from outlier_features.figures.style import FAINT, GREY, INK, KINDS, SHARES
 from outlier_features.figures.tables import Sweep, read_published
-from outlier_features.metrics import outliers
+from outlier_features.metrics import criteria, evidence, outlier_features
 from sweep_of_twelve import LOWER, PUBLISHED, SHIFT_POSITION, UPPER, twelve
 
 FIGURES = tuple(name for name in catalogue.names("experiment"))
@@ -332,8 +332,8 @@ def test_the_toy_follows_the_rule_of_the_library():
     is_hit_LTC = np.abs(x_LTC) >= THRESHOLD
     hits_NSC = is_hit_LTC.sum(axis=1)[:, None]
     definition = Definition(sites=["mlp_in"], scope="pooled")
-    evidence = outliers.Evidence(
-        criterion=outliers.Criterion("toy", definition, relative=False),
+    found = evidence.Evidence(
+        criterion=criteria.Criterion("toy", definition, relative=False),
         length_S=np.array([x_LTC.shape[1]]),
         grid=(THRESHOLD,),
         tensors=[(layer, "mlp_in") for layer in range(len(x_LTC))],
@@ -344,7 +344,7 @@ def test_the_toy_follows_the_rule_of_the_library():
         low_NSC=x_LTC.min(axis=1)[:, None],
         scale_NS=np.ones((len(x_LTC), 1)),
     )
-    found, expected = shares(x_LTC), outliers.features(evidence)
+    found, expected = shares(x_LTC), outlier_features.features(found)
     assert list(expected["channel"]) == list(found.index[found["is_outlier"]]) == [COORDINATED]
     own = found.loc[COORDINATED]
     assert (own["layer_pct"], own["position_pct"]) == pytest.approx(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from long_texts import CUT, SPEECHES, WHOLE, hard_text
-from outlier_features.config.config import Corpus
+from outlier_features.config.entries import Corpus
 from outlier_features.errors import SourceError
 from outlier_features.text import token_stream
 from outlier_features.text.expressions import Expression, UnknownSyntax

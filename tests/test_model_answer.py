@@ -4,16 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import DEFINITIONS, HIDDEN, LENGTH, WINDOWS
-from outlier_features.config.config import Definition
+from outlier_features.config.entries import Definition
+from outlier_features.metrics import criteria, evidence, model_answer
 from outlier_features.metrics import layers as metrics
-from outlier_features.metrics import model_answer, outliers
 from outlier_features.metrics.model_answer_words import magnitude, share
 from outlier_features.statistics.shards import Statistics
 
 
 def answered(manifests, kind: str, definition: Definition) -> dict:
     statistics = Statistics([manifests[kind]])
-    found = outliers.gather(statistics, outliers.criteria({"x": definition}))
+    found = evidence.gather(statistics, criteria.criteria({"x": definition}))
     layers = metrics.layers(statistics, definition.threshold)
     return model_answer.answer(statistics, model_answer.preferred(found), layers)
 
@@ -117,7 +117,7 @@ def test_experts_and_magnitudes_are_those_of_the_table_of_layers(manifests, acti
 def test_a_definition_without_an_answer_says_why(manifests) -> None:
     definition = Definition(sites=("attn_in", "out_proj_in"))
     statistics = Statistics([manifests["dense"]])
-    gap = outliers.Gap(outliers.Criterion("x", definition, relative=False), "they differ")
+    gap = criteria.Gap(criteria.Criterion("x", definition, relative=False), "they differ")
     told = model_answer.answer(statistics, gap, metrics.layers(statistics, 6.0))
     assert told["outlier_channels"] is None
     assert told["channels"] == []
@@ -126,7 +126,7 @@ def test_a_definition_without_an_answer_says_why(manifests) -> None:
 
 def test_what_is_not_finite_is_told_with_its_tensors(manifests) -> None:
     statistics = Statistics([manifests["dense"]])
-    found = outliers.gather(statistics, outliers.criteria({"x": DEFINITIONS["llm_int8"]}))
+    found = evidence.gather(statistics, criteria.criteria({"x": DEFINITIONS["llm_int8"]}))
     layers = metrics.layers(statistics, 6.0)
     assert model_answer.answer(statistics, model_answer.preferred(found), layers)["left_out"] is None
     at = (layers["block"] == 1) & (layers["token_class"] == "all")

@@ -10,10 +10,10 @@ import pytest
 import torch
 from conftest import DEFINITIONS, HIDDEN, LENGTH, PLANTED, WINDOWS, capture_settings
 from outlier_features.capture.run import capture
-from outlier_features.config.config import Definition
+from outlier_features.config.entries import Definition
 from outlier_features.errors import ConfigError
+from outlier_features.metrics import criteria, draws, evidence, outlier_features
 from outlier_features.metrics import layers as metrics
-from outlier_features.metrics import outliers
 from outlier_features.statistics.shards import SiteTable, Statistics
 from reductions import GRIDS, reduced_on_cpu
 
@@ -55,9 +55,9 @@ def naive_features(raw: dict[str, np.ndarray], definition: Definition, relative:
 @pytest.mark.parametrize("name", DEFINITIONS)
 @pytest.mark.parametrize("kind", ["dense", "moe"])
 def test_features_equal_the_naive_float64_computation(kind, name, relative, manifests, activations) -> None:
-    criterion = outliers.Criterion(name, DEFINITIONS[name], relative)
-    (found,) = outliers.gather(Statistics([manifests[kind]], "test"), [criterion])
-    table = outliers.features(found)
+    criterion = criteria.Criterion(name, DEFINITIONS[name], relative)
+    (found,) = evidence.gather(Statistics([manifests[kind]], "test"), [criterion])
+    table = outlier_features.features(found)
     expected = naive_features(activations[kind], DEFINITIONS[name], relative)
     assert table["channel"].tolist() == expected["channel"].tolist()
     assert (
@@ -82,22 +82,22 @@ def test_features_equal_the_naive_float64_computation(kind, name, relative, mani
 
 
 def test_the_planted_channels_are_found(manifests: dict[str, Path]) -> None:
-    (found,) = outliers.gather(Statistics([manifests["dense"]]), outliers.criteria({"x": DEFINITIONS["llm_int8"]})[:1])
-    assert set(outliers.features(found)["channel"]) == set(PLANTED)
+    (found,) = evidence.gather(Statistics([manifests["dense"]]), criteria.criteria({"x": DEFINITIONS["llm_int8"]})[:1])
+    assert set(outlier_features.features(found)["channel"]) == set(PLANTED)
 
 
 def test_sequence_count_says_in_how_many_sequences_a_channel_qualifies(manifests, activations) -> None:
     pooled, each = DEFINITIONS["llm_int8"], DEFINITIONS["llm_int8"].model_copy(update={"scope": "sequence"})
-    (found,) = outliers.gather(Statistics([manifests["moe"]]), [outliers.Criterion("x", pooled, relative=False)])
-    table = outliers.features(found)
+    (found,) = evidence.gather(Statistics([manifests["moe"]]), [criteria.Criterion("x", pooled, relative=False)])
+    table = outlier_features.features(found)
     alone = naive_features(activations["moe"], each, relative=False)["channel"].value_counts()
     assert table["sequence_count"].tolist() == [alone.get(channel, 0) for channel in table["channel"]]
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
 def test_estimates_agree_with_the_features(name: str, manifests: dict[str, Path]) -> None:
-    for found in outliers.gather(Statistics([manifests["moe"]]), outliers.criteria({name: DEFINITIONS[name]})):
-        table, estimates = outliers.features(found), outliers.estimates(found)
+    for found in evidence.gather(Statistics([manifests["moe"]]), criteria.criteria({name: DEFINITIONS[name]})):
+        table, estimates = outlier_features.features(found), draws.estimates(found)
         assert estimates["outlier_count"] == len(table)
         assert estimates["distinct_channels"] == table["channel"].nunique() <= HIDDEN
         stable = table[table["sequence_count"] >= WINDOWS / 2]["channel"].nunique()
@@ -112,10 +112,10 @@ def test_another_width_of_the_output_projection_has_no_answer_and_says_why(tmp_p
 
     checkpoint = save_checkpoint(tmp_path / "wide", DENSE | {"head_dim": 12})
     capture(checkpoint, tokens, tmp_path / "wide.json", capture_settings(), {"statistics": "test"})
-    criterion = outliers.Criterion("llm_int8_paper", DEFINITIONS["llm_int8_paper"], relative=False)
-    (found,) = outliers.gather(Statistics([tmp_path / "wide.json"]), [criterion])
-    assert outliers.features(found).empty
-    estimates = outliers.estimates(found)
+    criterion = criteria.Criterion("llm_int8_paper", DEFINITIONS["llm_int8_paper"], relative=False)
+    (found,) = evidence.gather(Statistics([tmp_path / "wide.json"]), [criterion])
+    assert outlier_features.features(found).empty
+    estimates = draws.estimates(found)
     assert "48 channels" in estimates["note"]
     assert "outlier_count" not in estimates
 
@@ -123,12 +123,12 @@ def test_another_width_of_the_output_projection_has_no_answer_and_says_why(tmp_p
 def test_a_threshold_off_the_grid_names_the_grid(manifests: dict[str, Path]) -> None:
     definition = DEFINITIONS["llm_int8"].model_copy(update={"threshold": 7.0})
     with pytest.raises(ConfigError, match=r"threshold 7 is not on the grid of this capture \(3, 4, 6, 8, 12, 20\)"):
-        outliers.gather(Statistics([manifests["dense"]]), [outliers.Criterion("x", definition, relative=False)])
+        evidence.gather(Statistics([manifests["dense"]]), [criteria.Criterion("x", definition, relative=False)])
 
 
 def test_channels_list_every_tensor_with_a_hit(manifests: dict[str, Path], activations) -> None:
-    (found,) = outliers.gather(Statistics([manifests["moe"]]), outliers.criteria({"x": DEFINITIONS["llm_int8"]})[:1])
-    table = outliers.channels(found)
+    (found,) = evidence.gather(Statistics([manifests["moe"]]), criteria.criteria({"x": DEFINITIONS["llm_int8"]})[:1])
+    table = outlier_features.channels(found)
     raw = activations["moe"]
     expected = {
         (block, site, channel): int(count)

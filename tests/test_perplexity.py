@@ -15,7 +15,7 @@ from outlier_features.errors import StaleFile
 from outlier_features.metrics import intervals
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.perplexity import digest, perplexity, write_perplexity
-from outlier_features.statistics import shards
+from outlier_features.statistics import schemas, shards
 from outlier_features.text.windows import NO_TOKEN, SCHEMA, TokenWindows
 
 CUT = {"window": 3, "stride": 3, "bos": False}
@@ -197,7 +197,7 @@ def write_inputs(directory: Path) -> tuple[list[Path], Path]:
         writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     origin = provenance.record({"statistics": "statistics-1"})
     losses = [{"window": 0, "loss": [1 * LN2, 3 * LN2]}, {"window": 2, "loss": [2 * LN2, 2 * LN2]}]
-    shards.write(directory / "model" / shards.LOSSES, shards.LOSS_SCHEMA, losses, origin)
+    shards.write(directory / "model" / shards.LOSSES, schemas.LOSS_SCHEMA, losses, origin)
     shards.write_manifest(manifest, directory / "model", {"windows": [0, 2]}, origin)
     return [manifest], tokens
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import capture_settings
 from families import FAMILIES, MOE, save_family
 from outlier_features.capture.run import capture
-from outlier_features.config.config import Corpus, Definition, Model
+from outlier_features.config.entries import Corpus, Definition, Model
 from outlier_features.metrics.evaluate import TABLES, reduce
 from outlier_features.metrics.perplexity import write_perplexity
 from outlier_features.sources.fetch import fetch

@@ -15,7 +15,7 @@ from outlier_features.artefacts import provenance
 from outlier_features.capture import resume
 from outlier_features.capture.resume import alone
 from outlier_features.capture.run import capture
-from outlier_features.config.config import Model
+from outlier_features.config.entries import Model
 from outlier_features.errors import DamagedFile, OutOfMemory
 from outlier_features.models.weights import Weights
 from outlier_features.sources.fetch import fetch

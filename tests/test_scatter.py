@@ -9,7 +9,7 @@ import pytest
 from conftest import WINDOWS, capture_settings
 from outlier_features.artefacts import paths
 from outlier_features.capture.run import capture
-from outlier_features.config.config import Definition
+from outlier_features.config.entries import Definition
 from outlier_features.config.parts import parts, windows
 from outlier_features.errors import ConfigError
 from outlier_features.metrics.evaluate import TABLES, reduce

@@ -10,20 +10,24 @@ import pytest
 import torch
 from conftest import DENSE, WINDOWS, capture_settings, save_checkpoint
 from outlier_features.capture.run import capture
-from outlier_features.config.config import Definition
+from outlier_features.config.entries import Definition
 from outlier_features.errors import ArchitectureError, ConfigError, DamagedFile, NonFiniteActivations, StaleFile
+from outlier_features.metrics import criteria, evidence, outlier_features
 from outlier_features.metrics import layers as metrics
-from outlier_features.metrics import outliers
 from outlier_features.statistics.shards import Statistics, block_name
 from safetensors.torch import load_file, save_file
 
-CRITERIA = outliers.criteria({"llm_int8": Definition(sites=("attn_in", "mlp_in"))})
+CRITERIA = criteria.criteria({"llm_int8": Definition(sites=("attn_in", "mlp_in"))})
 
 
 def tables(manifests: list[Path]) -> list[pd.DataFrame]:
     statistics = Statistics(manifests)
-    found = outliers.gather(statistics, CRITERIA)
-    return [*map(outliers.features, found), *map(outliers.channels, found), metrics.layers(statistics, 6.0)]
+    found = evidence.gather(statistics, CRITERIA)
+    return [
+        *map(outlier_features.features, found),
+        *map(outlier_features.channels, found),
+        metrics.layers(statistics, 6.0),
+    ]
 
 
 @pytest.mark.parametrize("kind", ["dense", "moe"])
@@ -89,7 +93,7 @@ def test_a_damaged_shard_is_refused_by_name(damage, copy: Path) -> None:
     with pytest.raises(
         DamagedFile, match=r"block-001\.arrow: the shard is (cut or altered|missing).*delete .*run snakemake"
     ):
-        outliers.gather(Statistics([copy]), CRITERIA)
+        evidence.gather(Statistics([copy]), CRITERIA)
 
 
 @pytest.mark.parametrize("damage", [cut, Path.unlink])
@@ -145,7 +149,7 @@ def test_nan_and_infinity_stop_the_pass_and_leave_nothing(value, words, tmp_path
 def test_a_pass_that_fails_leaves_the_older_result_whole(tmp_path: Path, tokens: Path, copy: Path) -> None:
     with pytest.raises(NonFiniteActivations):
         capture(poisoned(tmp_path / "m", float("nan")), tokens, copy, capture_settings(), {"statistics": "test"})
-    assert len(outliers.features(outliers.gather(Statistics([copy], "test"), CRITERIA)[0]))
+    assert len(outlier_features.features(evidence.gather(Statistics([copy], "test"), CRITERIA)[0]))
 
 
 def test_nan_can_be_counted_instead(tmp_path: Path, tokens: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from outlier_features.config.config import Recipe
+from outlier_features.config.entries import Recipe
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.training.tokenizer import train_tokenizer
 from outlier_features.training.trainer import _order, cut_windows, train

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from families import FAMILIES, PLANTED, Tensors, random_model, save_tokenizer, write_files
-from outlier_features.config.config import Model
+from outlier_features.config.entries import Model
 from outlier_features.errors import SourceError
 from outlier_features.sources.fetch import fetch
 from safetensors.torch import load_file, save_file

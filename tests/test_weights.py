@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from families import DENSE, FAMILIES, save_family
-from outlier_features.config.config import Model
+from outlier_features.config.entries import Model
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError, SourceError
 from outlier_features.models.weights import Weights
 from outlier_features.sources import fetch

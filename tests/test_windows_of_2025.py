@@ -13,10 +13,10 @@ import pytest
 import torch
 from conftest import BLOCKS, DENSE, HIDDEN, VOCABULARY, capture_settings, save_checkpoint, write_windows
 from outlier_features.capture.run import capture
-from outlier_features.config.config import Corpus, Definition
+from outlier_features.config.entries import Corpus, Definition
 from outlier_features.errors import ConfigError, SourceError
+from outlier_features.metrics import criteria, evidence, outlier_features
 from outlier_features.metrics import layers as metrics
-from outlier_features.metrics import outliers
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.perplexity import perplexity
 from outlier_features.models import sites
@@ -228,12 +228,12 @@ def naive_features(hit: list[np.ndarray], members: list[int], definition: Defini
 @pytest.mark.parametrize("kind", ["dense", "moe"])
 def test_shares_are_over_the_length_of_each_window(kind, name, relative, ragged, activations) -> None:
     definition = DEFINITIONS[name]
-    (found,) = outliers.gather(ragged[kind], [outliers.Criterion(name, definition, relative)])
+    (found,) = evidence.gather(ragged[kind], [criteria.Criterion(name, definition, relative)])
     hit = hits(activations[kind], definition, relative)
     each = [[window] for window in range(len(LENGTHS))]
     scopes = each if definition.scope == "sequence" else [list(range(len(LENGTHS)))]
     expected = pd.concat([naive_features(hit, members, definition) for members in scopes])
-    table = outliers.features(found)
+    table = outlier_features.features(found)
     assert len(table)
     np.testing.assert_allclose(table[expected.columns].astype(float), expected.astype(float), rtol=1e-12)
 
@@ -241,30 +241,30 @@ def test_shares_are_over_the_length_of_each_window(kind, name, relative, ragged,
 @pytest.mark.parametrize("relative", [False, True])
 def test_a_draw_weighs_each_sequence_with_its_length(relative: bool, ragged, activations) -> None:
     definition = Definition(sites=("attn_in", "mlp_in"), threshold=4.0, min_positions=0.2)
-    (found,) = outliers.gather(ragged["moe"], [outliers.Criterion("x", definition, relative)])
+    (found,) = evidence.gather(ragged["moe"], [criteria.Criterion("x", definition, relative)])
     hit = hits(activations["moe"], definition, relative)
     draws = defaultdict(list)
     for counts in resampling_counts(len(LENGTHS)):
         table = naive_features(hit, np.repeat(np.arange(len(LENGTHS)), counts).tolist(), definition)
         draws["outlier_count"].append(len(table))
         draws["mean_position_pct"].append(100 * table["position_share"].mean())
-    drawn = outliers.draws(found)
+    drawn = draws.draws(found)
     for name, values in draws.items():
         np.testing.assert_allclose(drawn[name], values, rtol=1e-12)
 
 
 def test_each_window_reads_as_if_it_were_captured_alone(checkpoints, ragged_tokens, ragged, tmp_path) -> None:
-    criteria = outliers.criteria({"arb8020": DEFINITIONS["arb8020"]})
-    together = [outliers.features(found) for found in outliers.gather(ragged["moe"], criteria)]
+    wanted = criteria.criteria({"arb8020": DEFINITIONS["arb8020"]})
+    together = [outlier_features.features(found) for found in evidence.gather(ragged["moe"], wanted)]
     for window in range(len(LENGTHS)):
         path = tmp_path / f"{window}.json"
         settings = capture_settings()
         capture(checkpoints["moe"], ragged_tokens, path, settings, {"statistics": "test"}, windows=[window])
         alone = Statistics([path])
         assert np.array_equal(alone.losses()[0], ragged["moe"].losses()[window, : LENGTHS[window] - 1])
-        for found, table in zip(outliers.gather(alone, criteria), together, strict=True):
+        for found, table in zip(evidence.gather(alone, wanted), together, strict=True):
             expected = table[table["sequence"] == window].drop(columns=["sequence", "sequence_count"])
-            columns = outliers.features(found).drop(columns=["sequence", "sequence_count"])
+            columns = outlier_features.features(found).drop(columns=["sequence", "sequence_count"])
             pd.testing.assert_frame_equal(columns, expected.reset_index(drop=True), check_exact=True)
 
 

@@ -21,6 +21,8 @@ WITHOUT_EFFECT = {
     "artefacts.code_hash",
     "kernels.compiling",
     "config.config",
+    "config.entries",
+    "config.mistakes",
     "artefacts.digests",
     "machine.disk",
     "errors",

@@ -16,7 +16,8 @@ from outlier_features import shipped
 from outlier_features.artefacts import code_hash, local_files, packages, paths
 from outlier_features.artefacts.digests import Digests, of_file
 from outlier_features.artefacts.records import recorded
-from outlier_features.config.config import Config, Model
+from outlier_features.config.config import Config
+from outlier_features.config.entries import Model
 from outlier_features.errors import SourceError
 
 SCRIPTS = shipped.path("scripts")

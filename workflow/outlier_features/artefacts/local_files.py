@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from outlier_features.artefacts import packages
-from outlier_features.config.config import Corpus
+from outlier_features.config.entries import Corpus
 
 DOCUMENTATION = (".*", "*.md", "LICENSE*", "source.json")
 """Files beside a checkpoint from which no number follows."""

@@ -30,7 +30,7 @@ from outlier_features.kernels.reference import Columns, Histogram, Reached, hit_
 from outlier_features.models import sites
 from outlier_features.models.sites import SiteName
 from outlier_features.models.weights import Weights
-from outlier_features.statistics import shards
+from outlier_features.statistics import schemas, shards
 from outlier_features.statistics.timings import Timings, progress_line
 
 EXPERTS = "experts"
@@ -154,7 +154,7 @@ class Recorder:
             {"block": block, "site": site, "window": self._windows[index]} | rows[site, index]
             for site, index in sorted(rows)
         ]
-        shards.write(self._work.directory / shards.block_name(block), shards.BLOCK_SCHEMA, ordered, self._origin)
+        shards.write(self._work.directory / shards.block_name(block), schemas.BLOCK_SCHEMA, ordered, self._origin)
 
     def _expert_columns(self, block: int, window: int, choices: np.ndarray, largest_E: np.ndarray) -> Columns:
         is_seen_E = largest_E != expert_outputs.NONE
@@ -212,7 +212,7 @@ class Recorder:
                 reached = [self._reached[site, index] for site in coverage]
                 if all(part.absolute_TC.shape[1] == channels for part in reached):
                     rows.append({"sites": "+".join(sorted(coverage)), "window": window} | self._covered(reached))
-        shards.write(self._work.directory / shards.COVERAGE, shards.COVERAGE_SCHEMA, rows, self._origin)
+        shards.write(self._work.directory / shards.COVERAGE, schemas.COVERAGE_SCHEMA, rows, self._origin)
 
     def _covered(self, parts: Sequence[Reached]) -> dict[str, Any]:
         grids = self._settings.grids

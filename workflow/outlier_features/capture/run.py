@@ -24,7 +24,7 @@ from outlier_features.machine.disk import explained, require_room
 from outlier_features.models import checkpoints, parameters
 from outlier_features.models.weights import Weights
 from outlier_features.planning.estimate import Estimate, Pass, estimate
-from outlier_features.statistics import shards, timings
+from outlier_features.statistics import schemas, shards, timings
 from outlier_features.text.windows import TokenWindows, read_windows
 
 
@@ -84,7 +84,7 @@ def capture(
         recorder.write_coverage()
         nonfinite = require_finite(scores, chosen, settings, checkpoint.name)  # behind the sites, whose errors say more
         rows = [{"window": window, "loss": score.host_losses} for window, score in zip(chosen, scores, strict=True)]
-        shards.write(work.directory / shards.LOSSES, shards.LOSS_SCHEMA, rows, origin)
+        shards.write(work.directory / shards.LOSSES, schemas.LOSS_SCHEMA, rows, origin)
         recorder.timings.write(work.directory / timings.FILE, origin)
         facts = {**_facts(weights, packed, chosen, settings), "consumers": recorder.consumers, **nonfinite}
         shards.write_manifest(manifest.with_name(f".{manifest.name}.new"), work.directory, facts, origin)

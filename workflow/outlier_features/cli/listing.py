@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from outlier_features.config.config import Config, Corpus, Model
+from outlier_features.config.config import Config
+from outlier_features.config.entries import Corpus, Model
 from outlier_features.figures import catalogue
 
 SITES = {

@@ -13,7 +13,8 @@ import yaml
 
 from outlier_features import shipped
 from outlier_features.artefacts import atomic, paths
-from outlier_features.config.config import Config, Corpus
+from outlier_features.config.config import Config
+from outlier_features.config.entries import Corpus
 from outlier_features.errors import ConfigError
 from outlier_features.text import text_files
 from outlier_features.thresholds import exact, grid

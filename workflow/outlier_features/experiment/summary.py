@@ -19,8 +19,8 @@ from pyarrow import dataset
 from outlier_features.artefacts import atomic, provenance, remedies
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_json, write_table
-from outlier_features.config.config import Model
-from outlier_features.metrics.outliers import TWIN
+from outlier_features.config.entries import Model
+from outlier_features.metrics.criteria import TWIN
 
 FACTS = (
     "kind",

@@ -10,12 +10,12 @@ from typing import Any
 from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_table
-from outlier_features.config.config import Definition
+from outlier_features.config.entries import Definition
 from outlier_features.experiment.summary import Entry, summarize
 from outlier_features.exports import paper_tables
 from outlier_features.exports.matrix_inputs import MatrixInputs
 from outlier_features.exports.outlier_channels import OutlierChannels
-from outlier_features.metrics import outliers
+from outlier_features.metrics import criteria
 from outlier_features.statistics.shards import Statistics
 
 SCHEMA = "outlier_channels/1"
@@ -40,7 +40,7 @@ def export(
     inputs = MatrixInputs(statistics, manifests[0])
     channels = {
         each.name: OutlierChannels(each, features, reduced["estimates"][each.name]["note"])
-        for each in outliers.criteria(definitions)
+        for each in criteria.criteria(definitions)
     }
     for block in range(statistics.blocks):
         table = statistics.block(block)

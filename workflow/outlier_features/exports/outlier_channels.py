@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from outlier_features.errors import ConfigError
-from outlier_features.metrics.outliers import Criterion
+from outlier_features.metrics.criteria import Criterion
 from outlier_features.statistics.shards import BlockTable, SiteTable
 from outlier_features.thresholds import round_to_bfloat16
 

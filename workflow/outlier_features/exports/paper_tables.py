@@ -11,8 +11,8 @@ import pandas as pd
 
 from outlier_features.artefacts import atomic
 from outlier_features.artefacts.provenance import Provenance
-from outlier_features.config.config import Definition
-from outlier_features.metrics.outliers import TWIN
+from outlier_features.config.entries import Definition
+from outlier_features.metrics.criteria import TWIN
 
 HEADLINE = "llm_int8"
 """The definition of the table of an experiment, where it is among those measured; else the first is."""

@@ -26,24 +26,11 @@ from outlier_features.figures.axes import (
     tells_phase_shift,
 )
 from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.labels import Name, Segment, write_names
 from outlier_features.figures.notes import criterion, gaps, last_steps, unique
+from outlier_features.figures.page import page, say
 from outlier_features.figures.scales import below
-from outlier_features.figures.style import (
-    FAINT,
-    GREY,
-    INK,
-    KINDS,
-    MARKER_SIZE,
-    NAME,
-    SMALL_NAME,
-    TOY_SIZE,
-    Look,
-    Name,
-    Segment,
-    page,
-    say,
-    write_names,
-)
+from outlier_features.figures.style import FAINT, GREY, INK, KINDS, MARKER_SIZE, NAME, SMALL_NAME, TOY_SIZE, Look
 
 PLACES = ["x", "x_low", "x_high", "y", "y_low", "y_high"]
 FLAGS = ["is_published", "is_empty", "is_toy"]

@@ -11,7 +11,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from outlier_features.figures.style import FAINT, Page, magnitude_colors
+from outlier_features.figures.page import Page
+from outlier_features.figures.style import FAINT, magnitude_colors
 
 Scale = Literal["linear", "log"]
 Place = tuple[float, float, float, float]

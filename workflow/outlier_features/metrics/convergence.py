@@ -13,7 +13,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from outlier_features.metrics.outliers import Evidence, Gap, outlier_sets
+from outlier_features.metrics.criteria import Gap
+from outlier_features.metrics.evidence import Evidence
+from outlier_features.metrics.shares import outlier_sets
 
 SUBSETS = 100
 """Selections of each size; all of them where there are no more."""

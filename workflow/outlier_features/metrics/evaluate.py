@@ -9,8 +9,8 @@ from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.paths import TABLES
 from outlier_features.artefacts.tables import write_table
-from outlier_features.config.config import Definition
-from outlier_features.metrics import model_answer, outliers
+from outlier_features.config.entries import Definition
+from outlier_features.metrics import criteria, draws, evidence, model_answer, outlier_features
 from outlier_features.metrics.convergence import convergence
 from outlier_features.metrics.layers import layers
 from outlier_features.metrics.positions import positions
@@ -26,14 +26,14 @@ def reduce(
     says where each of TABLES goes, and `answer`, the answer for this model as JSON.
     """
     statistics = Statistics(manifests, lineage.get("statistics"))
-    found = outliers.gather(statistics, outliers.criteria(definitions))
+    found = evidence.gather(statistics, criteria.criteria(definitions))
     hit_threshold = min(definition.threshold for definition in definitions.values())
-    rounded = outliers.gather(statistics, outliers.rounded_criteria(definitions, statistics.facts["dtype"]))
+    rounded = evidence.gather(statistics, criteria.rounded_criteria(definitions, statistics.facts["dtype"]))
     tables = {
-        "outliers": pd.concat([outliers.features(each) for each in found], ignore_index=True),
-        "channels": pd.concat([outliers.channels(each) for each in found], ignore_index=True),
+        "outliers": pd.concat([outlier_features.features(each) for each in found], ignore_index=True),
+        "channels": pd.concat([outlier_features.channels(each) for each in found], ignore_index=True),
         "layers": layers(statistics, hit_threshold),
-        "draws": pd.concat([outliers.draws(each) for each in found], ignore_index=True),
+        "draws": pd.concat([draws.draws(each) for each in found], ignore_index=True),
         "convergence": convergence(found),
     }
     marked = _marked_channels(tables["outliers"], definitions)
@@ -43,8 +43,8 @@ def reduce(
         facts=statistics.facts,
         statistics=statistics.provenance,
         hit_threshold=hit_threshold,
-        estimates={each.criterion.name: outliers.estimates(each) for each in found},
-        rounded_estimates={each.criterion.name: outliers.estimates(each) for each in rounded},
+        estimates={each.criterion.name: draws.estimates(each) for each in found},
+        rounded_estimates={each.criterion.name: draws.estimates(each) for each in rounded},
     )
     for name in TABLES:
         write_table(outputs[name], tables[name], origin)

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from outlier_features.metrics.criteria import Criterion, Gap
+from outlier_features.metrics.evidence import Evidence
 from outlier_features.metrics.model_answer_words import sentences
-from outlier_features.metrics.outliers import Criterion, Evidence, Gap, Shares
+from outlier_features.metrics.shares import Shares, shares_over
 from outlier_features.statistics.shards import Statistics
 from outlier_features.thresholds import exact, round_to_bfloat16
 
@@ -50,7 +52,7 @@ def answer(statistics: Statistics, found: Evidence | Gap, layers: pd.DataFrame) 
         "left_out": _left_out(layers),
     }
     if isinstance(found, Evidence):
-        shares = found.shares(found.everything)
+        shares = shares_over(found, found.everything)
         told["outlier_channels"] = int(shares.qualifies.sum())
         told["channels"] = _channels(statistics, found, shares)
     return told | {"sentences": sentences(told)}

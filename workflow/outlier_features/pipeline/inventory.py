@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from outlier_features.artefacts import paths
 from outlier_features.artefacts.digests import Digests
 from outlier_features.artefacts.lineage import Lineage, Lineages
-from outlier_features.config.config import Config, Model, Recipe
+from outlier_features.config.config import Config
+from outlier_features.config.entries import Model, Recipe
 from outlier_features.errors import ArchitectureError, SourceError
 from outlier_features.models import checkpoints
 from outlier_features.models.sizes import Footprint

@@ -12,7 +12,8 @@ from outlier_features import shipped
 from outlier_features.artefacts import paths, provenance
 from outlier_features.artefacts.lineage import Lineage, Lineages
 from outlier_features.config import parts
-from outlier_features.config.config import Config, Model
+from outlier_features.config.config import Config
+from outlier_features.config.entries import Model
 from outlier_features.errors import ConfigError
 from outlier_features.machine import gpu_lock
 from outlier_features.pipeline import history

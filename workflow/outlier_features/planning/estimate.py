@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from outlier_features.config.config import Config, Corpus, Model
+from outlier_features.config.config import Config
+from outlier_features.config.entries import Corpus, Model
 from outlier_features.models.sizes import Footprint
 
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}

@@ -23,7 +23,8 @@ from outlier_features import shipped
 from outlier_features.artefacts import atomic, paths, provenance, remedies
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_json, read_table
-from outlier_features.config.config import Config, Corpus, Definition
+from outlier_features.config.config import Config
+from outlier_features.config.entries import Corpus, Definition
 from outlier_features.figures import catalogue
 from outlier_features.metrics import model_answer_words
 from outlier_features.report import tour

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
-from outlier_features.config.config import Config, Corpus
+from outlier_features.config.config import Config
+from outlier_features.config.entries import Corpus
 from outlier_features.models import architectures, checkpoint_code, footprint
 from outlier_features.models.sites import SITES, SiteName
 from outlier_features.models.sizes import Footprint

@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from outlier_features.artefacts import atomic, packages
 from outlier_features.artefacts.lineage import Lineage
-from outlier_features.config.config import Model
+from outlier_features.config.entries import Model
 from outlier_features.errors import SourceError
 from outlier_features.machine.disk import explained
 from outlier_features.models import weight_files

@@ -18,66 +18,6 @@ from outlier_features.errors import ConfigError, DamagedFile
 from outlier_features.statistics.timings import FILE
 from outlier_features.thresholds import level
 
-_REAL, _WIDE, _INDEX = pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.int32())
-
-BLOCK_SCHEMA = pa.schema(
-    [
-        ("block", pa.int32()),
-        ("site", pa.string()),
-        ("window", pa.int32()),
-        ("first", _REAL),
-        ("max", _REAL),
-        ("min", _REAL),
-        ("sum", _WIDE),
-        ("sum_2", _WIDE),
-        ("sum_4", _WIDE),
-        ("sum_3", pa.float64()),
-        ("rms", pa.float64()),
-        ("position_max_abs", _REAL),
-        ("position_channel", _INDEX),
-        ("position_rms", _REAL),
-        ("position_kurtosis", _REAL),
-        ("nan_count", pa.int64()),
-        ("inf_count", pa.int64()),
-        ("hit_channel", _INDEX),
-        ("hit_level", pa.list_(pa.uint8())),
-        ("hit_count", _INDEX),
-        ("rms_hit_channel", _INDEX),
-        ("rms_hit_level", pa.list_(pa.uint8())),
-        ("rms_hit_count", _INDEX),
-        ("median_abs", pa.float64()),
-        ("mmr", _REAL),
-        ("massive_position", _INDEX),
-        ("massive_channel", _INDEX),
-        ("massive_token", _INDEX),
-        ("massive_value", _REAL),
-        ("expert_count", pa.int32()),
-        ("top_k", pa.int32()),
-        ("expert_choices", pa.list_(pa.int16())),
-        ("expert_max_abs", _REAL),
-    ]
-)
-"""One row per site and window of a block; a router's row has the site `router`. Columns are those of `statistics`:
-channel lists hold C values, position lists T of that window, `expert_choices` T x top_k; `expert_max_abs` holds,
-for each expert, the largest |down-projection output| over the tokens routed to it, null if there were none."""
-
-COVERAGE_SCHEMA = pa.schema(
-    [
-        ("sites", pa.string()),
-        ("window", pa.int32()),
-        ("hit_channel", _INDEX),
-        ("hit_level", pa.list_(pa.uint8())),
-        ("hit_count", _INDEX),
-        ("rms_hit_channel", _INDEX),
-        ("rms_hit_level", pa.list_(pa.uint8())),
-        ("rms_hit_count", _INDEX),
-    ]
-)
-"""One row per set of sites (joined by +) and window: at how many positions a channel reaches a level in any tensor."""
-
-LOSS_SCHEMA = pa.schema([("window", pa.int32()), ("loss", _REAL)])
-"""One row per window: the negative log-likelihood in nats of each token after the first."""
-
 COVERAGE, LOSSES = "coverage.arrow", "losses.arrow"
 NONFINITE = ("nonfinite_logits", "nonfinite_losses")
 """Facts that count, by window, the positions whose logits or losses are not finite."""

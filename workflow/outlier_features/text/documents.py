@@ -6,7 +6,7 @@ from typing import Any
 
 from outlier_features.artefacts import local_files
 from outlier_features.artefacts.local_files import Part
-from outlier_features.config.config import Corpus
+from outlier_features.config.entries import Corpus
 from outlier_features.errors import OutlierFeaturesError, SourceError
 from outlier_features.text import text_files
 

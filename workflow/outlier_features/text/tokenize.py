@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from outlier_features.artefacts import provenance
 from outlier_features.artefacts.lineage import Lineage
-from outlier_features.config.config import Corpus
+from outlier_features.config.entries import Corpus
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.models import checkpoint_code
 from outlier_features.text import context, documents, windows_of_2025

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from outlier_features.artefacts import atomic
 from outlier_features.artefacts.lineage import Lineage
-from outlier_features.config.config import Corpus, Recipe
+from outlier_features.config.entries import Corpus, Recipe
 from outlier_features.models.checkpoints import seal
 from outlier_features.text.documents import documents
 from outlier_features.training.trainer import train

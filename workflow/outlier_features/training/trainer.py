@@ -27,7 +27,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
-from outlier_features.config.config import Recipe
+from outlier_features.config.entries import Recipe
 from outlier_features.errors import ConfigError, SourceError
 from outlier_features.training.tokenizer import train_tokenizer
 

@@ -17,8 +17,9 @@ from outlier_features.figures import qualities
 from outlier_features.figures.axes import ACTIVE, LAYERS, TOTAL, Axis, parameters
 from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.experiment.reach import OF_SHARES, OTHER_TOKENIZERS
+from outlier_features.figures.page import NOTE_HEIGHT, page, say, wrapped
 from outlier_features.figures.points import Panel, Points, draw_points
-from outlier_features.figures.style import GREY, INK, KINDS, NOTE, NOTE_HEIGHT, page, say, wrapped
+from outlier_features.figures.style import GREY, INK, KINDS, NOTE
 from outlier_features.figures.tables import Sweep
 
 DEFINITION, MEASURE = "arb8020", LAYERS

@@ -17,8 +17,9 @@ from outlier_features.experiment.published import arb8020
 from outlier_features.figures.axes import ACTIVE, LAYERS, POSITIONS, SHELF, TOTAL, parameters
 from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.experiment.reach import OF_SHARES
+from outlier_features.figures.page import MARGIN, page, say
 from outlier_features.figures.points import TOY_LABEL, Panel, Points, bar_handle, mark
-from outlier_features.figures.style import GREY, INK, KINDS, MARGIN, NAME, SHADE, SHARES, TEXT, Look, Stroke, page, say
+from outlier_features.figures.style import GREY, INK, KINDS, NAME, SHADE, SHARES, TEXT, Look, Stroke
 from outlier_features.figures.tables import Sweep
 
 MEASURES = {"layers": LAYERS, "positions": POSITIONS}

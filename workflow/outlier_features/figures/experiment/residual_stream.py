@@ -13,7 +13,8 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
 from outlier_features.figures.catalogue import Figure
-from outlier_features.figures.style import FAINT, GREY, INK, NAME, NOTE, SMALL_NAME, TEXT, Page, magnitude_colors, page
+from outlier_features.figures.page import Page, page
+from outlier_features.figures.style import FAINT, GREY, INK, NAME, NOTE, SMALL_NAME, TEXT, magnitude_colors
 from outlier_features.figures.tables import Sweep
 
 Floats = NDArray[np.float64]

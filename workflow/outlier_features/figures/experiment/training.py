@@ -17,8 +17,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.page import page, say
 from outlier_features.figures.scales import below, round_numbers
-from outlier_features.figures.style import FAINT, GREY, NAME, SHADE, TEXT, Look, page, say, series_looks
+from outlier_features.figures.style import FAINT, GREY, NAME, SHADE, TEXT, Look, series_looks
 from outlier_features.figures.tables import Sweep
 from outlier_features.metrics.intervals import GAPS
 

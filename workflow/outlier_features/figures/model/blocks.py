@@ -12,8 +12,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.lines import Line2D
 
 from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.page import Page, page, say
 from outlier_features.figures.scales import block_ticks, set_decades, write_values
-from outlier_features.figures.style import GREY, INK, MASSIVE, RING, SITES, TEXT, Page, page, say
+from outlier_features.figures.style import GREY, INK, MASSIVE, RING, SITES, TEXT
 from outlier_features.figures.tables import Portrait
 
 CLASSES = {"all": "all positions", "first": "position 0 alone", "rest": "without position 0"}

@@ -13,21 +13,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.labels import spread
+from outlier_features.figures.page import page, say
 from outlier_features.figures.scales import magnitude_bar, magnitudes
-from outlier_features.figures.style import (
-    FAINT,
-    GREY,
-    INK,
-    MASSIVE,
-    NAME,
-    SITES,
-    TEXT,
-    TWIN,
-    magnitude_colors,
-    page,
-    say,
-    spread,
-)
+from outlier_features.figures.style import FAINT, GREY, INK, MASSIVE, NAME, SITES, TEXT, TWIN, magnitude_colors
 from outlier_features.figures.tables import Portrait
 
 PANELS = {"llm_int8": "absolute threshold", "llm_int8_rms": "scale-free threshold, in units of each tensor's RMS"}

@@ -19,20 +19,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.labels import Name, write_names
+from outlier_features.figures.page import Page, page, say
 from outlier_features.figures.scales import block_ticks, magnitude_bar, magnitudes, set_decades
-from outlier_features.figures.style import (
-    GREY,
-    INK,
-    RING,
-    SHADE,
-    TEXT,
-    Name,
-    Page,
-    magnitude_colors,
-    page,
-    say,
-    write_names,
-)
+from outlier_features.figures.style import GREY, INK, RING, SHADE, TEXT, magnitude_colors
 from outlier_features.figures.tables import Portrait
 
 MOST_NAMED = 20

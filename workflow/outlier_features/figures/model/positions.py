@@ -14,8 +14,9 @@ from matplotlib.patches import Patch
 
 from outlier_features.figures.axes import TOPS
 from outlier_features.figures.catalogue import Figure
+from outlier_features.figures.page import page, say
 from outlier_features.figures.scales import set_decades
-from outlier_features.figures.style import FAINT, GREY, SHADE, SITES, TEXT, page, say
+from outlier_features.figures.style import FAINT, GREY, SHADE, SITES, TEXT
 from outlier_features.figures.tables import Portrait
 
 PER_OCTAVE = 16

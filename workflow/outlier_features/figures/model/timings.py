@@ -16,8 +16,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from outlier_features.figures.page import page, say
 from outlier_features.figures.scales import block_ticks
-from outlier_features.figures.style import ACTIVITIES, FAINT, GREY, INK, SHADE, TEXT, page, say, style
+from outlier_features.figures.style import ACTIVITIES, FAINT, GREY, INK, SHADE, TEXT, style
 from outlier_features.units import measured
 
 MOST_PARTS = 8
