@@ -42,8 +42,9 @@ BLOCK_SCHEMA = pa.schema(
     ]
 )
 """One row per site and window of a block; a router's row has the site `router`. Columns are those that
-`kernels.reference` computes: channel lists hold C values, position lists T of that window, `expert_choices` T x top_k; `expert_max_abs` holds,
-for each expert, the largest |down-projection output| over the tokens routed to it, null if there were none."""
+`kernels.reference` computes: channel lists hold C values, position lists T of that window, `expert_choices` T x top_k;
+`expert_max_abs` holds, for each expert, the largest |down-projection output| over the tokens routed to it, null if
+there were none."""
 COVERAGE_SCHEMA = pa.schema(
     [
         ("sites", pa.string()),
