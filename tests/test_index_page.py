@@ -338,7 +338,8 @@ def test_definitions_are_explained_with_their_numbers():
     assert "at 6 % of the positions of all sequences together" in explained["llm_int8"]
     assert explained["llm_int8_rms"] == "As llm_int8, with the threshold in units of each tensor's RMS: |x| ≥ 6 x RMS."
     assert explained["gone"] == "Not among the definitions of the configuration."
-    assert {column.heading for column in COLUMNS} <= {dt.text for dt in lists[1].all("dt")}
+    meanings = {dt.text.lower(): dd.text for dt, dd in zip(lists[1].all("dt"), lists[1].all("dd"), strict=True)}
+    assert {column.words: column.meaning for column in COLUMNS}.items() <= meanings.items()
 
 
 def test_headings_scopes_alternatives_and_language_are_there_for_who_cannot_see():

@@ -9,7 +9,7 @@ from outlier_features.experiment import reproduction
 from outlier_features.experiment.reproduction import (
     COLUMNS,
     COUNTED_OTHERWISE,
-    QUANTITIES,
+    COMPARED,
     REMARKS,
     compared,
     joined,
@@ -85,7 +85,7 @@ def comparison(ours, theirs):
     """Return {(model, quantity): row} of the comparison of two lists of rows."""
     table = compared(joined(summary(*ours), pd.DataFrame(theirs)))
     assert list(table.columns) == list(COLUMNS)
-    assert len(table) % len(QUANTITIES) == 0
+    assert len(table) % len(COMPARED) == 0
     return {(row["model"], row["quantity"]): row for _, row in table.iterrows()}
 
 
@@ -199,7 +199,7 @@ def test_the_document_is_a_table_of_measured_published_and_difference(tmp_path):
     assert text.startswith("# ")
     assert "measured on 16 sequences of 2,048 tokens of the corpus `words` (packed windows)" in text
     assert "forward pass in bfloat16" in text
-    row = "| ours | 110 / 100 (+10.0 % ✓) | 40.0 / 50 (-20.0 %) | 50.0 / 50 (+0.0 % ✓) | 25.00 / - | 2.02 / 2 (+1.0 %)"
+    row = "| ours | 110 / 100 (+10.0 % ✓) | 40.0 / 50 (-20.0 %) | 50.0 / 50 (+0.0 % ✓) | 25.0 / - | 2.02 / 2 (+1.0 %)"
     assert row in text
     assert "**Published, not measured:** Absent." in text
     assert "**Measured, not in the published table:** mine." in text
@@ -222,7 +222,7 @@ def test_nothing_to_join_gives_files_that_say_so(tmp_path):
     assert "No measured model is in the published table, so there is nothing to compare." in text
     assert "**Measured, not in the published table:** toy." in text
     assert "Qwen3-14B" in text
-    assert len(table) == (12 + 1) * len(QUANTITIES)
+    assert len(table) == (12 + 1) * len(COMPARED)
     assert table["difference_pct"].isna().all()
 
 
@@ -243,8 +243,8 @@ def test_what_is_known_of_single_models_is_about_models_of_the_shipped_table():
     hubs = set(pd.read_csv(SHIPPED)["hub"])
     assert set(COUNTED_OTHERWISE) <= hubs
     assert {hub for hub, _ in REMARKS} <= hubs
-    assert {quantity.name for quantity in QUANTITIES} <= set(pd.read_csv(SHIPPED).columns)
-    assert {quantity for _, quantity in REMARKS} <= {quantity.name for quantity in QUANTITIES}
+    assert {quantity.name for quantity in COMPARED} <= set(pd.read_csv(SHIPPED).columns)
+    assert {quantity for _, quantity in REMARKS} <= {quantity.name for quantity in COMPARED}
 
 
 AS_PUBLISHED = {**reproduction.AS_PUBLISHED, "dtype": "bfloat16", "hub": "Qwen/Qwen3-8B"}

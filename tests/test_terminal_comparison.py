@@ -59,10 +59,10 @@ def test_what_moved_stands_under_its_definition_and_model_with_both_values_and_t
     assert lines[start : start + 4] == [
         "arb8020",
         "SmolLM2-135M-Instruct",
-        "outlier features 1234 (1200-1300) 38 (36-39) -12 (-14 to -11) not comparable",
-        "layers % 25.0 (24.0-26.0) 37.5 (36.0-39.0) -12.5 (-14.3 to -10.7) beyond",
+        "outlier features 1,234 (1,200-1,300) 38 (36-39) -12 (-14 to -11) not comparable",
+        "layers affected (%) 25.0 (24.0-26.0) 37.5 (36.0-39.0) -12.5 (-14.3 to -10.7) beyond",
     ]
-    assert "layers % 25.0 (24.0-26.0) - (36.0-39.0) - no value" in lines
+    assert "layers affected (%) 25.0 (24.0-26.0) - - no value" in lines
     assert lines[lines.index("under any definition") + 2] == "massive activations 25 38 -12 no interval"
 
 
@@ -79,7 +79,7 @@ def test_warnings_come_before_any_number():
         text.index(found) for found in ("against old/summary.parquet", "Different corpus", "Lineages", "differ:")
     ]
     assert positions == sorted(positions)
-    assert positions[-1] < text.index("1234")
+    assert positions[-1] < text.index("1,234")
 
 
 def test_equal_runs_are_a_line_without_a_table():
@@ -103,7 +103,7 @@ def test_a_difference_too_small_for_its_decimals_is_shown_with_one_digit(differe
 
 def test_large_values_have_no_decimals():
     lines = words(shown(row("perplexity", value=13580.25, value_low=13200.0, value_high=14298.9)))
-    assert "perplexity 13580 (13200-14299) 38 (36-39) -12 (-14 to -11) within" in lines
+    assert "perplexity 13,580 (13,200-14,299) 38 (36-39) -12 (-14 to -11) within" in lines
 
 
 @pytest.mark.parametrize("width", [80, 100, WIDTH])
@@ -113,7 +113,7 @@ def test_the_table_fits_a_terminal_and_keeps_every_number(width, monkeypatch):
     text = shown(*ROWS, stream=Terminal())
     assert max(len(line) for line in text.splitlines()) <= width
     found = text.split()
-    assert {"1234", "(1200-1300)", "25.0", "(24.0-26.0)", "37.5", "(36.0-39.0)", "-12.5", "(-14.3"} <= set(found)
+    assert {"1,234", "(1,200-1,300)", "25.0", "(24.0-26.0)", "37.5", "(36.0-39.0)", "-12.5", "(-14.3"} <= set(found)
     assert "…" not in text
 
 

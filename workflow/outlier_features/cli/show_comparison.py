@@ -4,15 +4,17 @@ import json
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal, TextIO
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from outlier_features.artefacts import strict_json
-from outlier_features.cli.show_summary import check_format, console, fits, frame, number
-from outlier_features.comparison.compare import QUANTITIES, Comparison, Verdict
-from outlier_features.metrics.intervals import GAPS
+from outlier_features.cli.show_summary import check_format, console, fits, frame
+from outlier_features.comparison.compare import Comparison, Verdict
+from outlier_features.experiment.quantities import QUANTITIES, Quantity
+from outlier_features.metrics.intervals import GAPS, Estimate
 
 LEGEND = (
     "difference: this run less the other. In brackets: 95 % intervals over sequences; that of the difference takes the "
@@ -112,18 +114,17 @@ def _table(moved: pd.DataFrame, separator: str) -> Table:
 
 def _cells(row: Mapping[Hashable, Any], separator: str) -> list[str]:
     """Return what the table says of one quantity of a model."""
-    quantity = next(each for each in QUANTITIES if each.column == row["quantity"])
-    is_long = max(abs(row["value"]), abs(row["against"])) >= 1000
-    places = 0 if is_long else quantity.places
-    values = [_interval(row, name, places, separator) for name in ("value", "against")]
+    quantity = QUANTITIES[row["quantity"]]
+    places = quantity.decimals(np.nanmax(np.abs([row["value"], row["against"], 0.0])))
+    values = [_value(quantity, row, name, places, separator) for name in ("value", "against")]
     verdict = row["verdict"].replace(" ", separator)
-    return [f"  {quantity.words}", *values, _difference(row, places, separator), verdict]
+    return [f"  {quantity.label}", *values, _difference(row, places, separator), verdict]
 
 
-def _interval(row: Mapping[Hashable, Any], name: str, places: int, separator: str) -> str:
-    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    text = number(value, places)
-    return text if pd.isna(low) else f"{text}{separator}({number(low, places)}-{number(high, places)})"
+def _value(quantity: Quantity, row: Mapping[Hashable, Any], name: str, places: int, separator: str) -> str:
+    found = Estimate(*(row[f"{name}{end}"] for end in ("", "_low", "_high")))
+    written = quantity.written(found, places)
+    return "-" if written is None else written.joined(separator)
 
 
 def _difference(row: Mapping[Hashable, Any], places: int, separator: str) -> str:

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from outlier_features.errors import ConfigError
+from outlier_features.experiment.quantities import Quantity, named
 from outlier_features.experiment.selection import Selection
 from outlier_features.metrics.intervals import GAPS
 from outlier_features.units import human
@@ -26,9 +27,13 @@ WIDTH = 120
 """Columns of the table where the stream is no terminal that knows its own."""
 FORMATS = ("table", "csv", "json")
 LEGEND = (
-    "features: outlier features as the definition counts them. distinct (stable): their channels, and those that are "
-    "outlier features in at least half of the sequences. layers, positions: mean share affected, in percent. In "
-    f"brackets: 95 % interval over sequences; {GAPS}."
+    " ".join(
+        f"{quantity.heading}: {quantity.meaning}"
+        for quantity in named(
+            "outlier_count", "distinct_channels", "stable_channels", "mean_layer_pct", "mean_position_pct"
+        )
+    )
+    + f" In brackets: 95 % interval over sequences; {GAPS}."
 )
 
 
@@ -118,16 +123,18 @@ def _table(definition: str, group: pd.DataFrame, notes: list[str], layout: "Layo
     return table
 
 
+SIZES, SHARES = named("total_params", "active_params"), named("mean_layer_pct", "mean_position_pct", "perplexity")
+FEATURES, DISTINCT, STABLE = named("outlier_count", "distinct_channels", "stable_channels")
+
+
 def _wide_cells(row: pd.Series, mark: str) -> list[str]:
     """Return what the table says of one model, in a line."""
     return [
         f"{row['label']}{mark}",
         row["kind"],
-        human(row["total_params"]),
-        human(row["active_params"]),
-        number(row["outlier_count"]),
+        *(cell(quantity, row) for quantity in (*SIZES, FEATURES)),
         _channels(row),
-        *(_interval(row, column, " ") for column in INTERVALS),
+        *(cell(quantity, row) for quantity in SHARES),
     ]
 
 
@@ -135,27 +142,22 @@ def _narrow_cells(row: pd.Series, mark: str) -> list[str]:
     """Return the same in two lines."""
     return [
         f"{row['label']}{mark}\n{row['kind']}",
-        f"{human(row['total_params'])}\n{human(row['active_params'])}",
-        f"{number(row['outlier_count'])}\n{_channels(row)}",
-        *(_interval(row, column, "\n") for column in INTERVALS),
+        "\n".join(cell(quantity, row) for quantity in SIZES),
+        f"{cell(FEATURES, row)}\n{_channels(row)}",
+        *(cell(quantity, row, "\n") for quantity in SHARES),
     ]
+
+
+def cell(quantity: Quantity, row: pd.Series, separator: str = " ") -> str:
+    """Return a value with its interval, as far as they are known: 32.1 (28.0-36.5); a dash for one that is not."""
+    written = quantity.cell(row)
+    return "-" if written is None else written.joined(separator)
 
 
 def _channels(row: pd.Series) -> str:
     """Return the distinct channels and, in brackets where they are known, the stable ones."""
-    stable = row["stable_channels"]
-    return number(row["distinct_channels"]) + ("" if pd.isna(stable) else f" ({number(stable)})")
-
-
-def _interval(row: pd.Series, column: str, separator: str) -> str:
-    """Return a value with its interval, as far as they are known: 32.1 (28.0-36.5)."""
-    value, low, high = (row[f"{column}{end}"] for end in ("", "_low", "_high"))
-    places = 1 if pd.isna(value) or abs(value) < 99.95 else 0
-    known = not (pd.isna(low) or pd.isna(high))
-    return number(value, places) + (f"{separator}({number(low, places)}-{number(high, places)})" if known else "")
-
-
-INTERVALS = ("mean_layer_pct", "mean_position_pct", "perplexity")
+    stable = STABLE.cell(row)
+    return cell(DISTINCT, row) + (f" ({stable.value})" if stable else "")
 
 
 @dataclass(frozen=True)
@@ -172,24 +174,19 @@ WIDE = Layout(
     (
         "model",
         "kind",
-        "params\ntotal",
-        "\nactive",
-        "outlier\nfeatures",
-        "distinct\n(stable)",
-        "layers\n% (95 %)",
-        "positions\n% (95 %)",
-        "perplexity\n(95 %)",
+        *(quantity.heading.replace(" ", "\n") for quantity in SIZES),
+        FEATURES.heading,
+        f"{DISTINCT.heading}\n({STABLE.heading})",
+        *(f"{quantity.titled}\n(95 %)" for quantity in SHARES),
     ),
     _wide_cells,
 )
 NARROW = Layout(
     (
         "model\nkind",
-        "total\nactive\nparams",
-        "features\ndistinct\n(stable)",
-        "layers %\n(95 %)",
-        "positions %\n(95 %)",
-        "perplexity\n(95 %)",
+        "\n".join([*(quantity.heading.removesuffix(" params") for quantity in SIZES), "params"]),
+        f"{FEATURES.heading}\n{DISTINCT.heading}\n({STABLE.heading})",
+        *(f"{quantity.heading}\n{quantity.unit} (95 %)".replace("\n ", "\n") for quantity in SHARES),
     ),
     _narrow_cells,
 )

@@ -16,6 +16,7 @@ import pandas as pd
 from outlier_features.comparison.comparability import INTERVALS, are_windows_shared, differing, warnings
 from outlier_features.comparison.provenance_changes import origins
 from outlier_features.comparison.recorded_run import Models, Row, Run
+from outlier_features.experiment.quantities import Quantity, named
 from outlier_features.metrics.intervals import Estimate
 
 ROUNDING = 1e-6
@@ -65,28 +66,18 @@ class Verdict(StrEnum):
     """One of the runs does not have the model or the definition."""
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A column of the summary that is compared."""
-
-    column: str
-    words: str
-    places: int = 0
-    """Decimals a reader needs."""
-    depends_on_definition: bool = True
-
-
-QUANTITIES = (
-    Quantity("outlier_count", "outlier features"),
-    Quantity("distinct_channels", "distinct channels"),
-    Quantity("stable_channels", "stable channels"),
-    Quantity("mean_layer_pct", "layers %", 1),
-    Quantity("mean_position_pct", "positions %", 1),
-    Quantity("perplexity", "perplexity", 1, depends_on_definition=False),
-    Quantity("bits_per_byte", "bits per byte", 2, depends_on_definition=False),
-    Quantity("kurtosis_max", "largest kurtosis", 1, depends_on_definition=False),
-    Quantity("massive_count", "massive activations", depends_on_definition=False),
+QUANTITIES = named(
+    "outlier_count",
+    "distinct_channels",
+    "stable_channels",
+    "mean_layer_pct",
+    "mean_position_pct",
+    "perplexity",
+    "bits_per_byte",
+    "kurtosis_max",
+    "massive_count",
 )
+"""What is compared."""
 
 
 @dataclass(frozen=True)
@@ -139,10 +130,10 @@ def _pairs(ours: Models, theirs: Models) -> Iterator[tuple[Quantity, Row | None,
         mine, other = ours.get(model, {}), theirs.get(model, {})
         for definition in _union(mine, other):
             for quantity in QUANTITIES:
-                if quantity.depends_on_definition:
+                if quantity.by_definition:
                     yield quantity, mine.get(definition), other.get(definition)
         for quantity in QUANTITIES:
-            if not quantity.depends_on_definition:
+            if not quantity.by_definition:
                 yield quantity, next(iter(mine.values()), None), next(iter(other.values()), None)
 
 
@@ -156,12 +147,12 @@ def _compared(quantity: Quantity, ours: Row | None, theirs: Row | None) -> dict[
     mine, other = _estimate(ours, quantity), _estimate(theirs, quantity)
     moved, verdict, unlike = difference(mine, other), Verdict.ONE_SIDE, []
     if ours is not None and theirs is not None:
-        unlike = differing(ours, theirs, with_definition=quantity.depends_on_definition)
+        unlike = differing(ours, theirs, with_definition=quantity.by_definition)
         verdict = _verdict(mine, other, moved, not any(each.forbids(quantity.column) for each in unlike))
     return {
         "model": row["model"],
         "label": row["label"],
-        "definition": row["definition"] if quantity.depends_on_definition else None,
+        "definition": row["definition"] if quantity.by_definition else None,
         "quantity": quantity.column,
         **mine.columns("value"),
         **other.columns("against"),
@@ -173,11 +164,8 @@ def _compared(quantity: Quantity, ours: Row | None, theirs: Row | None) -> dict[
 
 def _estimate(row: Row | None, quantity: Quantity) -> Estimate:
     """Return a quantity of a row with its interval, NaN where it is not known or, in an earlier summary, too narrow."""
-    known = row or {}
-    ends = ("_low", "_high") if INTERVALS in known else ()
-    found = [known.get(f"{quantity.column}{end}") for end in ("", *ends)] + [None] * (2 - len(ends))
-    value, low, high = (math.nan if each is None else float(each) for each in found)
-    return Estimate(value, low, high)
+    found = quantity.estimate(row or {})
+    return found if row and INTERVALS in row else Estimate(found.value)
 
 
 def _verdict(mine: Estimate, other: Estimate, moved: Estimate, is_comparable: bool) -> Verdict:

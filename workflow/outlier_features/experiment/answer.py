@@ -8,20 +8,15 @@ import numpy as np
 import pandas as pd
 
 from outlier_features.experiment import correlation, phase_shift
+from outlier_features.experiment.quantities import QUANTITIES
 from outlier_features.units import human
 
 AXES = {
-    "total_params": "total parameters",
-    "active_params": "active parameters",
-    "sparsity": "sparsity",
-    "perplexity": "perplexity",
-    "bits_per_byte": "bits per byte",
+    name: QUANTITIES[name].words
+    for name in ("total_params", "active_params", "sparsity", "perplexity", "bits_per_byte")
 }
-MEASURES = {
-    "mean_layer_pct": "the share of layers that an outlier feature reaches",
-    "mean_position_pct": "the share of positions that an outlier feature reaches",
-    "distinct_pct": "the share of channels that are outlier features",
-}
+MEASURES = {name: QUANTITIES[name].phrase for name in ("mean_layer_pct", "mean_position_pct")}
+MEASURES["distinct_pct"] = "the share of channels that are outlier features"
 ASKED = ("total_params", "active_params", "perplexity")
 """The axes of the question; the tests of one answer share an error of 5 % (Holm 1979)."""
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.lineage import Lineage
+from outlier_features.experiment.quantities import QUANTITIES, Quantity
 
 DEFINITION = "arb8020"
 
@@ -53,32 +54,41 @@ published value lies within the 95 % interval of the measured one. Both are blan
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Published:
     """One column of the published table, and what is measured of the same."""
 
     name: str
     """The column of the published table."""
     measured: str
     """The column of the summary."""
-    heading: str = ""
-    """What the document calls it; quantities without a heading are in the CSV only."""
-    places: int = 0
-    """Decimals of a measured value in the document."""
+    is_shown: bool = True
+    """Whether the document shows it; what it does not show is in the CSV only."""
     unit: float = 1.0
     """How many of what is measured make one of what is published."""
     remark: str = ""
     """What it counts, where that could be taken otherwise."""
 
+    @property
+    def quantity(self) -> Quantity:
+        """What is measured, in words."""
+        return QUANTITIES[self.measured]
 
-QUANTITIES = (
-    Quantity("outliers", "outlier_count", "outlier features", remark="sum over sequences of counts per sequence"),
-    Quantity("mean_layer_pct", "mean_layer_pct", "layers (%)", 1),
-    Quantity("mean_seq_pct", "mean_position_pct", "positions (%)", 1),
-    Quantity("perplexity", "perplexity", "perplexity", 2),
-    Quantity("total_params_b", "total_params", "total (B)", 2, 1e9, "total_params: with embedding table and head"),
-    Quantity("active_params_b", "active_params", "active (B)", 2, 1e9),
-    Quantity("experts", "experts", remark="routed experts of a block"),
-    Quantity("top_k", "top_k"),
+    @property
+    def heading(self) -> str:
+        """What the document calls it."""
+        return self.quantity.titled + (" (B)" if self.unit == BILLION else "")
+
+
+BILLION = 1e9
+COMPARED = (
+    Published("outliers", "outlier_count", remark="sum over sequences of counts per sequence"),
+    Published("mean_layer_pct", "mean_layer_pct"),
+    Published("mean_seq_pct", "mean_position_pct"),
+    Published("perplexity", "perplexity"),
+    Published("total_params_b", "total_params", unit=BILLION, remark="total_params: with embedding table and head"),
+    Published("active_params_b", "active_params", unit=BILLION),
+    Published("experts", "experts", is_shown=False, remark="routed experts of a block"),
+    Published("top_k", "top_k", is_shown=False),
 )
 
 CONVENTIONS = {
@@ -178,33 +188,33 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def compared(pairs: Iterable[Pair]) -> pd.DataFrame:
     """Return one row per model and quantity, with COLUMNS."""
-    rows = [_row(pair, quantity) for pair in pairs for quantity in QUANTITIES]
+    rows = [_row(pair, asked) for pair in pairs for asked in COMPARED]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def _row(pair: Pair, quantity: Quantity) -> dict[str, Any]:
-    column = _column(pair, quantity)
-    published = _number((pair.theirs or {}).get(quantity.name))
-    measured, low, high = (_measured(pair, f"{column}{end}", quantity.unit) for end in ("", "_low", "_high"))
+def _row(pair: Pair, asked: Published) -> dict[str, Any]:
+    column = _column(pair, asked)
+    published = _number((pair.theirs or {}).get(asked.name))
+    measured, low, high = (_measured(pair, f"{column}{end}", asked.unit) for end in ("", "_low", "_high"))
     has_interval = None not in (published, low, high)
     return {
         "model": pair.name,
         "hub": pair.hub,
-        "quantity": quantity.name,
+        "quantity": asked.name,
         "published": published,
         "measured": measured,
         "measured_low": low,
         "measured_high": high,
         "difference_pct": None if measured is None or not published else 100 * (measured - published) / published,
         "inside_interval": low <= published <= high if has_interval else None,  # type: ignore[operator]
-        "remark": "; ".join(_remarks(pair, quantity, published, measured)),
+        "remark": "; ".join(_remarks(pair, asked, published, measured)),
     }
 
 
-def _column(pair: Pair, quantity: Quantity) -> str:
+def _column(pair: Pair, asked: Published) -> str:
     """Return the column of the summary that counts as the publisher of the model does."""
-    counts_otherwise = quantity.measured == "active_params" and pair.hub in COUNTED_OTHERWISE
-    return COUNTED_OTHERWISE[pair.hub] if counts_otherwise and pair.hub else quantity.measured
+    counts_otherwise = asked.measured == "active_params" and pair.hub in COUNTED_OTHERWISE
+    return COUNTED_OTHERWISE[pair.hub] if counts_otherwise and pair.hub else asked.measured
 
 
 def _number(cell: Any) -> float | None:
@@ -218,17 +228,17 @@ def _measured(pair: Pair, column: str, unit: float) -> float | None:
     return None if cell is None or pd.isna(cell) else float(cell) / unit
 
 
-def _remarks(pair: Pair, quantity: Quantity, published: float | None, measured: float | None) -> list[str]:
+def _remarks(pair: Pair, asked: Published, published: float | None, measured: float | None) -> list[str]:
     """Return what a reader of one cell has to know, most of all why a side is blank."""
-    cell = (pair.theirs or {}).get(quantity.name)
-    remarks = [quantity.remark]
-    if quantity.measured == "active_params":
-        column = _column(pair, quantity)
+    cell = (pair.theirs or {}).get(asked.name)
+    remarks = [asked.remark]
+    if asked.measured == "active_params":
+        column = _column(pair, asked)
         remarks.append(f"{column}: {CONVENTIONS[column]}")
     if pair.ours is None:
         remarks.append("not measured")
     elif measured is None:
-        remarks.append(_absence(pair.ours, quantity))
+        remarks.append(_absence(pair.ours, asked))
     if pair.theirs is None:
         remarks.append("not in the published table")
     elif published is None:
@@ -237,17 +247,16 @@ def _remarks(pair: Pair, quantity: Quantity, published: float | None, measured: 
         remarks.append("no percentage of a published 0")
     if isinstance(cell, str) and not cell.replace(".", "").isdecimal():
         remarks.append(f"published as {cell}")
-    return [remark for remark in (*remarks, REMARKS.get((pair.hub or "", quantity.name), "")) if remark]
+    return [remark for remark in (*remarks, REMARKS.get((pair.hub or "", asked.name), "")) if remark]
 
 
-def _absence(ours: Mapping[str, Any], quantity: Quantity) -> str:
+def _absence(ours: Mapping[str, Any], asked: Published) -> str:
     """Return why a measured model has no value."""
     if isinstance(ours.get("note"), str) and ours["note"]:
         return str(ours["note"])
-    if quantity.name in ("experts", "top_k"):
-        return "a dense model has none"
-    has_none = ours.get("outlier_count") == 0 and quantity.name in ("mean_layer_pct", "mean_seq_pct")
-    return "no outlier feature was found, so there is no mean share" if has_none else "the summary has no value"
+    quantity = asked.quantity
+    explains = quantity.unit != "%" or ours.get("outlier_count") == 0
+    return quantity.blank if explains else "the summary has no value"
 
 
 def document(pairs: Sequence[Pair], summary: pd.DataFrame, corpus: str, origin: provenance.Provenance) -> str:
@@ -321,11 +330,11 @@ def _table(pairs: Sequence[Pair]) -> list[str]:
     """Return the table of the models that are measured and published, with how to read it, or why there is none."""
     if not pairs:
         return ["No measured model is in the published table, so there is nothing to compare."]
-    shown = [quantity for quantity in QUANTITIES if quantity.heading]
+    shown = [asked for asked in COMPARED if asked.is_shown]
     lines = [
-        f"| model | {' | '.join(quantity.heading for quantity in shown)} |",
+        f"| model | {' | '.join(asked.heading for asked in shown)} |",
         f"|---|{'---:|' * len(shown)}",
-        *(f"| {pair.name} | {' | '.join(_cell(pair, quantity) for quantity in shown)} |" for pair in pairs),
+        *(f"| {pair.name} | {' | '.join(_cell(pair, asked) for asked in shown)} |" for pair in pairs),
     ]
     reading = (
         "Each cell: measured / published (difference in percent of the published value). ✓: the published value lies "
@@ -337,9 +346,9 @@ def _table(pairs: Sequence[Pair]) -> list[str]:
     return ["\n".join(lines), reading]
 
 
-def _cell(pair: Pair, quantity: Quantity) -> str:
-    row = _row(pair, quantity)
-    measured = "-" if row["measured"] is None else f"{row['measured']:,.{quantity.places}f}"
+def _cell(pair: Pair, asked: Published) -> str:
+    row = _row(pair, asked)
+    measured = "-" if row["measured"] is None else f"{row['measured']:,.{asked.quantity.decimals(row['measured'])}f}"
     published = "-" if row["published"] is None else f"{row['published']:,.10g}"
     remarks = [f"{row['difference_pct']:+.1f} %"] if row["difference_pct"] is not None else []
     remarks += ["✓"] if row["inside_interval"] else []

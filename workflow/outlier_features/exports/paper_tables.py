@@ -1,6 +1,5 @@
 """Paper tables: rows of a summary as LaTeX (booktabs) and as Markdown, with a caption that says what was measured."""
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pandas as pd
 from outlier_features.artefacts import atomic
 from outlier_features.artefacts.provenance import Provenance
 from outlier_features.config.entries import Definition
+from outlier_features.experiment.quantities import Quantity, named
 from outlier_features.metrics.criteria import TWIN
 
 HEADLINE = "llm_int8"
@@ -71,24 +71,10 @@ MOST_COLUMNS = 6
 """A table of more columns goes across both columns of a page, in smaller letters."""
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of numbers: its heading, and the column of the summary it shows."""
-
-    heading: str
-    name: str
-    places: int | None = None
-    """Digits behind the point; by default so many that the value has three significant digits."""
-    unit: float = 1
-
-    def cell(self, row: Mapping[Any, Any]) -> Cell:
-        """Return the cell of a row of the summary; a dash where it has no value."""
-        value, low, high = (row.get(self.name + suffix) for suffix in ("", "_low", "_high"))
-        if pd.isna(value):
-            return MISSING
-        places = significant_places(float(value) / self.unit) if self.places is None else self.places
-        shown = (value,) if pd.isna(low) or pd.isna(high) else (value, low, high)
-        return Cell(*(f"{float(number) / self.unit:,.{places}f}" for number in shown))
+def _cell(quantity: Quantity, row: Mapping[Any, Any]) -> Cell:
+    """Return the cell of a row of the summary; a dash where it has no value."""
+    written = quantity.cell(row)
+    return MISSING if written is None else Cell(*written)
 
 
 @dataclass(frozen=True)
@@ -157,29 +143,12 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"[\\|*`<\[\]]|(?<!\w)_|_(?!\w)", lambda found: "\\" + found[0], text).replace("\n", " ")
 
 
-def significant_places(value: float, digits: int = 3) -> int:
-    """Return how many digits behind the point show so many significant ones; none where all are before it."""
-    if not value or not math.isfinite(value):
-        return 0
-    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+BY_DEFINITION = named("outlier_count", "distinct_channels", "mean_layer_pct", "mean_position_pct")
+OF_A_MODEL = named("perplexity", "bits_per_byte", "kurtosis_max")
+SIZES = named("total_params", "active_params")
 
-
-BY_DEFINITION = (
-    Column("features", "outlier_count", 0),
-    Column("distinct", "distinct_channels", 0),
-    Column("layers (%)", "mean_layer_pct", 1),
-    Column("positions (%)", "mean_position_pct", 1),
-)
-OF_A_MODEL = (
-    Column("perplexity", "perplexity"),
-    Column("bits/byte", "bits_per_byte"),
-    Column("kurtosis", "kurtosis_max"),
-)
-SIZES = (Column("total (B)", "total_params", unit=1e9), Column("active (B)", "active_params", unit=1e9))
-
-READING = (
-    "Features: outlier features as the definition counts them; distinct: their channels; layers, positions: mean share "
-    "affected; kurtosis: of He et al. (2024), Eq. 1, the largest over the blocks' residual streams."
+READING = " ".join(
+    f"{quantity.heading.capitalize()}: {quantity.meaning}" for quantity in (*BY_DEFINITION, *named("kurtosis_max"))
 )
 
 
@@ -195,9 +164,9 @@ def of_model(rows: pd.DataFrame, definitions: Mapping[str, Definition], corpus: 
     return PaperTable(
         name=f"outliers-{model}",
         caption=" ".join([f"Outlier features of {label}, {_measured(rows, corpus)}.", READING, *criteria, twins]),
-        headings=("definition", *(column.heading for column in BY_DEFINITION)),
-        rows=[[Cell(row["definition"]), *(column.cell(row) for column in BY_DEFINITION)] for row in records],
-        footer=[(column.heading, column.cell(records[0])) for column in OF_A_MODEL],
+        headings=("definition", *(quantity.titled for quantity in BY_DEFINITION)),
+        rows=[[Cell(row["definition"]), *(_cell(quantity, row) for quantity in BY_DEFINITION)] for row in records],
+        footer=[(quantity.titled, _cell(quantity, records[0])) for quantity in OF_A_MODEL],
         notes=_notes(rows, "definition"),
     )
 
@@ -206,13 +175,13 @@ def of_experiment(summary: pd.DataFrame, definitions: Mapping[str, Definition], 
     """Return the table of an experiment, one row a model, under the definition HEADLINE or the first there is."""
     name = HEADLINE if HEADLINE in definitions else next(iter(definitions))
     rows = summary[summary["definition"] == name]
-    columns = (*SIZES, *BY_DEFINITION, *OF_A_MODEL)
+    shown = (*SIZES, *BY_DEFINITION, *OF_A_MODEL)
     criterion = f"Definition {name}: {_criterion(definitions[name])}."
     return PaperTable(
         name="outliers",
         caption=" ".join([f"Outlier features of each model, {_measured(rows, corpus)}.", READING, criterion]),
-        headings=("model", *(column.heading for column in columns)),
-        rows=[[Cell(row["label"]), *(column.cell(row) for column in columns)] for row in rows.to_dict("records")],
+        headings=("model", *(quantity.titled for quantity in shown)),
+        rows=[[Cell(row["label"]), *(_cell(quantity, row) for quantity in shown)] for row in rows.to_dict("records")],
         footer=[],
         notes=_notes(rows, "label"),
     )

@@ -10,6 +10,7 @@ from matplotlib.axis import Axis as Ruler
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from outlier_features.experiment.quantities import QUANTITIES
 from outlier_features.figures.scales import Scale, below, round_numbers
 from outlier_features.figures.style import FAINT, GREY, NAME, SHADE
 from outlier_features.units import human
@@ -75,31 +76,31 @@ def _decades(low: float, high: float) -> tuple[float, float]:
     return low / apart, high * apart
 
 
-def _estimated(column: str, name: str, label: str, scale: Scale, unit: str, **more: Any) -> Axis:
-    """Return an axis of a quantity whose interval is in the summary too."""
-    return Axis(column, name, label, scale, unit, (f"{column}_low", f"{column}_high"), **more)
+def _axis(column: str, scale: Scale, unit: str = "", label: str = "", **more: Any) -> Axis:
+    """Return the axis of a quantity of the summary; it has bars where the summary has its interval."""
+    quantity = QUANTITIES[column]
+    return Axis(column, quantity.words, label or quantity.label, scale, unit or column, **more)
 
 
-def _share(column: str, name: str, label: str) -> Axis:
-    return _estimated(column, name, label, "linear", "percent")
+def _estimated(column: str, scale: Scale, unit: str = "", label: str = "", **more: Any) -> Axis:
+    return _axis(column, scale, unit, label, ends=(f"{column}_low", f"{column}_high"), **more)
 
 
-def _count(column: str, label: str, ends: tuple[str, ...] = ()) -> Axis:
-    return Axis(column, "outlier features", label, "log", column, ends, least_span=15.0, shelf="none")
-
-
-TOTAL = Axis("total_params", "total parameters", "total parameters", "log", "parameters")
-ACTIVE = Axis("active_params", "active parameters", "active parameters", "log", "parameters")
-PERPLEXITY = _estimated("perplexity", "perplexity", "perplexity (a better model is further left)", "log", "perplexity")
-BITS = _estimated("bits_per_byte", "bits per byte", "bits per byte (a better model is further left)", "linear", "bits")
-LAYERS = _share("mean_layer_pct", "layers affected", "layers affected (%)")
-POSITIONS = _share("mean_position_pct", "positions affected", "positions affected (%)")
-MEDIAN_LAYERS = Axis("median_layer_pct", "layers affected", "layers affected (%), median", "linear", "percent")
-MEDIAN_POSITIONS = Axis(
-    "median_position_pct", "positions affected", "positions affected (%), median", "linear", "percent"
+BETTER = "(a better model is further left)"
+TOTAL = _axis("total_params", "log", "parameters")
+ACTIVE = _axis("active_params", "log", "parameters")
+PERPLEXITY = _estimated("perplexity", "log", label=f"perplexity {BETTER}")
+BITS = _estimated("bits_per_byte", "linear", label=f"bits per byte {BETTER}")
+LAYERS = _estimated("mean_layer_pct", "linear", "percent")
+POSITIONS = _estimated("mean_position_pct", "linear", "percent")
+MEDIAN_LAYERS = _axis("median_layer_pct", "linear", "percent", "layers affected (%), median")
+MEDIAN_POSITIONS = _axis("median_position_pct", "linear", "percent", "positions affected (%), median")
+FEATURES = _estimated(
+    "outlier_count", "log", label="outlier features,\nsum over sequences", least_span=15.0, shelf="none"
 )
-FEATURES = _count("outlier_count", "outlier features,\nsum over sequences", ("outlier_count_low", "outlier_count_high"))
-CHANNELS = _count("distinct_channels", "outlier features,\ndistinct channels")
+CHANNELS = _axis(
+    "distinct_channels", "log", label="outlier features,\ndistinct channels", least_span=15.0, shelf="none"
+)
 MAGNITUDE = Axis(
     "largest_quartile_2", "magnitude of the largest outlier feature", "median |x| of the\nlargest outlier feature",
     "log", "magnitude", ("largest_quartile_1", "largest_quartile_3"), bar="first to third quartile of |x|",

@@ -25,10 +25,11 @@ from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_json, read_table
 from outlier_features.config.config import Config
 from outlier_features.config.entries import Corpus, Definition
+from outlier_features.experiment import quantities
+from outlier_features.experiment.quantities import Quantity
 from outlier_features.figures import catalogue
 from outlier_features.metrics import model_answer_words
 from outlier_features.report import tour
-from outlier_features.units import human
 
 TEMPLATES = shipped.path("report") / "index"
 """The page without its words: markup, style, behaviour and the library of tables. Part of the lineage by content."""
@@ -247,71 +248,18 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
-@dataclass(frozen=True)
-class Column:
-    """A quantity of the table."""
-
-    name: str
-    """Its column in the summary; the interval, where there is one, in `{name}_low` and `{name}_high`."""
-    heading: str
-    words: str
-    written: Callable[[float], str]
-
-
-def _whole(value: float) -> str:
-    return f"{value:.0f}"
-
-
-def _tenths(value: float) -> str:
-    return f"{value:.1f}" if abs(value) < 999.95 else f"{value:.0f}"
-
-
-def _thousandths(value: float) -> str:
-    return f"{value:.3f}"
-
-
-COLUMNS = (
-    Column("total_params", "Total parameters", "All parameters of the model.", human),
-    Column(
-        "active_params",
-        "Active parameters",
-        "Those that one token passes through: all but the experts it is not routed to, with embedding and head.",
-        human,
-    ),
-    Column(
-        "outlier_count",
-        "Outlier features",
-        "Outlier features as the definition counts them: distinct channels, or the sum over sequences, which can "
-        "exceed the hidden size.",
-        _whole,
-    ),
-    Column("distinct_channels", "Distinct channels", "Channels that are an outlier feature anywhere.", _whole),
-    Column("stable_channels", "Stable channels", "Those that qualify in at least half of the sequences.", _whole),
-    Column(
-        "mean_layer_pct",
-        "Layers, %",
-        "Share of the tensors that an outlier feature hits, in percent: the mean over the outlier features.",
-        _tenths,
-    ),
-    Column(
-        "mean_position_pct",
-        "Positions, %",
-        "Share of the positions at which it hits any tensor, in percent: the mean over the outlier features.",
-        _tenths,
-    ),
-    Column(
-        "perplexity",
-        "Perplexity",
-        "exp of the mean loss per predicted token (natural logarithm). Not comparable between tokenizers.",
-        _tenths,
-    ),
-    Column(
-        "bits_per_byte",
-        "Bits per byte",
-        "The loss per byte of text, in bits: comparable between tokenizers.",
-        _thousandths,
-    ),
+COLUMNS = quantities.named(
+    "total_params",
+    "active_params",
+    "outlier_count",
+    "distinct_channels",
+    "stable_channels",
+    "mean_layer_pct",
+    "mean_position_pct",
+    "perplexity",
+    "bits_per_byte",
 )
+"""The columns of numbers of the table."""
 
 
 @dataclass(frozen=True)
@@ -330,17 +278,12 @@ def _row(row: Mapping[Any, Any]) -> dict[str, Any]:
     return {**texts, "note": note if isinstance(note, str) else None, "cells": cells}
 
 
-def _cell(row: Mapping[Any, Any], column: Column) -> Cell:
-    value, low, high = (_known(row.get(f"{column.name}{end}")) for end in ("", "_low", "_high"))
-    if value is None:
+def _cell(row: Mapping[Any, Any], quantity: Quantity) -> Cell:
+    found = quantity.estimate(row)
+    written = quantity.written(found)
+    if written is None:
         return Cell(None, None, None)
-    has_interval = low is not None and high is not None
-    interval = f"{column.written(low)}\N{EN DASH}{column.written(high)}" if has_interval else None  # type: ignore[arg-type]
-    return Cell(column.written(value), value, interval)
-
-
-def _known(value: Any) -> float | None:
-    return None if value is None or pd.isna(value) else float(value)
+    return Cell(written.value, found.value, None if written.low is None else f"{written.low}\N{EN DASH}{written.high}")
 
 
 def _missing(summary: pd.DataFrame) -> Iterator[str]:

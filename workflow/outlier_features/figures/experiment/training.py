@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from outlier_features.experiment.quantities import QUANTITIES, Quantity
 from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.page import page, say
 from outlier_features.figures.scales import below, round_numbers
@@ -34,8 +35,6 @@ class Panel:
 
     column: str
     """The column of the summary; with `_low` and `_high` those of its interval, if it has one."""
-    name: str
-    label: str
     scale: Literal["linear", "log"]
     definitions: Sequence[str] = tuple(DEFINITIONS)
     """The definitions of which there is a line each; () for a metric that is the same under all of them."""
@@ -43,28 +42,36 @@ class Panel:
     """Where this column is 0 there is nothing to take the metric of, and the mark stands on a shelf."""
     shelf: str = ""
     """What the shelf is called."""
-    ceiling: float | None = None
-    """The largest value there can be."""
+    label: str = ""
+    """What its axis is called; by default as everywhere."""
+
+    @property
+    def quantity(self) -> Quantity:
+        """What the column is, in words."""
+        return QUANTITIES[self.column]
+
+    @property
+    def ceiling(self) -> float | None:
+        """The largest value there can be."""
+        return 100.0 if self.quantity.unit == "%" else None
 
 
 _NO_FEATURE = "no outlier\nfeature"
 PANELS = (
-    Panel("distinct_channels", "outlier features", "outlier features\n(distinct channels)", "linear"),
-    Panel("perplexity", "perplexity", "perplexity", "log", ()),
+    Panel("distinct_channels", "linear", label="outlier features\n(distinct channels)"),
+    Panel("perplexity", "log", ()),
+    Panel("mean_layer_pct", "linear", counted="outlier_count", shelf=_NO_FEATURE),
+    Panel("mean_position_pct", "linear", counted="outlier_count", shelf=_NO_FEATURE),
+    Panel("kurtosis_max", "log", (), label="kurtosis of the residual\nstream, largest of all blocks"),
     Panel(
-        "mean_layer_pct", "layers affected", "layers affected (%)", "linear", counted="outlier_count",
-        shelf=_NO_FEATURE, ceiling=100,
+        "massive_max_abs",
+        "log",
+        (),
+        counted="massive_count",
+        shelf="no massive\nactivation",
+        label="largest |x| of the\nmassive activations",
     ),
-    Panel(
-        "mean_position_pct", "positions affected", "positions affected (%)", "linear", counted="outlier_count",
-        shelf=_NO_FEATURE, ceiling=100,
-    ),
-    Panel("kurtosis_max", "kurtosis", "kurtosis_neuron_rms of the\nresidual, largest of all blocks", "log", ()),
-    Panel(
-        "massive_max_abs", "massive activations", "largest |x| of the\nmassive activations", "log", (),
-        counted="massive_count", shelf="no massive\nactivation",
-    ),
-)  # fmt: skip
+)
 LABEL = -0.195
 """Where the labels of the vertical axes end, in widths of a panel: left of all ticks and of the name of a shelf."""
 LANE = 0.08
@@ -110,7 +117,7 @@ def training(entry: Figure, sweep: Sweep) -> Drawing:
     )
     for i, panel in enumerate(PANELS):
         axes = sheet.axes(1.65 + i % 2 * (width + 1.55), 0.15 + i // 2 * stride, width, height)
-        axes.set_ylabel(panel.label)
+        axes.set_ylabel(panel.label or panel.quantity.label)
         axes.yaxis.set_label_coords(LABEL, 0.5)
         _draw_panel(axes, panel, lines[panel], looks, rows["step"].to_numpy(float))
     sheet.legend(handles, 2)
@@ -153,7 +160,7 @@ def _draw_panel(
     axes: Axes, panel: Panel, lines: Sequence[Line], looks: Mapping[str, Look], steps: NDArray[np.float64]
 ) -> None:
     if not any(line.is_known.any() for line in lines):
-        say(axes, f"{panel.name}: not measured at any step")
+        say(axes, f"{panel.quantity.words}: not measured at any step")
         return
     _set_steps(axes, steps)
     needs_shelf = any(line.values["is_empty"].any() for line in lines)
@@ -270,7 +277,7 @@ def _gaps(lines: Mapping[Panel, Sequence[Line]]) -> list[str]:
         for line in (line for line in each if any(other.is_known.any() for other in each)):
             steps = line.values["step"][~line.is_known]
             where = "any step" if len(steps) == len(line.values) else f"step {', '.join(f'{s:g}' for s in steps)}"
-            name = f"{panel.name} ({line.definition})" if panel.definitions else panel.name
+            name = f"{panel.quantity.words} ({line.definition})" if panel.definitions else panel.quantity.words
             if len(steps):
                 found.setdefault((line.series, where), []).append(name)
     return [f"{series} has no value at {where} of: {', '.join(names)}." for (series, where), names in found.items()]
