@@ -8,8 +8,8 @@ import pytest
 from outlier_features.experiment import reproduction
 from outlier_features.experiment.reproduction import (
     COLUMNS,
-    COUNTED_OTHERWISE,
     COMPARED,
+    COUNTED_OTHERWISE,
     REMARKS,
     compared,
     joined,
