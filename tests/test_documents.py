@@ -120,7 +120,7 @@ def test_an_unknown_suffix_is_refused_with_the_known_ones(name, tmp_path) -> Non
         ("a.txt.gz", gzip.compress(b"One." * 9999, mtime=0)[:-9], "damaged, cut"),
         ("a.txt.xz", lzma.compress(b"One." * 9999)[:-9], "damaged, cut"),
         ("a.txt.zst", COMPRESSIONS[".zst"](bytes(range(1, 127)) * 99)[:-9], "damaged, cut"),
-        ("a.json", b'[{"text": "One."}', "has no end behind row 1"),
+        ("a.json", b'[{"text": "One."}', "does not end after row 1"),
         ("a.json", b'[{"text": "One."}, {"text": "tw', "row 2: is not JSON"),
         ("a.json", b'[{"text": "One."} {"text": "two"}]', "row 2: is not parted .* by a comma"),
         ("a.json", b'[{"text": "One."}] {}', "goes on behind the end"),

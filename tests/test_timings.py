@@ -16,7 +16,7 @@ from outlier_features.errors import DamagedFile, StaleFile
 from outlier_features.figures.draw import save
 from outlier_features.figures.model.timings import MOST_PARTS, draw
 from outlier_features.figures.style import ACTIVITIES, INK, SHADE
-from outlier_features.statistics.timings import FILE, SCHEMA, Timings, beside, progress_line, read
+from outlier_features.statistics.timings import FILE, SCHEMA, Timings, path_of, progress_line, read
 from outlier_features.units import measured
 
 PROJECT = Path(__file__).parents[1]
@@ -113,7 +113,7 @@ def test_no_rows_are_a_table_without_rows(tmp_path):
 
 
 def test_a_missing_file_is_named_with_what_to_do(tmp_path):
-    path = beside(tmp_path / "qwen3-0.6b.2-of-4.json")
+    path = path_of(tmp_path / "qwen3-0.6b.2-of-4.json")
     assert path == tmp_path / "qwen3-0.6b.2-of-4" / "timings.arrow"
     with pytest.raises(DamagedFile) as caught:
         read(path)
@@ -193,7 +193,7 @@ def test_it_says_first_which_was_slower_and_how_long_each_took(read_seconds, sai
         "statistics: 2.0 s (27 %)",
         "waiting for weights: 1.0 s (13 %)",
         "saving: 0.50 s (7 %)",
-        f"reading, on a thread beside: {measured(2 * read_seconds)} (2 GiB, {1 / read_seconds:.2f} GiB/s)",
+        f"reading, in the background: {measured(2 * read_seconds)} (2 GiB, {1 / read_seconds:.2f} GiB/s)",
     ]
 
 

@@ -1,4 +1,4 @@
-"""python -m outlier_features, and the console command outlier-features: see `cli`."""
+"""python -m outlier_features, and the console command outlier-features: see `cli.commands`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Where results lie: the same paths as in the rules, for those who run without Snakemake."""
+"""Paths: where results lie, the same paths as in the rules, for those who run without Snakemake."""
 
 import re
 from collections.abc import Iterable, Iterator

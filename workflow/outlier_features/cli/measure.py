@@ -1,4 +1,4 @@
-"""A measurement as a person sees it: checks, progress, the answer, where it lies, and what to try next."""
+"""Measure: one model by one command: checks, progress, the answer, where it lies, and what to try next."""
 
 import shlex
 import shutil
@@ -100,7 +100,7 @@ def _fetch(request: Request, config: Config, leave: ExitStack, *, force: bool) -
 
 
 def _require_earlier(against: str | None, config: Config) -> None:
-    """Refuse a run to compare with that is not there; whether there is a last one shows behind the pass."""
+    """Refuse a run to compare with that is not there; whether there is a last one shows after the pass."""
     if against not in (None, history.LAST):
         history.find(against, paths.summary(config.chosen.corpus, "parquet"), EXPERIMENT)
 

@@ -1,4 +1,4 @@
-"""Measure one model: the configuration of its measurement, made in memory, and the folder of its results."""
+"""Measurement: the configuration of one, made in memory, and the folder of its results."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Conditions of a measurement: what two runs have to agree in before their numbers can be compared."""
+"""Comparability: what two runs have to agree in before their numbers can be compared."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Origins: in words, what two runs were made from and where that differs, as far as their provenance tells."""
+"""Provenance changes: what two runs were made from and where that differs, in words, as far as they tell."""
 
 from collections.abc import Iterator, Mapping
 

@@ -1,4 +1,4 @@
-"""Runs: the summary of an experiment as it was written, with its provenance, to be held against another one."""
+"""Recorded run: the summary of an experiment as it was written, with its provenance, to be held against another one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The experiments as strict, frozen types: config.yaml is checked in full before anything runs.
+"""Config: the experiments as strict, frozen types: config.yaml is checked in full before anything runs.
 
 Data only. No result follows from the code of this module, so it is left out of lineages: what a stage reads of the
 configuration is hashed by value instead.

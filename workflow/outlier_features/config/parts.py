@@ -1,4 +1,4 @@
-"""Scatter: which windows each of several captures of one model runs, so that they can run on several devices.
+"""Parts: which windows each of several captures of one model runs, so that they can run on several devices.
 
 A part is named as Snakemake names scatter items, `2-of-4`. The only part of one is the whole and has no name.
 """

@@ -1,4 +1,4 @@
-"""Trends: whether a measure of models moves with an axis, and whether two kinds of models differ in it.
+"""Correlation: whether a measure of models moves with an axis, and whether two kinds of models differ in it.
 
 Every x here is a logarithm (base 10) of an axis; every y is in points. `phase_shift` has the jumps.
 """

@@ -1,4 +1,4 @@
-"""Inference: what follows from the summary of an experiment, with uncertainty. `trends` has the statistics.
+"""Inference: what follows from the summary of an experiment, with uncertainty.
 
 Per definition, measure, group of models and axis: rank correlation; constant, line, smooth curve, levels of groups and
 step against each other; position, width and size of a jump, and the jump that could have been shown; dense against

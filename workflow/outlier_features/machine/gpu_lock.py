@@ -1,4 +1,4 @@
-"""Leases: one job a GPU. A process holds the lock of the device it uses, and the lock goes when the process does.
+"""GPU lock: one job a GPU. A process holds the lock of the device it uses, and the lock goes when the process does.
 
 Snakemake counts GPUs but does not say which one a job gets. So each job takes one that no other holds, whoever started
 it on this machine, and sees that one alone from then on. No result depends on which. docs/decisions/0010 says why so.

@@ -1,4 +1,4 @@
-"""Agreement: how near the set of outlier channels of some windows is to that of all, and to that of as many others.
+"""Convergence: how near the set of outlier channels of some windows is to that of all, and to that of as many others.
 
 The first reaches 1 with all windows, whatever they are, so it says how much the last windows changed and not that more
 would change nothing. The second has no such end: it says how well so many windows tell the set.

@@ -1,4 +1,4 @@
-"""Reduction: from the statistics of one model to its tables of outlier features, channels and layers."""
+"""Evaluate: the statistics of one model become its tables of outlier features, channels and layers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Requests: what a job asks of the machine, from the sizes of its model, once its checkpoint tells them."""
+"""Job resources: what a job asks of the machine, from the sizes of its model, once its checkpoint tells them."""
 
 import errno
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The stages of the pipeline without Snakemake: the same paths, lineages and files."""
+"""Stages: those of the pipeline without Snakemake: the same paths, lineages and files."""
 
 import json
 import shutil
@@ -210,7 +210,7 @@ class Stages:
         from outlier_features.statistics import timings
 
         lineage = self._lineages.timings(self._corpus, model)
-        passes = [timings.read(timings.beside(m), lineage["statistics"]) for m in self._manifests(model)]
+        passes = [timings.read(timings.path_of(m), lineage["statistics"]) for m in self._manifests(model)]
         drawn = draw(self._config.label(model), passes)
         self._save(drawn, lineage, paths.timings(self._corpus, model))
 

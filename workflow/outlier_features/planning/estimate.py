@@ -1,4 +1,4 @@
-"""Planning: what measuring a model takes, before it is paid for: memory, bytes, time. Arithmetic only, no torch.
+"""Estimate: what measuring a model takes, before it is paid for: memory, bytes, time. Arithmetic only, no torch.
 
 Every figure follows from the sizes of the model, the windows and the precision by the way the engine works: it holds
 two decoder blocks (the next is read while one computes), the tensors outside the blocks, and the hidden state of every

@@ -1,4 +1,4 @@
-"""The page of a run: one file of HTML that needs nothing beside it.
+"""Index: the page of a run, one file of HTML that needs nothing beside it.
 
 The answer for each model, what follows from all of them, every figure with its caption, the summary as a table, the
 words, and where all of it comes from. The same inputs give the same bytes. Every word that comes from a configuration
@@ -96,7 +96,7 @@ def read_findings(
 
 
 def write_page(path: Path, findings: Findings, origin: provenance.Provenance) -> None:
-    """Write the page atomically, with the figures that lie where `layout` says; `origin` is its provenance."""
+    """Write the page atomically, with the figures that lie where `paths` says; `origin` is its provenance."""
     page = render(findings, pictures(findings), origin)
     with atomic.file(path) as unfinished:
         unfinished.write_text(page, encoding="utf-8")

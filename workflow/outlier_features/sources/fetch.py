@@ -1,4 +1,4 @@
-"""Sources: a model of the hub, of a local directory or of a package becomes a checkpoint."""
+"""Fetch: a model of the hub, of a local directory or of a package becomes a checkpoint."""
 
 import os
 import shutil

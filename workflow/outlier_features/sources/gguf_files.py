@@ -1,4 +1,4 @@
-"""Dequantised: the weights and the tokenizer of a GGUF file, as an ordinary float32 checkpoint."""
+"""GGUF files: the weights and the tokenizer of one, written as an ordinary float32 checkpoint."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from outlier_features.errors import SourceError
 from outlier_features.machine.disk import require_room
-from outlier_features.sources.retry import Broken, patiently
+from outlier_features.sources.retry import Broken, retried
 
 SILENCE = 60.0
 """Seconds without a byte after which a connection counts as broken."""
@@ -108,7 +108,7 @@ def download(
     """Bring files of a commit into `folder`, or find them in `earlier` or the hub's cache; return where each lies.
 
     Every file is checked by size and digest.
-    Files in `folder` are named by their digests, so a later call goes on where this one was stopped, whatever the
+    Files in `folder` are named by their digests, so a later call resumes where this one was stopped, whatever the
     revision. Raises SourceError, also where the disk has no room for what is missing and `spare` bytes more, before
     anything is downloaded.
     """
@@ -201,7 +201,7 @@ def _size(path: Path) -> int:
 
 
 def _asked(call: Callable[[], Result], where: str, advanced: Callable[[], int] | None = None) -> Result:
-    """Return what a call to the hub returns, patiently; say what a name asks of the user that the hub does not give."""
+    """Return what a call to the hub returns, retried; say what a name asks of the user that the hub does not give."""
 
     def once() -> Result:
         try:
@@ -211,7 +211,7 @@ def _asked(call: Callable[[], Result], where: str, advanced: Callable[[], int] |
         except HFValidationError as error:
             raise SourceError(f"{where}: is no name of a model; names look like organisation/model.") from error
 
-    return patiently(once, where, advanced)
+    return retried(once, where, advanced)
 
 
 def _refusal(error: HfHubHTTPError, where: str) -> str:

@@ -1,4 +1,4 @@
-"""Patience: a request to the hub is made again while the hub is busy or the connection breaks."""
+"""Retry: a request to the hub is repeated while the hub is busy or the connection breaks."""
 
 import email.utils
 import random
@@ -32,7 +32,7 @@ class Broken(Exception):
     """A download that ended before its time, or whose content is not what was promised."""
 
 
-def patiently(call: Callable[[], Result], where: str, advanced: Callable[[], int] | None = None) -> Result:
+def retried(call: Callable[[], Result], where: str, advanced: Callable[[], int] | None = None) -> Result:
     """Return what `call` returns; wait and try again where its failure may pass, and say so.
 
     `advanced` tells how far the work has come, which a hub that answered has begun: whatever moved on begins to count

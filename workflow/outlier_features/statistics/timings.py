@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
         ("resumed", pa.bool_()),
     ]
 )
-"""One row per decoder block. `read_seconds`, `read_bytes`: reading and converting its weights, on a thread beside (0
+"""One row per decoder block. `read_seconds`, `read_bytes`: reading and converting its weights, in the background (0
 bytes where they were still on the device). What the pass itself did, one after the other: `waited_seconds` for those
 weights, `computed_seconds` for the forward of all windows, of which `observed_seconds` for statistics, `saved_seconds`
 for the shard and the state to resume from. `started`: seconds since the pass began when the weights were there.
@@ -75,7 +75,7 @@ def _kind(column: pa.DataType) -> type:
     return bool if pa.types.is_boolean(column) else int if pa.types.is_integer(column) else float
 
 
-def beside(manifest: Path) -> Path:
+def path_of(manifest: Path) -> Path:
     """Return where the timings of a capture lie, which is named by its manifest."""
     return Path(manifest).with_suffix("") / FILE
 

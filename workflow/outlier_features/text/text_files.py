@@ -205,7 +205,7 @@ def _json_values(pieces: Iterator[str], path: Path) -> Iterator[Any]:
         if listed and following == "]":
             text.drop(1)
             if text.skip_space():
-                raise SourceError(f"{path}: goes on behind the end of its JSON list.")
+                raise SourceError(f"{path}: continues after the end of its JSON list.")
             return
         number += 1
         if listed and number > 1:
@@ -215,7 +215,7 @@ def _json_values(pieces: Iterator[str], path: Path) -> Iterator[Any]:
             text.skip_space()
         yield text.value(decoder, f"{path}, row {number}")
     if listed:
-        raise SourceError(f"{path}: its JSON list has no end behind row {number}; the file is cut.")
+        raise SourceError(f"{path}: its JSON list does not end after row {number}; the file is cut.")
 
 
 class _Unread:

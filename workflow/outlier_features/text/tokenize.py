@@ -137,7 +137,7 @@ def _cut(corpus: Corpus, tokenizer: Any, prefix: list[int]) -> dict[str, Any]:
     room = corpus.length - len(prefix)
     if room < 1:
         raise ConfigError(
-            f"corpora: length {corpus.length} leaves no room for text behind the {len(prefix)} tokens that start each "
+            f"corpora: length {corpus.length} leaves no room for text after the {len(prefix)} tokens that start each "
             f"window ({' '.join(cut.get('prefix', []))}); choose a greater length, or bos: never."
         )
     # what starts a window takes the place of text; the windows still leave no text out

@@ -31,7 +31,7 @@ BAR = 0.86
 FEWEST = 10
 """Blocks that a panel has room for, even where there are fewer."""
 CAPTION = (
-    "Bars: what the pass did for each decoder block, one thing after the other. Dashes: how long a thread beside it "
+    "Bars: what the pass did for each decoder block, one thing after the other. Dashes: how long a background thread "
     "took to read and convert the weights of that block, while the pass was still at the block before; the pass waits "
     "where they are not there in time, and always for the first block. Below: how many GiB a second that is."
 )
@@ -173,7 +173,7 @@ def _legend(everything: pd.DataFrame) -> list[Artist]:
         words = f"{ACTIVITIES[name].label}: {measured(total)}{share}"
         entries.append(Patch(color=ACTIVITIES[name].color, label=words, linewidth=0))
     dash: dict[str, Any] = {"color": INK, "linewidth": 2.0}
-    entries.append(Line2D([], [], label=f"reading, on a thread beside: {_reading(everything)}", **dash))
+    entries.append(Line2D([], [], label=f"reading, in the background: {_reading(everything)}", **dash))
     if everything["resumed"].any():
         entries.append(Patch(facecolor=SHADE, edgecolor=GREY, linewidth=0.5, label="finished by an earlier run"))
     return entries
