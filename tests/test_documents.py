@@ -123,7 +123,7 @@ def test_an_unknown_suffix_is_refused_with_the_known_ones(name, tmp_path) -> Non
         ("a.json", b'[{"text": "One."}', "does not end after row 1"),
         ("a.json", b'[{"text": "One."}, {"text": "tw', "row 2: is not JSON"),
         ("a.json", b'[{"text": "One."} {"text": "two"}]', "row 2: is not parted .* by a comma"),
-        ("a.json", b'[{"text": "One."}] {}', "goes on behind the end"),
+        ("a.json", b'[{"text": "One."}] {}', "continues after the end"),
         ("a.json", b'[{"text": "One."}, {"deep": ' + b"[" * 9999, "row 2: is not JSON .*recursion"),
         ("a.jsonl", b'{"text": "One."}\n' + b"[" * 9999, "row 2: is not JSON .*recursion"),
     ],
