@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from outlier_features.kernels.compiling import beside, is_compiled
+from outlier_features.kernels.compiling import in_background, is_compiled
 from projects import PROJECT
 
 MISSES = """
@@ -30,7 +30,7 @@ def kernels(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_process_beside_compiles_what_a_capture_then_only_loads(kernels: Path) -> None:
     cache = kernels.parent / "__pycache__"
-    with beside("float32", kernels=kernels):
+    with in_background("float32", kernels=kernels):
         end = time.monotonic() + 300
         while not list(cache.glob("*._flat_medians-*.nbc")):
             assert time.monotonic() < end, "nothing is compiled"
@@ -43,7 +43,7 @@ def test_a_process_beside_compiles_what_a_capture_then_only_loads(kernels: Path)
 
 
 def test_nothing_is_compiled_for_a_gpu_and_an_edit_makes_what_was_compiled_old(kernels: Path) -> None:
-    with beside("float32", "GPU-1", kernels):
+    with in_background("float32", "GPU-1", kernels):
         assert not is_compiled(kernels)
     index = kernels.parent / "__pycache__/cpu._moments-1.py311.nbi"
     index.parent.mkdir()

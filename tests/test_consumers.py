@@ -11,8 +11,8 @@ from families import FAMILIES, random_model, save_family
 from outlier_features.capture.matrix_readers import Consumers
 from outlier_features.capture.run import capture
 from outlier_features.models import architectures, sites
-from outlier_features.models.checkpoint_names import in_checkpoint
 from outlier_features.models.checkpoints import seal
+from outlier_features.models.tensor_names import in_checkpoint
 from outlier_features.models.weights import Weights
 from safetensors.torch import load_file
 from torch import nn

@@ -11,7 +11,7 @@ from outlier_features.machine.logs import logged
 
 config = Config.check(snakemake.config)
 model, corpus = config.models[snakemake.wildcards.model], config.corpora[snakemake.wildcards.corpus]
-with logged(snakemake.log[0]), gpu_lock.device() as gpu, compiling.beside(model.dtype, gpu):
+with logged(snakemake.log[0]), gpu_lock.device() as gpu, compiling.in_background(model.dtype, gpu):
     from outlier_features.capture.run import Settings, capture  # seconds of imports, meanwhile
     from outlier_features.machine.devices import use_every_core
 

@@ -1,4 +1,4 @@
-"""Compiling: what a capture runs on a CPU is compiled in a process beside, while it still imports and opens a model.
+"""Compiling: what a capture runs on a CPU is compiled in the background, while it still imports and opens a model.
 
 That takes ten seconds, once a checkout: Numba keeps what it compiled in the folder __pycache__ beside the source.
 """
@@ -15,7 +15,7 @@ COMPILE = "import sys; from outlier_features.kernels.cpu import compile_for; com
 
 
 @contextmanager
-def beside(dtype: str, gpu: str | None = None, kernels: Path = KERNELS) -> Iterator[None]:
+def in_background(dtype: str, gpu: str | None = None, kernels: Path = KERNELS) -> Iterator[None]:
     """Let the kernels for activations of a type be compiled while the block runs, where they are not and no GPU is.
 
     Nobody waits for that: who needs a kernel before compiles it.

@@ -1,7 +1,10 @@
-"""The reduction on a CPU: compiled passes (Numba) over pieces of an activation that stay in cache.
+"""CPU reduction: compiled passes (Numba) over pieces of an activation that stay in cache.
 
 A chain of torch operations would read the activation twenty times. Sums are float32 over at most 64 rows, or over one
 row, and float64 beyond, so a sum is within 64 float32 roundings of the exact one, relative to its sum of magnitudes.
+
+One file: Numba keeps what it compiled by the time of the file a function is in, so a function that calls another file's
+would stay as it was when that file is edited.
 """
 
 # Shapes: T position in a sequence, C channel, G value of a threshold grid.
@@ -34,7 +37,7 @@ class CpuReduction:
         self._thresholds = [np.array(grid, np.float32) for grid in (grids.absolute, grids.relative)]
 
     def site(self, x_TC: torch.Tensor, reached: Reached | None = None, *, medians: bool = False) -> Columns:
-        """Do what `statistics.reduce` does; sums agree with it to float32 rounding, everything else exactly."""
+        """Do what `reference.reduce` does; sums agree with it to float32 rounding, everything else exactly."""
         if len(x_TC) == 0:
             return reference.nothing(x_TC.shape[1], hits=reached is not None, medians=medians)
         if x_TC.dtype not in _BITS:
@@ -235,7 +238,7 @@ def _first_equal(bits, top):
 
 @njit(nogil=True, cache=True)
 def _excess_kurtosis(row, sums):
-    """Do what `statistics.excess_kurtosis` does, for one position, from its sums where these can tell it."""
+    """Do what `reference.excess_kurtosis` does, for one position, from its sums where these can tell it."""
     channels = row.shape[0]
     mean, square = np.float64(sums[0]) / channels, np.float64(sums[1]) / channels
     variance, fourth = square - mean * mean, np.float64(sums[2]) / channels

@@ -1,4 +1,4 @@
-"""The fast form of the reduction, by device: `statistics.reduce` of one activation after the other."""
+"""Dispatch: the fast form of the reduction by device, `reference.reduce` of one activation after the other."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ class Reduction(Protocol):
     """
 
     def site(self, x_TC: torch.Tensor, reached: Reached | None = None, *, medians: bool = False) -> Any:
-        """Begin what `statistics.reduce` does with one activation (T, C) of any float type."""
+        """Begin what `reference.reduce` does with one activation (T, C) of any float type."""
 
     def keep(self, values: torch.Tensor) -> Any:
         """Take values (N,) along as they are, integers of 16 bits or float32, such as the experts a router chose."""

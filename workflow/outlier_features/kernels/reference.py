@@ -1,8 +1,8 @@
-"""What one pass keeps of an activation, and the plain torch function that computes it.
+"""Reference: what one pass keeps of an activation, and the plain torch function that computes it.
 
 Everything that a definition or a metric needs is here in small form: per channel extremes, sums and hits over a grid of
 thresholds; per position its largest value and its moments. float32 while an activation is read, float64 once summed.
-This is the reference; `kernels` chooses the fast form of `reduce` for a device.
+`dispatch` chooses the fast form of `reduce` for a device.
 """
 
 # Shapes: T position in a sequence, C channel, G value of a threshold grid, N entry of a sparse list.
