@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy, torch
 from conftest import capture_settings
 from transformers import Qwen3ForCausalLM, Qwen3MoeForCausalLM  # what a capture imports late
-from outlier_features.capture import engine, offload, recorder, resume
+from outlier_features.capture import engine, offload, resume, shard_writer
 from outlier_features.statistics import shards
 from outlier_features.capture.run import capture
 from outlier_features.machine.logs import logged
@@ -54,9 +54,9 @@ class Ended(NamedTuple):
         return lines[0].removeprefix("error: ")
 
     @property
-    def gone_on_behind(self) -> int:
+    def resumed_after(self) -> int:
         """How many blocks of earlier runs were taken over."""
-        found = re.search(r"going on behind block (\d+) of", self.said)
+        found = re.search(r"resuming after block (\d+) of", self.said)
         return int(found[1]) if found else 0
 
 

@@ -16,6 +16,7 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton
 
 from outlier_features.artefacts import provenance
+from outlier_features.capture.hooks import observed
 from outlier_features.capture.run import Settings, capture
 from outlier_features.config.entries import Definition
 from outlier_features.kernels.reference import Grids
@@ -192,7 +193,7 @@ def activations(checkpoints: dict[str, Path], ids: np.ndarray) -> dict[str, dict
         with ExitStack() as hooks, torch.inference_mode():
             for block in model.model.layers:
                 probes = sites.probes(block, sites.SITES)
-                hooks.enter_context(sites.observed(probes, _keep(seen)))
+                hooks.enter_context(observed(probes, _keep(seen)))
             for window in ids:
                 model(torch.from_numpy(window).long()[None], use_cache=False)
         shape = (WINDOWS, len(model.model.layers), LENGTH, HIDDEN)

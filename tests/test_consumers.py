@@ -1,4 +1,4 @@
-"""Consumers: the matrices that read a site's tensor are named, and looking for them changes nothing."""
+"""Matrix readers: the matrices that read a site's tensor are named, and looking for them changes nothing."""
 
 import json
 from contextlib import ExitStack
@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import BLOCKS, capture_settings
 from families import FAMILIES, random_model, save_family
-from outlier_features.capture.matrix_readers import Consumers
+from outlier_features.capture.hooks import observed
+from outlier_features.capture.matrix_readers import MatrixReaders
 from outlier_features.capture.run import capture
 from outlier_features.models import architectures, sites
 from outlier_features.models.checkpoints import seal
@@ -68,12 +69,12 @@ def test_the_matrices_that_read_each_site_are_named(name: str) -> None:
     model = random_model(FAMILIES[name], 0, {}).float()
     _, blocks = architectures.decoder_blocks(model)
     ids = torch.arange(7)[None]
-    found = [Consumers(block) for block in blocks]
+    found = [MatrixReaders(block) for block in blocks]
     with torch.inference_mode():
         plain = model(input_ids=ids, use_cache=False).logits
         with ExitStack() as hooks:
             for block, consumers in zip(blocks, found, strict=True):
-                hooks.enter_context(sites.observed(sites.probes(block, sites.SITES), consumers.saw))
+                hooks.enter_context(observed(sites.probes(block, sites.SITES), consumers.saw))
                 hooks.enter_context(consumers.watched())
             assert torch.equal(model(input_ids=ids, use_cache=False).logits, plain)
     assert [in_any_order(consumers.names()) for consumers in found] == [in_any_order(e) for e in EXPECTED[name]]
@@ -96,7 +97,7 @@ def test_a_matrix_that_reads_a_copy_or_other_rows_is_no_consumer() -> None:
             self.same(x), self.view(x.reshape(-1, 4)), self.copy(x.clone()), self.rows(x[:, 1:]), self.norm(x)
 
     block, x = Block(), torch.randn(1, 5, 4)
-    consumers = Consumers(block)
+    consumers = MatrixReaders(block)
     consumers.saw("mlp_in", x[0])
     with consumers.watched():
         block(x)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from families import COMMON, ROUTED, Family, random_model
 from outlier_features.errors import ArchitectureError
-from outlier_features.models import architectures, parameters, sites
-from outlier_features.models.fused_experts import is_bank
+from outlier_features.models import architectures, fused_experts, parameters
+from outlier_features.models.fused_experts import is_fused
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.models.recurrent_gemma.modeling_recurrent_gemma import RecurrentGemmaRglru
@@ -90,7 +90,7 @@ class Vectors(nn.Module):
 )
 def test_a_bank_multiplies_with_the_experts_a_token_is_sent_to(kind: type, expected: bool, device: str) -> None:
     block = nn.Sequential(nn.Linear(WIDTH, WIDTH), kind()).to(device)
-    assert (sites.expert_bank(block) is block[1]) == expected
+    assert (fused_experts.of_block(block) is block[1]) == expected
 
 
 def test_looking_changes_nothing_and_runs_no_hook() -> None:
@@ -98,7 +98,7 @@ def test_looking_changes_nothing_and_runs_no_hook() -> None:
     before = {name: tensor.clone() for name, tensor in bank.named_parameters()}
     bank.register_forward_pre_hook(lambda *_: pytest.fail("a hook ran"))
     bank.forward = lambda *_: pytest.fail("what was put in the place of its forward ran")  # as experts.observed does
-    assert is_bank(bank)
+    assert is_fused(bank)
     assert all(torch.equal(tensor, before[name]) for name, tensor in bank.named_parameters())
 
 
@@ -108,27 +108,27 @@ def tiny(model_type: str, **fields: object) -> PreTrainedModel:
 
 def test_no_block_of_rwkv_holds_experts() -> None:
     model = tiny("rwkv", attention_hidden_size=32)
-    assert [sites.expert_bank(block) for block in architectures.decoder_blocks(model)[1]] == [None] * 3
+    assert [fused_experts.of_block(block) for block in architectures.decoder_blocks(model)[1]] == [None] * 3
     assert parameters.count(model).facts()["kind"] == "dense"
 
 
 def test_mixers_with_a_matrix_a_head_hold_no_experts() -> None:
     zamba = AutoConfig.for_model("zamba", hidden_size=32, num_attention_heads=4, n_mamba_heads=2, mamba_dt_rank=4)
     gemma = AutoConfig.for_model("recurrent_gemma", **(COMMON | {"lru_width": 32}))
-    assert not is_bank(ZambaMambaMixer(zamba, 0))
-    assert not is_bank(RecurrentGemmaRglru(gemma))
+    assert not is_fused(ZambaMambaMixer(zamba, 0))
+    assert not is_fused(RecurrentGemmaRglru(gemma))
 
 
 def test_a_convolution_beside_experts_is_none() -> None:
     model = random_model(Family("qwen3_next", COMMON | ROUTED | {"num_hidden_layers": 1}), 0, {})
-    names = [name for name, module in model.named_modules() if is_bank(module)]
+    names = [name for name, module in model.named_modules() if is_fused(module)]
     assert names == ["model.layers.0.mlp.experts"]
 
 
 def test_shared_experts_do_not_stand_for_the_routed_ones() -> None:
     fields = {"num_hidden_layers": 2, "n_routed_experts": 4, "n_shared_experts": 2, "num_experts_per_tok": 2}
     model = architectures.skeleton(AutoConfig.for_model("inkling_text", **(COMMON | fields)))
-    banks = {type(sites.expert_bank(block)).__name__ for block in architectures.decoder_blocks(model)[1]}
+    banks = {type(fused_experts.of_block(block)).__name__ for block in architectures.decoder_blocks(model)[1]}
     assert banks <= {"InklingExperts", "NoneType"}
     assert "InklingExperts" in banks
 

@@ -19,7 +19,7 @@ from outlier_features.capture.run import capture
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics.layers import super_experts
-from outlier_features.models import architectures, sites
+from outlier_features.models import architectures, fused_experts
 from outlier_features.statistics.shards import Statistics
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -46,7 +46,7 @@ def model_of(family: Family, implementation: str, dtype: torch.dtype = torch.flo
 
 
 def banks_of(model: nn.Module) -> list[nn.Module]:
-    return [bank for bank in map(sites.expert_bank, architectures.decoder_blocks(model)[1]) if bank is not None]
+    return [bank for bank in map(fused_experts.of_block, architectures.decoder_blocks(model)[1]) if bank is not None]
 
 
 @torch.inference_mode()
@@ -71,7 +71,7 @@ def by_a_loop(bank: nn.Module, x_TC: torch.Tensor, choices_Tk: torch.Tensor) -> 
     """Return the largest |output| of each expert, computed from the bank's parameters one expert after the other."""
     is_gpt_oss = hasattr(bank, "down_proj_bias")
     found = []
-    for expert in range(sites.expert_count(bank)):
+    for expert in range(fused_experts.expert_count(bank)):
         x = x_TC[(choices_Tk == expert).any(1)]
         into, out = bank.gate_up_proj[expert].to(x.dtype), bank.down_proj[expert].to(x.dtype)
         if is_gpt_oss:

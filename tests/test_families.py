@@ -11,8 +11,9 @@ from conftest import Table
 from families import DENSE, FAMILIES, MOE, save_family
 from number_formats import plain
 from outlier_features.capture import engine
+from outlier_features.capture.hooks import observed
 from outlier_features.config.entries import Model
-from outlier_features.models import architectures, parameters, sites
+from outlier_features.models import architectures, fused_experts, parameters, sites
 from outlier_features.models.weights import Weights
 from outlier_features.sources.fetch import fetch
 from test_engine import Silent
@@ -79,7 +80,7 @@ def run_engine(weights: Weights, windows: list[torch.Tensor]) -> tuple[Seen, lis
     seen: Seen = defaultdict(list)
     with ExitStack() as hooks:
         for index, block in enumerate(weights.blocks):
-            hooks.enter_context(sites.observed(sites.probes(block, sites.SITES), keep(seen, index)))
+            hooks.enter_context(observed(sites.probes(block, sites.SITES), keep(seen, index)))
         logits = engine.run(weights, windows, lambda _, logits: logits.clone(), Silent())
     return seen, logits
 
@@ -136,7 +137,7 @@ def test_every_kind_of_block_of_a_mixture_of_experts_shows_its_routing(family: t
     name, checkpoint = family
     model = architectures.skeleton(architectures.read(checkpoint))
     _, blocks = architectures.decoder_blocks(model)
-    routed = [index for index, block in enumerate(blocks) if sites.expert_bank(block) is not None]
+    routed = [index for index, block in enumerate(blocks) if fused_experts.of_block(block) is not None]
     dense = {"qwen3-moe": [1], "glm4-moe": [0], "deepseek-v3": [0]}.get(name, [])
     assert routed == ([index for index in range(len(blocks)) if index not in dense] if name in MOE else [])
     counts = parameters.count(model)
@@ -150,7 +151,7 @@ def test_active_parameters_are_those_one_token_touches(family: tuple[str, Path])
     counts = parameters.count(architectures.skeleton(architectures.read(checkpoint)))
     full = whole_model(checkpoint, torch.float32)
     full(input_ids=torch.tensor([[5]]), use_cache=False).logits.sum().backward()
-    banks = [bank for bank in map(sites.expert_bank, architectures.decoder_blocks(full)[1]) if bank is not None]
+    banks = [bank for bank in map(fused_experts.of_block, architectures.decoder_blocks(full)[1]) if bank is not None]
     experts = [parameter for bank in banks for parameter in bank.parameters(recurse=False)]
     idle = sum(int((p.grad.flatten(1) == 0).all(1).sum()) * p[0].numel() for p in experts)
     assert counts.total_params - counts.active_params == idle

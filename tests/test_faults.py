@@ -86,10 +86,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     ("where", "behind"),
     [
-        ("before(recorder.shards, 'write', lambda path, *_: path.name == 'block-002.arrow', {})", 2),
+        ("before(shard_writer.shards, 'write', lambda path, *_: path.name == 'block-002.arrow', {})", 2),
         ("before(resume, 'save_file', lambda _, path: 'state-001' in str(path), {})", 1),
         ("before(resume.atomic, 'write_json', lambda path, _: path.name == 'progress.json', {})", 0),
-        ("before(recorder.shards, 'write', lambda path, *_: path.name == 'block-000.arrow', {})", 0),
+        ("before(shard_writer.shards, 'write', lambda path, *_: path.name == 'block-000.arrow', {})", 0),
     ],
     ids=["a shard", "the state", "the progress", "the first shard"],
 )
@@ -108,7 +108,7 @@ def test_a_disk_that_runs_full_is_one_line_and_the_next_run_goes_on(
     assert (small_disk / ".out.unfinished").exists() == (behind > 0 or "progress" in where)
     (small_disk / "ballast").unlink()
     ended = captures.run(*order)
-    assert (ended.status, ended.gone_on_behind) == (0, behind)
+    assert (ended.status, ended.resumed_after) == (0, behind)
     assert digests(small_disk / "out.json") == sealed
     assert sorted(path.name for path in small_disk.iterdir()) == ["log.txt", "out", "out.json"]
 
@@ -124,7 +124,7 @@ def test_a_disk_that_has_turned_read_only_is_one_line_and_the_next_run_goes_on(
     assert captures.run(*order, log=log).error == f"{log}: {READ_ONLY}"
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
     ended = captures.run(*order)
-    assert (ended.status, ended.gone_on_behind) == (0, 2)
+    assert (ended.status, ended.resumed_after) == (0, 2)
     assert digests(small_disk / "out.json") == sealed
 
 
@@ -161,7 +161,7 @@ def test_what_a_killed_run_had_begun_to_write_is_removed_by_the_next(
     assert [path.name for path in leftovers.glob("hidden-states-*")]
     for name in (".tmpAbCdEf", ".state-001.safetensors.unfinished", "state-002.safetensors"):
         (leftovers / name).write_bytes(b"begun")
-    assert captures.run(*order).gone_on_behind == 2
+    assert captures.run(*order).resumed_after == 2
     assert digests(tmp_path / "out.json") == sealed
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted([*sealed, "timings.arrow"])
 
@@ -295,7 +295,7 @@ before(engine.Offload, "with_room", lambda _, __, where: where == "block 2", all
         told,
     )
     ended = captures.run(*order)
-    assert (ended.status, ended.gone_on_behind) == (0, 2)
+    assert (ended.status, ended.resumed_after) == (0, 2)
     assert digests(tmp_path / "out.json") == sealed
 
 
@@ -392,7 +392,7 @@ def test_a_capture_whose_hidden_states_are_on_disk_saves_goes_on_and_seals_the_s
     nowhere = "\nfrom outlier_features.machine import memory; memory.free_memory = lambda device: 0.0"
     assert captures.run(*order, KILL_AT_2 + nowhere).status == -signal.SIGKILL
     ended = captures.run(*order, nowhere)
-    assert (ended.status, ended.gone_on_behind) == (0, 2)
+    assert (ended.status, ended.resumed_after) == (0, 2)
     assert "of hidden states were offloaded to disk" in ended.said
     assert digests(tmp_path / "out.json") == sealed
 

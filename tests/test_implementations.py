@@ -16,7 +16,7 @@ from outlier_features.capture import engine, expert_outputs
 from outlier_features.capture.run import capture
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError, ForwardFailed
-from outlier_features.models import sites
+from outlier_features.models import fused_experts
 from outlier_features.models.weights import Weights
 from test_engine import Silent, windows_of
 from torch import nn
@@ -130,7 +130,7 @@ def test_an_error_outside_the_blocks_says_so(checkpoints, ids: np.ndarray, monke
 
 def test_an_error_of_what_watches_is_not_called_the_models(checkpoints: dict[str, Path], ids: np.ndarray) -> None:
     weights = Weights(checkpoints["moe"], torch.float32, CPU)
-    bank = sites.expert_bank(weights.blocks[1])
+    bank = fused_experts.of_block(weights.blocks[1])
     with pytest.MonkeyPatch.context() as patch, expert_outputs.observed(bank, lambda *_: None):
         patch.setattr(expert_outputs._Products, "_share", lambda *_: {}["of this package"])
         with pytest.raises(KeyError, match="of this package"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from families import FAMILIES, save_family
-from outlier_features.capture.prefetch import ReadAhead
+from outlier_features.capture.prefetch import Prefetch
 from outlier_features.models.weights import Weights
 from transformers import core_model_loading
 
@@ -72,14 +72,14 @@ def test_everything_is_copied_on_the_thread_and_stream_that_read_ahead(
 
     monkeypatch.setattr(core_model_loading, "_materialize_copy", noted)
     weights.device = torch.device("cuda")  # which the loader does not look at: the tensors stay on the CPU
-    with closing(ReadAhead(weights, 0)) as ahead:
+    with closing(Prefetch(weights, 0)) as ahead:
         found = [ahead.take(block)[0] for block in range(len(weights.blocks))]
 
     assert all(
         torch.equal(tensors[key], block[key]) for tensors, block in zip(found, expected, strict=True) for key in block
     )
     assert len(copies) >= sum(map(len, expected))
-    assert {thread for thread, _ in copies} == {"read-ahead_0"}
+    assert {thread for thread, _ in copies} == {"prefetch_0"}
     (stream,) = {stream for _, stream in copies}
     assert stream is not DEFAULT
     assert streams.waited_for == [(DEFAULT, stream)] * len(expected)

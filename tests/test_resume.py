@@ -13,10 +13,10 @@ from conftest import capture_settings, write_windows
 from families import FAMILIES, save_family
 from outlier_features.artefacts import provenance
 from outlier_features.capture import resume
-from outlier_features.capture.resume import alone
 from outlier_features.capture.run import capture
 from outlier_features.config.entries import Model
 from outlier_features.errors import DamagedFile, OutOfMemory
+from outlier_features.machine.file_lock import alone
 from outlier_features.models.weights import Weights
 from outlier_features.sources.fetch import fetch
 
@@ -102,7 +102,7 @@ def test_a_stopped_pass_goes_on_behind_its_last_block_to_the_same_bits(
     assert run(family, windows, tmp_path / "out.json") == expected
     facts = [json.loads((tmp_path / f"{name}.json").read_text())["facts"] for name in ("whole", "out")]
     assert facts[0] == facts[1]
-    assert f"going on behind block {block} of" in capsys.readouterr().out
+    assert f"resuming after block {block} of" in capsys.readouterr().out
     assert not list(tmp_path.glob(".out*"))
 
 
@@ -116,7 +116,7 @@ def test_a_stopped_pass_is_resumed_with_another_number_of_threads_and_each_shard
         shards = run(model, windows, tmp_path / "out.json")
     finally:
         torch.set_num_threads(before)
-    assert "going on behind block 1 of" in capsys.readouterr().out
+    assert "resuming after block 1 of" in capsys.readouterr().out
     schemas = {name: pa.ipc.open_file(str(tmp_path / "out" / name)).schema.metadata for name in shards}
     threads = {name: provenance.decode(schema)["threads"] for name, schema in schemas.items()}
     assert threads.pop("block-000.arrow") == before

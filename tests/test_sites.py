@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import BLOCKS, HIDDEN, LENGTH
+from outlier_features.capture.hooks import observed
+from outlier_features.capture.hooks import routed as observe_routing
 from outlier_features.errors import ArchitectureError
-from outlier_features.models import sites
+from outlier_features.models import fused_experts, sites
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -28,7 +30,7 @@ def test_observed_tensors_are_what_the_modules_receive(
     with ExitStack() as hooks, torch.inference_mode():
         for block in model.model.layers:
             probes = sites.probes(block, sites.SITES)
-            hooks.enter_context(sites.observed(probes, lambda site, x: seen[site].append(x.clone())))
+            hooks.enter_context(observed(probes, lambda site, x: seen[site].append(x.clone())))
             modules = {"attn_in": block.self_attn, "mlp_in": block.mlp, "out_proj_in": block.self_attn.o_proj}
             for site, module in modules.items():
                 module.register_forward_pre_hook(keep(site), with_kwargs=True)
@@ -47,9 +49,9 @@ def test_hooks_leave_logits_untouched_and_are_gone_afterwards(checkpoints: dict[
         plain = model(window).logits
         with ExitStack() as hooks:
             for block in model.model.layers:
-                hooks.enter_context(sites.observed(sites.probes(block, sites.SITES), lambda *_: None))
-                if (bank := sites.expert_bank(block)) is not None:
-                    hooks.enter_context(sites.routed(bank, lambda _: None))
+                hooks.enter_context(observed(sites.probes(block, sites.SITES), lambda *_: None))
+                if (bank := fused_experts.of_block(block)) is not None:
+                    hooks.enter_context(observe_routing(bank, lambda _: None))
             assert torch.equal(model(window).logits, plain)
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 
@@ -59,7 +61,7 @@ def test_routing_is_the_choice_of_the_router(checkpoints: dict[str, Path], ids: 
     block = model.model.layers[1]
     chosen, routed = [], []
     block.mlp.gate.register_forward_hook(lambda _m, _a, output: chosen.append(output[2]))
-    with torch.inference_mode(), sites.routed(sites.expert_bank(block), routed.append):
+    with torch.inference_mode(), observe_routing(fused_experts.of_block(block), routed.append):
         model(torch.from_numpy(ids[:1]).long())
     assert torch.equal(routed[0], chosen[0])
     assert routed[0].shape == (LENGTH, 2)
@@ -67,8 +69,8 @@ def test_routing_is_the_choice_of_the_router(checkpoints: dict[str, Path], ids: 
 
 def test_a_dense_block_has_no_experts_and_a_moe_block_has(checkpoints: dict[str, Path]) -> None:
     blocks = AutoModelForCausalLM.from_pretrained(checkpoints["moe"]).model.layers
-    assert sites.expert_bank(blocks[0]) is None  # mlp_only_layers
-    assert sites.expert_count(sites.expert_bank(blocks[1])) == 6
+    assert fused_experts.of_block(blocks[0]) is None  # mlp_only_layers
+    assert fused_experts.expert_count(fused_experts.of_block(blocks[1])) == 6
 
 
 def test_a_block_whose_structure_does_not_tell_is_refused() -> None:

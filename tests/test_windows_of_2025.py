@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import BLOCKS, DENSE, HIDDEN, VOCABULARY, capture_settings, save_checkpoint, write_windows
+from outlier_features.capture.hooks import observed
 from outlier_features.capture.run import capture
 from outlier_features.config.entries import Corpus, Definition
 from outlier_features.errors import ConfigError, SourceError
@@ -184,9 +185,7 @@ def activations(checkpoints: dict[str, Path], ragged_ids: list[np.ndarray]) -> d
         with ExitStack() as hooks, torch.inference_mode():
             for block in model.model.layers:
                 probes = sites.probes(block, sites.SITES)
-                hooks.enter_context(
-                    sites.observed(probes, lambda site, x, seen=seen: seen[site].append(x.double().numpy()))
-                )
+                hooks.enter_context(observed(probes, lambda site, x, seen=seen: seen[site].append(x.double().numpy())))
             for window in ragged_ids:
                 model(torch.from_numpy(window).long()[None], use_cache=False)
         result[kind] = {
@@ -243,13 +242,13 @@ def test_a_draw_weighs_each_sequence_with_its_length(relative: bool, ragged, act
     definition = Definition(sites=("attn_in", "mlp_in"), threshold=4.0, min_positions=0.2)
     (found,) = evidence.gather(ragged["moe"], [criteria.Criterion("x", definition, relative)])
     hit = hits(activations["moe"], definition, relative)
-    draws = defaultdict(list)
+    expected = defaultdict(list)
     for counts in resampling_counts(len(LENGTHS)):
         table = naive_features(hit, np.repeat(np.arange(len(LENGTHS)), counts).tolist(), definition)
-        draws["outlier_count"].append(len(table))
-        draws["mean_position_pct"].append(100 * table["position_share"].mean())
+        expected["outlier_count"].append(len(table))
+        expected["mean_position_pct"].append(100 * table["position_share"].mean())
     drawn = draws.draws(found)
-    for name, values in draws.items():
+    for name, values in expected.items():
         np.testing.assert_allclose(drawn[name], values, rtol=1e-12)
 
 

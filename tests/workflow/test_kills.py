@@ -67,7 +67,7 @@ def test_twenty_kills_at_any_moment_cost_no_finished_block_and_no_bit(captures: 
         time.sleep(moments.uniform(0, 3 * block_seconds))
         ended = captures.kill(process)
         if "going on" in ended.said:
-            behind.append(ended.gone_on_behind)
+            behind.append(ended.resumed_after)
             assert behind[-1] >= behind[-2]
         if ended.status == 0 or (out.exists() and not (tmp_path / ".out.unfinished").exists()):
             assert digests(out) == digests(tmp_path / "whole.json")

@@ -2,7 +2,7 @@
 
 Each window runs the model's own `forward` in a coroutine (a greenlet: all of them share one thread) that is parked
 whenever it is about to enter a decoder block. When all windows are parked at a block, its weights are installed, each
-window is let go on to the next block in turn, and the weights are dropped. Masks, position embeddings, state between
+window runs to the next block in turn, and the weights are dropped. Masks, position embeddings, state between
 blocks, the final norm, the head: all of it is the model's own code, so results equal an ordinary forward to the bit.
 """
 
@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from outlier_features.capture.offload import Offload
-from outlier_features.capture.prefetch import ReadAhead, Reading
+from outlier_features.capture.prefetch import Prefetch, Reading
 from outlier_features.errors import ArchitectureError, OutlierFeaturesError, OutOfMemory
 from outlier_features.machine.memory import is_out_of_memory
 from outlier_features.models import failures
@@ -42,7 +42,7 @@ class Observer(Protocol):
     def leave(self, block: int, outputs: "Outputs") -> None:
         """Every window has passed block `block`, whose weights are still in place, and got `outputs` from it.
 
-        The last block has none: what it returns goes on to the head.
+        The last block has none: what it returns goes to the head.
         """
 
 
@@ -103,7 +103,7 @@ def run(
     course = _Course(getcurrent(), weights, Outputs(offload), offload, passed, last)
     block = first
     try:
-        with course.parking(weights.blocks), closing(ReadAhead(weights, first)) as ahead:
+        with course.parking(weights.blocks), closing(Prefetch(weights, first)) as ahead:
             for runner in runners:
                 _expect_at(runner.switch(), first)
             for block in range(first, last + 1):
@@ -144,7 +144,7 @@ class _Runner(greenlet):
 
 @dataclass(frozen=True)
 class _Course:
-    """What the blocks' forwards do beside computing: wait for their turn, or answer for an earlier run."""
+    """What the blocks' forwards do besides computing: wait for their turn, or answer for an earlier run."""
 
     scheduler: greenlet
     weights: Weights
@@ -174,7 +174,7 @@ class _Course:
                 self.scheduler.switch(index)
             with _model_explained(self.weights, index):
                 output = self.offload.with_room(lambda: forward(*args, **kwargs), f"block {index}")
-            if index < self.last:  # behind it nothing waits, so nothing would be offloaded
+            if index < self.last:  # after it nothing waits, so nothing would be offloaded
                 self.outputs.keep(getcurrent().window, output)
             return output
 

@@ -1,7 +1,7 @@
-"""Experts: how large the outputs of routed experts are, seen while the model runs them.
+"""Expert outputs: how large the outputs of routed experts are, seen while the model runs them.
 
-transformers keeps the experts of a block in one module, the bank, and runs them in one of several ways: a loop, grouped
-products, batched ones. Nothing is computed again here: every torch call of the bank's own forward is looked at, and a
+transformers keeps the experts of a block in one module, fused, and runs them in one of several ways: a loop, grouped
+products, batched ones. Nothing is computed again here: every torch call of the module's own forward is looked at, and a
 product with one of its matrices is known by the memory that the matrix lies in, whichever way is taken.
 """
 
@@ -18,43 +18,43 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from outlier_features.models.sites import expert_count
+from outlier_features.models.fused_experts import expert_count
 
 NONE = -1.0
 """Stands for the largest magnitude where there was none."""
 
 
 @contextmanager
-def observed(bank: nn.Module, record: Callable[[torch.Tensor, float], None]) -> Iterator[None]:
-    """Call `record(largest_E, seconds)` behind every forward of a bank of experts while the context is open.
+def observed(fused: nn.Module, record: Callable[[torch.Tensor, float], None]) -> Iterator[None]:
+    """Call `record(largest_E, seconds)` after every forward of fused experts while the context is open.
 
-    `largest_E` (float32, on the device of the bank) is each expert's largest |down-projection output| over the tokens
-    routed to it, its bias included and the router's weight not yet applied; NONE for an expert without tokens. A token
+    `largest_E` (float32, on their device) is each expert's largest |down-projection output| over the tokens routed to
+    it, its bias included and the router's weight not yet applied; NONE for an expert without tokens. A token
     for which an expert puts out NaN or infinity is left out: it shows in the residual stream, where both are counted.
     `seconds` is what looking took. A forward without a down projection that is recognised records nothing.
     """
-    forward = bank.forward
+    forward = fused.forward
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        with _Products(bank, _channels(args, kwargs)) as products:
+        with _Products(fused, _channels(args, kwargs)) as products:
             output = forward(*args, **kwargs)
         if (largest_E := products.largest()) is not None:
             record(largest_E, products.seconds)
         return output
 
-    bank.forward = watched
+    fused.forward = watched
     try:
         yield
     finally:
-        del bank.forward
+        del fused.forward
 
 
 @dataclass(frozen=True)
 class _Share:
-    """What a tensor holds of a parameter of the bank: all of it, one expert's, or one expert's for every row."""
+    """What a tensor holds of a parameter of fused experts: all of it, one expert's, or one expert's for every row."""
 
     parameter: int
-    """Its place among the parameters of the bank."""
+    """Its place among the parameters of the module."""
     experts: int | torch.Tensor | None
     """The expert, or those of the rows (S,); None for all."""
 
@@ -70,16 +70,16 @@ class _Product:
 
 
 class _Products(TorchFunctionMode):
-    """Sees the products of a bank with its matrices that are as wide as what the bank returns.
+    """Sees the products of fused experts with their matrices that are as wide as what they return.
 
     The down projection is the matrix that comes last: one that is as wide by chance, such as that into a hidden layer
-    of the same width, comes before it. Where the bank has a bias of that width, a product is complete with the bias.
+    of the same width, comes before it. Where they have a bias of that width, a product is complete with the bias.
     """
 
-    def __init__(self, bank: nn.Module, channels: int) -> None:
+    def __init__(self, fused: nn.Module, channels: int) -> None:
         super().__init__()
-        self._experts, self._channels = expert_count(bank), channels
-        parameters = list(bank.parameters(recurse=False))
+        self._experts, self._channels = expert_count(fused), channels
+        parameters = list(fused.parameters(recurse=False))
         # where a parameter begins in memory, how many bytes on the next expert does, how many dimensions it has
         self._places = [(p.data_ptr(), p.stride(0) * p.element_size(), p.dim()) for p in parameters]
         self._has_bias = any(p.shape == (self._experts, channels) for p in parameters)
@@ -90,7 +90,7 @@ class _Products(TorchFunctionMode):
         self.seconds = 0.0
 
     def __torch_function__(self, function: Callable, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Let torch do what the bank asks for, and look at it."""
+        """Let torch do what the experts ask for, and look at it."""
         output = function(*args, **(kwargs or {}))
         if isinstance(output, torch.Tensor):
             start = time.perf_counter()
@@ -123,7 +123,7 @@ class _Products(TorchFunctionMode):
             self._incomplete = None
 
     def _share(self, x: torch.Tensor) -> _Share | None:
-        """Return what `x` holds of a parameter of the bank: a view of it, or rows gathered from it."""
+        """Return what `x` holds of a parameter of the experts: a view of it, or rows gathered from it."""
         if self._gathered and x in self._gathered:
             return self._gathered[x]
         pointer = x.data_ptr()
@@ -141,11 +141,11 @@ class _Products(TorchFunctionMode):
             self._gathered[output] = _Share(shares[0].parameter, of_rows)
 
     def _product(self, share: _Share, operands: Sequence[torch.Tensor], output: torch.Tensor) -> _Product | None:
-        """Return a product with a matrix of the bank, None where it is not as wide as what the bank returns."""
+        """Return a product with a matrix of the module, None where it is not as wide as what the fused returns."""
         if output.dim() < 2 or output[:1].numel() != self._channels:
             return None
         if share.experts is None:
-            ends_E = _integers(operands, self._experts)  # grouped: behind which row each expert's rows end
+            ends_E = _integers(operands, self._experts)  # grouped: after which row each expert's rows end
             if ends_E is None:
                 return None
             rows = torch.arange(len(output), dtype=ends_E.dtype, device=ends_E.device)
@@ -166,7 +166,7 @@ class _Products(TorchFunctionMode):
 
 
 def _channels(args: tuple, kwargs: dict) -> int:
-    """Return how wide the tensor is that a bank is handed, which is how wide its output is."""
+    """Return how wide the tensor is that the experts are handed, which is how wide its output is."""
     return next(x for x in _tensors((*args, *kwargs.values())) if x.is_floating_point()).shape[-1]
 
 

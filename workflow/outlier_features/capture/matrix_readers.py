@@ -1,4 +1,4 @@
-"""Consumers: which matrices of a block read exactly the tensor of a site, seen while one window runs."""
+"""Matrix readers: which matrices of a block read exactly the tensor of a site, seen while one window runs."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +15,7 @@ CONSUMED: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in")
 _Place = tuple[int, torch.dtype, torch.Size, tuple[int, ...]]
 
 
-class Consumers:
+class MatrixReaders:
     """The modules of a block that own a matrix, and which of the tensors of its sites each was handed."""
 
     def __init__(self, block: nn.Module) -> None:
@@ -34,7 +34,7 @@ class Consumers:
     def names(self) -> dict[SiteName, list[str]]:
         """Return the names inside the block of the modules that read each site, in the order of the block.
 
-        Sites that are the same tensor, as in a parallel block with one norm, have the same consumers.
+        Sites that are the same tensor, as in a parallel block with one norm, have the same readers.
         """
         return {
             site: [name for name, _ in self._modules if name in self._readers[place]]

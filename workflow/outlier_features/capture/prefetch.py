@@ -1,4 +1,4 @@
-"""Reading: the next block's weights are read, converted and brought to the device while the present one computes."""
+"""Prefetch: the next block's weights are read, converted and brought to the device while the present one computes."""
 
 import os
 import time
@@ -18,7 +18,7 @@ PIECE = 8 << 20
 
 @dataclass(frozen=True)
 class Reading:
-    """How a block's weights came: bytes, seconds on the thread beside, and seconds the pass stood still for them."""
+    """How a block's weights came: bytes, seconds in the background, and seconds the pass stood still for them."""
 
     bytes: int
     seconds: float
@@ -33,13 +33,13 @@ class _Block:
     ready: "torch.cuda.Event | None"
 
 
-class ReadAhead:
+class Prefetch:
     """Reads one block ahead, on a thread of its own; at most two blocks exist at a time."""
 
     def __init__(self, weights: Weights, first: int) -> None:
         """Begin with block `first`."""
         self._weights = weights
-        self._thread = ThreadPoolExecutor(1, "read-ahead")
+        self._thread = ThreadPoolExecutor(1, "prefetch")
         self._readers = ThreadPoolExecutor(READERS, "read")
         self._stream = torch.cuda.Stream(weights.device) if weights.device.type == "cuda" else None
         self._next: Future[_Block] | None = None

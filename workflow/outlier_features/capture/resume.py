@@ -1,18 +1,15 @@
-"""Unfinished: what a capture that was stopped has finished, so that the next one goes on behind it.
+"""Resume: what an interrupted capture has finished, so that the next run resumes after the last saved block.
 
-The folder beside a result has the shards of finished blocks, the state of the pass behind one of them (what that block
+The folder beside a result has the shards of finished blocks, the state of the pass after one of them (what that block
 returned for every window, and how high each position and channel reached), and `progress.json`, written last, which
 names and seals them.
 """
 
-import fcntl
 import json
-import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -41,7 +38,7 @@ Key = tuple[Any, int]
 
 @dataclass(frozen=True)
 class State:
-    """The pass behind a block: what the block returned for each window, and what was learnt up to there."""
+    """The pass after a block: what the block returned for each window, and what was learnt up to there."""
 
     block: int
     outputs: list[Any]
@@ -70,7 +67,7 @@ class Unfinished:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leave what can be gone on with, and nothing else: no next run gets further than an error of the model's."""
+        """Leave what another run can resume from, and nothing else: none gets further than an error of the model's."""
         is_hopeless = kind is not None and issubclass(kind, HOPELESS)
         if self._progress is None or is_hopeless:
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -104,7 +101,7 @@ class Unfinished:
         timings: Sequence[Any],
         consumers: Mapping[str, Sequence[str]],
     ) -> None:
-        """Save the state behind `block`, whose shard and those before it are in the folder; the older state goes."""
+        """Save the state after `block`, whose shard and those before it are in the folder; the older state goes."""
         start = time.perf_counter()
         older, name = self._progress, f"state-{block:03d}.safetensors"
         tensors: dict[str, torch.Tensor] = {}
@@ -132,7 +129,7 @@ class Unfinished:
         self._took = self._saved_at - start
 
     def finish(self, target: Path) -> None:
-        """Let the folder take the place of `target`, without what only a stopped run needs."""
+        """Let the folder take the place of `target`, without what only an interrupted run needs."""
         for path in (*self.directory.glob("state-*.safetensors"), self.directory / PROGRESS):
             path.unlink(missing_ok=True)
         shutil.rmtree(target, ignore_errors=True)
@@ -147,7 +144,7 @@ class Unfinished:
                 path.unlink()
 
     def _usable_progress(self) -> dict[str, Any] | None:
-        """Return the progress of the run before, or None, saying why, where it cannot be gone on with."""
+        """Return the progress of the run before, or None, saying why, where no run can resume from it."""
         if not self.directory.exists():
             return None
         try:
@@ -168,35 +165,6 @@ class Unfinished:
 def finished_bytes(directory: Path) -> int:
     """Return what the shards take that an earlier run has written to its folder."""
     return sum(path.stat().st_size for path in directory.glob("block-*.arrow"))
-
-
-@contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold a lock beside a result while it is made. Raises DamagedFile if another process is making it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")
-    handle = _locked(lock)
-    if handle is None:
-        raise DamagedFile(f"{path}: another process is making it; wait for it, or stop it and run again.")
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _locked(lock: Path) -> int | None:
-    """Return the open handle of a lock that is ours, or None where it is another's."""
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if lock.exists() and os.fstat(handle).st_ino == lock.stat().st_ino:
-                return handle  # else the one before removed it between the two calls
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        os.close(handle)
 
 
 def _flat(tree: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

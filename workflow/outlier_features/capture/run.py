@@ -15,12 +15,13 @@ from outlier_features.artefacts.lineage import Lineage
 from outlier_features.capture import engine
 from outlier_features.capture.offload import Offload, budgets
 from outlier_features.capture.recorder import Recorder
-from outlier_features.capture.resume import Unfinished, alone, finished_bytes
+from outlier_features.capture.resume import Unfinished, finished_bytes
 from outlier_features.capture.scores import Scores, require_finite
 from outlier_features.capture.settings import Settings
 from outlier_features.errors import ConfigError, OutOfMemory
 from outlier_features.machine import devices, memory
 from outlier_features.machine.disk import explained, require_room
+from outlier_features.machine.file_lock import alone
 from outlier_features.models import checkpoints, parameters
 from outlier_features.models.weights import Weights
 from outlier_features.planning.estimate import Estimate, Pass, estimate
@@ -42,7 +43,7 @@ def capture(
     """Run the model in `checkpoint` over the windows in `tokens`; write its shards and the `manifest` beside them.
 
     The shards go to the directory of the manifest's name without suffix; the manifest is written last. An older result
-    stays until the new one is whole, and a run that was stopped is gone on with behind the last block it saved.
+    stays until the new one is whole, and an interrupted run resumes after the last saved block.
     `windows` picks some of the windows, all by default; `device` is a CUDA device where there is one, else the CPU;
     hidden states that `memory_budget` bytes (by default what is free) cannot hold beside the weights are offloaded.
     Raises NonFiniteActivations naming block, site and window, or window and position of logits and losses, OutOfMemory
@@ -82,7 +83,7 @@ def capture(
         with _memory_explained(checkpoint.name, plan):
             scores, recorder = _pass(weights, packed, chosen, settings, work, origin, offload)
         recorder.write_coverage()
-        nonfinite = require_finite(scores, chosen, settings, checkpoint.name)  # behind the sites, whose errors say more
+        nonfinite = require_finite(scores, chosen, settings, checkpoint.name)  # after the sites, whose errors say more
         rows = [{"window": window, "loss": score.host_losses} for window, score in zip(chosen, scores, strict=True)]
         shards.write(work.directory / shards.LOSSES, schemas.LOSS_SCHEMA, rows, origin)
         recorder.timings.write(work.directory / timings.FILE, origin)
@@ -129,7 +130,7 @@ def _pass(
     state = work.load(weights.device)
     if state is not None:
         blocks = len(weights.blocks)
-        print(f"{origin['model']}: going on behind block {state.block + 1} of {blocks}, which an earlier run finished")
+        print(f"{origin['model']}: resuming after block {state.block + 1} of {blocks}, which an earlier run finished")
     arrays = [packed.ids(window) for window in chosen]
     ids = [torch.from_numpy(row).long() for row in arrays]
     recorder = Recorder(weights, chosen, arrays, settings, work, origin, state)

@@ -24,13 +24,13 @@ class Settings:
     grids: Grids
     dtype: torch.dtype
     count_nonfinite: bool = False
-    """Count NaN and infinity and go on, where the default is to stop."""
+    """Count NaN and infinity and continue, where the default is to stop."""
     experts_implementation: str | None = None
     """The way of transformers in which experts run, by default the fastest that can."""
 
     @property
     def against_nonfinite(self) -> str:
-        """What can be done about NaN and infinity, behind what was found."""
+        """What can be done about NaN and infinity, said after what was found."""
         dtype = str(self.dtype).removeprefix("torch.")
         wider = {"float16": "bfloat16 or float32", "bfloat16": "float32"}.get(dtype)
         remedy = f"{remedies.setting('dtype', wider)}, or " if wider else ""

@@ -29,7 +29,7 @@ ABSENT = (
     "an expert, inner projections of a low-rank attention, the output head"
 )
 EXPERTS = (
-    "a fused bank of experts is one name; its entry is over all tokens of the block, not over those routed to each "
+    "fused experts are one name; its entry is over all tokens of the block, not over those routed to each "
     "expert, whose inputs are not kept apart"
 )
 

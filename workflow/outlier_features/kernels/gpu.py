@@ -101,7 +101,7 @@ class CudaReduction:
         return _OnDevice(content, lambda found: found.view(kind)[:count])
 
     def collect(self, found: Sequence[_OnDevice]) -> Callable[[], list]:
-        """Begin one copy of all results to the host, beside what the device does next."""
+        """Begin one copy of all results to the host, while the device computes."""
         together = torch.cat([part.content for part in found]) if found else self._empty(0)
         arrived = self._copy(together) if self._is_gpu else together.numpy
         sizes = [part.content.numel() for part in found]

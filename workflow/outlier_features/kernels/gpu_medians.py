@@ -95,7 +95,7 @@ def _add_digits(key, mask, counts, LEVEL: tl.constexpr, BITS: tl.constexpr, DIGI
 def _prefix(counts, rank, WHICH: tl.constexpr, LEVEL: tl.constexpr, BITS: tl.constexpr, DIGIT: tl.constexpr):
     """Return how the magnitude of a rank begins, by LEVEL digits that were counted.
 
-    Digits behind the lower of the two middle magnitudes are in the first row of a level, those behind the upper one
+    Digits after the lower of the two middle magnitudes are in the first row of a level, those after the upper one
     (WHICH = 1) in the second, if the two part before.
     """
     BINS: tl.constexpr = 1 << DIGIT

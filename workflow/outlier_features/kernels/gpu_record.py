@@ -17,7 +17,7 @@ MASSIVE_ROOM = 8
 
 @dataclass(frozen=True)
 class Record:
-    """Where the results of one site tensor lie, in 8 bytes and behind them in 4 bytes a number."""
+    """Where the results of one site tensor lie, in 8 bytes a number, then in 4."""
 
     positions: int
     channels: int

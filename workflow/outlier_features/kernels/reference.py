@@ -113,7 +113,7 @@ class SiteStatistics:
 
 @dataclass(frozen=True)
 class MedianStatistics:
-    """What is kept of a hidden state (T, C) beside SiteStatistics, because it takes a median.
+    """What is kept of a hidden state (T, C) besides SiteStatistics, because it takes a median.
 
     `mmr_T` is the max-median ratio of each position (He et al. 2024); `massive_*_N` list the massive activations with
     their value (Sun et al. 2024), largest magnitude first.

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from outlier_features.errors import ForwardFailed
 from outlier_features.models import implementations
-from outlier_features.models.fused_experts import is_bank
+from outlier_features.models.fused_experts import is_fused
 from outlier_features.shipped import PACKAGE
 
 LONGEST = 300
@@ -34,7 +34,7 @@ def of_forward(error: Exception, model: PreTrainedModel, name: str, block: int |
 
 def _remedy(model: PreTrainedModel, module: nn.Module) -> str:
     """Return what can help: another way to run experts where they failed, else another precision."""
-    if is_bank(module) and implementations.way(module) not in (None, implementations.EAGER):
+    if is_fused(module) and implementations.way(module) not in (None, implementations.EAGER):
         return f"Set experts_implementation: {implementations.EAGER} in the model's entry."
     others = [kind for kind in ("float32", "bfloat16") if kind != str(model.dtype).removeprefix("torch.")]
     return (

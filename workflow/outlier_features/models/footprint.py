@@ -11,8 +11,8 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from outlier_features.errors import ArchitectureError
-from outlier_features.models import architectures, parameters
-from outlier_features.models.sites import SiteName, expert_bank, probes
+from outlier_features.models import architectures, fused_experts, parameters
+from outlier_features.models.sites import SiteName, probes
 from outlier_features.models.sizes import Footprint
 
 STORED_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
@@ -58,8 +58,8 @@ def _of_model(config: PreTrainedConfig, where: object, wanted: Sequence[SiteName
         probes(block, wanted)
     counts = parameters.count(model)
     block_params = [sum(p.numel() for p in block.parameters()) for block in blocks]
-    banks = [bank for bank in map(expert_bank, blocks) if bank is not None]
-    bank_params = [sum(p.numel() for p in bank.parameters(recurse=False)) for bank in banks]
+    all_fused = [fused for fused in map(fused_experts.of_block, blocks) if fused is not None]
+    bank_params = [sum(p.numel() for p in fused.parameters(recurse=False)) for fused in all_fused]
     return Footprint(
         architecture=type(model).__name__,
         counts=counts.facts(),
@@ -71,7 +71,7 @@ def _of_model(config: PreTrainedConfig, where: object, wanted: Sequence[SiteName
         resident_params=counts.total_params - sum(block_params),
         heads=heads,
         head_channels=_most(text, "head_dim") or text.hidden_size // heads,
-        inner_channels=_inner_channels(banks, text),
+        inner_channels=_inner_channels(all_fused, text),
         is_attention_materialised=model.config._attn_implementation == "eager",
         stored_bytes=round(_stored_bytes(config, counts.total_params, sum(bank_params), sum(block_params))),
     )
@@ -86,16 +86,16 @@ def _most(text: PreTrainedConfig, field: str) -> int:
     return max((value or 0 for value in (told if isinstance(told, list | tuple) else [told])), default=0)
 
 
-def _inner_channels(banks: Sequence[nn.Module], text: Any) -> int:
+def _inner_channels(all_fused: Sequence[nn.Module], text: Any) -> int:
     """Return how many values a token has inside the widest MLP."""
     widths = [_most(text, name) for name in ("intermediate_size", "ffn_dim", "n_inner")]
     dense = max(*widths, 0 if any(widths) else 4 * text.hidden_size)
-    routed = max((_routed_width(bank, text) for bank in banks), default=0)
+    routed = max((_routed_width(fused, text) for fused in all_fused), default=0)
     return 3 * max(dense, routed)
 
 
-def _routed_width(bank: nn.Module, text: Any) -> int:
-    widest = max(p.shape[-1] if p.shape[1] == text.hidden_size else p.shape[1] for p in bank.parameters(recurse=False))
+def _routed_width(fused: nn.Module, text: Any) -> int:
+    widest = max(p.shape[-1] if p.shape[1] == text.hidden_size else p.shape[1] for p in fused.parameters(recurse=False))
     return parameters.top_k(text) * widest
 
 

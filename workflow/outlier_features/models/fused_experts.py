@@ -1,9 +1,10 @@
-"""Expert banks: modules that hold the routed experts of a block, known by what they multiply.
+"""Fused experts: modules that hold the routed experts of a block, known by what they multiply.
 
 transformers keeps the experts of a block as parameters with a leading axis of the number of experts, into and out of
 their hidden layer. So do modules that are none: stacked vectors, filters, matrices of heads, shared experts that every
-token passes. A bank is told from them by running it on zeros: handed a token, the expert it is sent to and what that
-counts, it looks at the choice and multiplies with matrices of the stacks. No class or parameter is known by its name.
+token passes. Fused experts are told from them by running a module on zeros: handed a token, the expert it is sent to
+and what that counts, it looks at the choice and multiplies with matrices of the stacks. No class or parameter is known
+by its name.
 """
 
 import copy
@@ -24,7 +25,7 @@ MIXES_POSITIONS = {"attention_mask", "past_key_values", "past_key_value", "layer
 """Arguments that only a module which mixes positions is handed."""
 
 
-def is_bank(module: nn.Module) -> bool:
+def is_fused(module: nn.Module) -> bool:
     """Return whether a module holds routed experts, on any device; its weights are not looked at."""
     stacks = [p for p in module.parameters(recurse=False) if is_stack(p)]
     leading = {p.shape[0] for p in module.parameters(recurse=False) if p.dim()}
@@ -55,7 +56,7 @@ def _multiplies_by_choice(module: nn.Module, width: int, dtype: torch.dtype) -> 
     outline = _outline(module)
     choices = torch.zeros(1, 1, dtype=torch.long)
     stacks: list[torch.Tensor] = [p for p in outline._parameters.values() if p is not None and is_stack(p)]
-    # an error is that of a width that does not fit, or of no bank: what was seen until then decides
+    # an error is that of a width that does not fit, or of no fused experts: what was seen until then decides
     forward = inspect.unwrap(type(module).forward)  # that of the model, where transformers has others to choose from
     with suppress(Exception), _Watch(stacks, choices) as watch:
         forward(outline, torch.zeros(1, width, dtype=dtype), choices, torch.zeros(1, 1, dtype=dtype))
@@ -117,3 +118,16 @@ def _flat(values: Any) -> Any:
             yield from _flat(value)
         else:
             yield value
+
+
+def of_block(block: nn.Module) -> nn.Module | None:
+    """Return the fused routed experts of `block`, or None in a dense block.
+
+    Hooks on Linear modules would see nothing of them.
+    """
+    return next(filter(is_fused, block.modules()), None)
+
+
+def expert_count(fused: nn.Module) -> int:
+    """Return how many experts are fused in a module."""
+    return next(iter(fused.parameters(recurse=False))).shape[0]

@@ -6,9 +6,9 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from outlier_features.errors import ArchitectureError
+from outlier_features.models import fused_experts
 from outlier_features.models.architectures import decoder_blocks, other_parts
-from outlier_features.models.fused_experts import is_stack
-from outlier_features.models.sites import expert_bank, expert_count
+from outlier_features.models.fused_experts import expert_count, is_stack
 
 TOP_K_KEYS = ("num_experts_per_tok", "top_k_experts", "moe_top_k", "moe_k", "num_selected_experts")
 """Under these names configurations say how many experts a token is sent to."""
@@ -51,13 +51,13 @@ def count(model: PreTrainedModel) -> ParameterCounts:
     """
     _, blocks = decoder_blocks(model)
     unread = other_parts(model)
-    banks = [bank for bank in map(expert_bank, blocks) if bank is not None]
-    if not banks:
+    all_fused = [fused for fused in map(fused_experts.of_block, blocks) if fused is not None]
+    if not all_fused:
         _refuse_other_experts(model, blocks)
     total = sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(unread))
-    experts = expert_count(banks[0]) if banks else None
-    routed_to = top_k(model.config.get_text_config()) if banks else None
-    idle = sum(_size(bank) * (expert_count(bank) - (routed_to or 0)) // expert_count(bank) for bank in banks)
+    experts = expert_count(all_fused[0]) if all_fused else None
+    routed_to = top_k(model.config.get_text_config()) if all_fused else None
+    idle = sum(_size(fused) * (expert_count(fused) - (routed_to or 0)) // expert_count(fused) for fused in all_fused)
     embedding = model.get_input_embeddings().weight
     head = model.get_output_embeddings()
     head_params = 0 if head is None or head.weight is embedding else head.weight.numel()
@@ -68,15 +68,15 @@ def count(model: PreTrainedModel) -> ParameterCounts:
         active_params_without_embedding=total - idle - table,
         active_params_without_embedding_and_head=total - idle - embedding.numel() - head_params,
         embedding_params=embedding.numel(),
-        expert_params=sum(map(_size, banks)),
+        expert_params=sum(map(_size, all_fused)),
         experts=experts,
         top_k=routed_to,
-        shared_experts=_shared_experts(model) if banks else None,
+        shared_experts=_shared_experts(model) if all_fused else None,
     )
 
 
 def _refuse_other_experts(model: PreTrainedModel, blocks: nn.ModuleList) -> None:
-    """Raise ArchitectureError where matrices of as many experts as the configuration names belong to no bank."""
+    """Raise ArchitectureError where matrices of as many experts as the configuration names belong to no fused."""
     named = model.config.get_text_config().to_dict().items()
     numbers = {value for name, value in named if "expert" in name and type(value) is int and value > 1}
     for module in blocks.modules():
@@ -88,8 +88,8 @@ def _refuse_other_experts(model: PreTrainedModel, blocks: nn.ModuleList) -> None
             )
 
 
-def _size(bank: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in bank.parameters(recurse=False))
+def _size(fused: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in fused.parameters(recurse=False))
 
 
 def _shared_experts(model: PreTrainedModel) -> int:

@@ -5,16 +5,14 @@ output projection is the last matrix of the attention. No name of a class or of 
 architecture costs nothing unless its structure is ambiguous.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from torch import nn
 
 from outlier_features.errors import ArchitectureError
-from outlier_features.models.fused_experts import MIXES_POSITIONS, arguments, is_bank
+from outlier_features.models.fused_experts import MIXES_POSITIONS, arguments
 
 SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
 SITES: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in", "residual")
@@ -71,68 +69,6 @@ def output_projection(block: nn.Module) -> nn.Module:
             f"the attention of {type(block).__name__} holds no matrix; leave out_proj_in out of capture.sites."
         )
     return matrices[-1]
-
-
-def expert_bank(block: nn.Module) -> nn.Module | None:
-    """Return the fused routed experts of `block`, or None in a dense block.
-
-    Hooks on Linear modules would see nothing of them.
-    """
-    return next(filter(is_bank, block.modules()), None)
-
-
-def expert_count(bank: nn.Module) -> int:
-    """Return the number of routed experts of a bank."""
-    return next(iter(bank.parameters(recurse=False))).shape[0]
-
-
-@contextmanager
-def observed(probe_list: Sequence[Probe], record: Callable[[SiteName, torch.Tensor], None]) -> Iterator[None]:
-    """Call `record(site, x)` with each probed tensor as (positions, channels) while the context is open."""
-    with ExitStack() as hooks:
-        for probe in probe_list:
-            hooks.callback(_hook(probe, record).remove)
-        yield
-
-
-@contextmanager
-def routed(bank: nn.Module, record: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Call `record(choices)` with the experts (positions, top_k) the router picked, as handed to the experts."""
-
-    def read(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        record(_choices(args, kwargs))
-
-    handle = bank.register_forward_pre_hook(read, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _hook(probe: Probe, record: Callable[[SiteName, torch.Tensor], None]) -> Any:
-    if probe.reads_output:
-
-        def after(_module: nn.Module, _args: tuple, output: Any) -> None:
-            record(probe.site, _rows(output if isinstance(output, torch.Tensor) else output[0]))
-
-        return probe.module.register_forward_hook(after)
-    argument = next(iter(arguments(probe.module)))
-
-    def before(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        record(probe.site, _rows(args[0] if args else kwargs[argument]))
-
-    return probe.module.register_forward_pre_hook(before, with_kwargs=True)
-
-
-def _rows(x: torch.Tensor) -> torch.Tensor:
-    return x.reshape(-1, x.shape[-1])
-
-
-def _choices(args: tuple, kwargs: dict) -> torch.Tensor:
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, torch.Tensor) and not value.is_floating_point():
-            return value
-    raise ArchitectureError("the experts were handed no integer tensor; routing of this model cannot be observed.")
 
 
 def _has_matrix(module: nn.Module) -> bool:

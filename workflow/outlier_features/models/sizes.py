@@ -18,7 +18,7 @@ class Footprint:
     block_params: int
     """Of the largest decoder block."""
     bank_params: int
-    """Of the largest bank of routed experts; 0 in a dense model."""
+    """Of the largest fused experts of a block; 0 in a dense model."""
     resident_params: int
     """Outside the decoder blocks: embedding, head, final norm."""
     heads: int

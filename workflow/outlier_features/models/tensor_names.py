@@ -72,7 +72,7 @@ def in_checkpoint(module: str, keys: Iterable[str], block: str) -> str:
     """Return the name of a module inside its block as the keys of the checkpoint that fill its parameters have it.
 
     `block` is the full name of the block in the model, whose last two parts a key has too, whatever comes before. A
-    fused bank is what its parts have in common. The name stays as it is where keys do not tell another.
+    fused experts is what their parts have in common. The name stays as it is where keys do not tell another.
     """
     inside = re.compile(rf"(?:^|.*\.){re.escape('.'.join(block.split('.')[-2:]))}\.(.+)\.[^.]+")
     owners = [found[1].split(".") for key in keys if (found := inside.fullmatch(key))]

@@ -24,9 +24,8 @@ from outlier_features.artefacts import remedies
 from outlier_features.errors import SourceError
 from outlier_features.machine import memory
 from outlier_features.machine.memory import is_out_of_memory
-from outlier_features.models import architectures, implementations, stored_formats
+from outlier_features.models import architectures, fused_experts, implementations, stored_formats
 from outlier_features.models.loader import in_order_of, stopped_before_loading
-from outlier_features.models.sites import expert_bank
 from outlier_features.models.stored_formats import Pair, Stored
 from outlier_features.models.stored_tensors import Dequantised, Slices, header
 from outlier_features.models.tensor_names import Targets, in_checkpoint
@@ -67,8 +66,8 @@ class Weights:
         self._quantization = architectures.dequantization(config, self.directory)
         self.model, self._files, self._loading = stopped_before_loading(self.directory, config, dtype, device)
         self._prefix, self.blocks = architectures.decoder_blocks(self.model)
-        banks = [bank for bank in map(expert_bank, self.blocks) if bank is not None]
-        self.experts_note = implementations.choose(self.model, banks, experts_implementation, device)
+        all_fused = [fused for fused in map(fused_experts.of_block, self.blocks) if fused is not None]
+        self.experts_note = implementations.choose(self.model, all_fused, experts_implementation, device)
         self.left_out = architectures.other_parts(self.model)
         self._dtypes = {name: tensor.dtype for name, tensor in self.model.state_dict().items()}
         self._shadow = copy.deepcopy(self.model)

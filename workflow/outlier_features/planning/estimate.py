@@ -22,7 +22,7 @@ PROCESS, DRIVER = 0.9e9, 0.6e9
 LOSS_ROWS = 128
 """Rows of logits the losses are computed of at once, in float32."""
 CONVERSIONS = 2
-"""How often a bank of experts is held besides, while it is stacked from its experts or dequantised."""
+"""How often fused experts are held besides, while they are stacked from single experts or dequantised."""
 FLOAT32_COPIES = 4
 """Copies of one window's activations, in float32, that the reductions make."""
 CELL, POSITION = 40, 14

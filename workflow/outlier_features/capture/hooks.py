@@ -1,0 +1,61 @@
+"""Hooks: the tensors of sites and the choices of routers, handed on while the model runs."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from outlier_features.errors import ArchitectureError
+from outlier_features.models.fused_experts import arguments
+from outlier_features.models.sites import Probe, SiteName
+
+
+@contextmanager
+def observed(probe_list: Sequence[Probe], record: Callable[[SiteName, torch.Tensor], None]) -> Iterator[None]:
+    """Call `record(site, x)` with each probed tensor as (positions, channels) while the context is open."""
+    with ExitStack() as hooks:
+        for probe in probe_list:
+            hooks.callback(_hook(probe, record).remove)
+        yield
+
+
+@contextmanager
+def routed(fused: nn.Module, record: Callable[[torch.Tensor], None]) -> Iterator[None]:
+    """Call `record(choices)` with the experts (positions, top_k) the router picked, as handed to the experts."""
+
+    def read(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        record(_choices(args, kwargs))
+
+    handle = fused.register_forward_pre_hook(read, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _hook(probe: Probe, record: Callable[[SiteName, torch.Tensor], None]) -> Any:
+    if probe.reads_output:
+
+        def after(_module: nn.Module, _args: tuple, output: Any) -> None:
+            record(probe.site, _rows(output if isinstance(output, torch.Tensor) else output[0]))
+
+        return probe.module.register_forward_hook(after)
+    argument = next(iter(arguments(probe.module)))
+
+    def before(_module: nn.Module, args: tuple, kwargs: dict) -> None:
+        record(probe.site, _rows(args[0] if args else kwargs[argument]))
+
+    return probe.module.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _choices(args: tuple, kwargs: dict) -> torch.Tensor:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, torch.Tensor) and not value.is_floating_point():
+            return value
+    raise ArchitectureError("the experts were handed no integer tensor; routing of this model cannot be observed.")
