@@ -375,7 +375,7 @@ def test_the_speeches_trained_on_are_all_before_2017_and_none_that_is_measured_o
 def test_a_file_of_windows_that_is_no_arrow_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.arrow"
     path.write_bytes(content)
-    with pytest.raises(DamagedFile, match=f"{re.escape(str(path))}: .*delete it and run the tokenize stage again"):
+    with pytest.raises(DamagedFile, match=f"{re.escape(str(path))}: .*delete it, then run snakemake"):
         read_windows(path)
 
 
@@ -388,7 +388,7 @@ def test_a_cut_file_of_windows_is_refused(checkpoint: Path, text: Path, tmp_path
 
 
 def test_a_missing_file_of_windows_names_the_stage_that_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(DamagedFile, match=r"none\.arrow: missing; run the tokenize stage"):
+    with pytest.raises(DamagedFile, match=r"none\.arrow: missing; run snakemake"):
         read_windows(tmp_path / "none.arrow")
 
 

@@ -332,10 +332,13 @@ def test_definitions_are_explained_with_their_numbers():
     glossary, *lists = parsed(findings(rows)).one("section", id="words").all("dl")
     assert [dt.text for dt in glossary.all("dt")] == list(tour.WORDS)
     explained = dict(zip((dt.text for dt in lists[0].all("dt")), (dd.text for dd in lists[0].all("dd")), strict=True))
-    assert "|x| ≥ 6 in at least 25 % of the tensors (attn_in, mlp_in of every block)" in explained["arb8020"]
+    assert (
+        "|x| ≥ 6 in at least 25 % of the tensors and at 6 % of the positions (tensors: attn_in, mlp_in of every block)"
+        in explained["arb8020"]
+    )
     assert "in each sequence by itself; the count is the sum over sequences" in explained["arb8020"]
     assert "rounded to bfloat16" in explained["arb8020"]
-    assert "at 6 % of the positions of all sequences together" in explained["llm_int8"]
+    assert "over all sequences together; the count is that of distinct channels" in explained["llm_int8"]
     assert explained["llm_int8_rms"] == "As llm_int8, with the threshold in units of each tensor's RMS: |x| ≥ 6 x RMS."
     assert explained["gone"] == "Not among the definitions of the configuration."
     meanings = {dt.text.lower(): dd.text for dt, dd in zip(lists[1].all("dt"), lists[1].all("dd"), strict=True)}

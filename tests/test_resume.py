@@ -1,4 +1,4 @@
-"""Resume: a capture that was stopped goes on behind the last block it saved, to the same bits."""
+"""Resume: an interrupted capture resumes after the last saved block, to the same bits."""
 
 import hashlib
 import json

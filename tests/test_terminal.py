@@ -62,8 +62,8 @@ def test_table_gives_counts_shares_and_intervals_in_readable_units():
 
 def test_table_names_definition_threshold_and_sequences():
     text = shown([row("A"), row("A", definition="arb8020_rms")])
-    assert line(text, "definition arb8020,") == "definition arb8020, |x| >= 6, 16 sequences"
-    assert line(text, "definition arb8020_rms,") == "definition arb8020_rms, |x| >= 6 x RMS, 16 sequences"
+    assert line(text, "definition arb8020,") == "definition arb8020, |x| ≥ 6, 16 sequences"
+    assert line(text, "definition arb8020_rms,") == "definition arb8020_rms, |x| ≥ 6 x RMS, 16 sequences"
 
 
 def test_table_fits_in_its_width_with_long_names_and_large_numbers():

@@ -117,7 +117,7 @@ def test_a_missing_file_is_named_with_what_to_do(tmp_path):
     assert path == tmp_path / "qwen3-0.6b.2-of-4" / "timings.arrow"
     with pytest.raises(DamagedFile) as caught:
         read(path)
-    assert str(caught.value).startswith(f"{path}: the timings of the capture are missing")
+    assert str(caught.value).startswith(f"{path}: missing; delete")
     assert f"delete {tmp_path / 'qwen3-0.6b.2-of-4.json'}, then run snakemake" in str(caught.value)
 
 

@@ -16,7 +16,7 @@ from outlier_features.capture.hooks import observed
 from outlier_features.capture.run import capture
 from outlier_features.config.entries import Corpus, Definition
 from outlier_features.errors import ConfigError, SourceError
-from outlier_features.metrics import criteria, evidence, outlier_features
+from outlier_features.metrics import criteria, draws, evidence, outlier_features
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.perplexity import perplexity

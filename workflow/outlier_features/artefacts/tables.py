@@ -1,12 +1,14 @@
 """Tables: parquet files with their provenance, and JSON files with theirs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import dataset
 
 from outlier_features.artefacts import atomic, provenance, remedies
 from outlier_features.errors import DamagedFile
@@ -32,6 +34,20 @@ def read_table(
     if artefact is not None and expected is not None:
         provenance.require(origin, artefact, expected, path)
     return arrow.to_pandas(), origin
+
+
+def read_columns(
+    path: Path, columns: Sequence[str], artefact: str, expected: str | None, rows: dataset.Expression | None = None
+) -> tuple[pd.DataFrame, provenance.Provenance]:
+    """Read some columns of a table, and of its rows those for which `rows` holds, as `read_table` does."""
+    try:
+        found = dataset.dataset(path, format="parquet")
+        origin = provenance.decode(found.schema.metadata)
+        if expected is not None:
+            provenance.require(origin, artefact, expected, path)
+        return found.to_table(list(columns), filter=rows, use_threads=False).to_pandas(), origin
+    except (OSError, pa.ArrowException) as error:
+        raise remedies.unusable(path, "parquet file", error) from error
 
 
 def read_json(path: Path, artefact: str, expected: str | None) -> dict[str, Any]:

@@ -26,9 +26,9 @@ from outlier_features.capture.shard_writer import EXPERTS, ROUTER, Seen, ShardWr
 from outlier_features.errors import ArchitectureError, ConfigError
 from outlier_features.kernels import dispatch
 from outlier_features.kernels.reference import Columns, Reached
-from outlier_features.models import fused_experts
+from outlier_features.models import fused_experts, sites
 from outlier_features.models.fused_experts import expert_count
-from outlier_features.models.sites import SiteName, probes
+from outlier_features.models.sites import SiteName
 from outlier_features.models.weights import Weights
 
 
@@ -79,7 +79,7 @@ class Recorder:
     def __enter__(self) -> None:
         """Attach the hooks."""
         for block, experts in zip(self._weights.blocks, self._experts, strict=True):
-            self._hooks.enter_context(hooks.observed(probes(block, self._settings.sites), self._record))
+            self._hooks.enter_context(hooks.observed(sites.probes(block, self._settings.sites), self._record))
             if experts is not None:
                 self._hooks.enter_context(hooks.routed(experts, self._record_routing))
                 self._hooks.enter_context(expert_outputs.observed(experts, self._record_experts))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from outlier_features.config.config import Config
 from outlier_features.config.entries import Corpus, Model
 from outlier_features.figures import catalogue
+from outlier_features.metrics import criteria
 
 SITES = {
     "attn_in": "input of the attention of a block",
@@ -29,11 +30,7 @@ def corpora(config: Config) -> dict[str, str]:
 
 def definitions(config: Config) -> dict[str, str]:
     """Return the definitions of an outlier feature; each has a scale-free twin, its name with _rms."""
-    return {
-        name: f"|x| >= {found.threshold:g} in {100 * found.min_layers:g} % of {', '.join(found.sites)} and at "
-        f"{100 * found.min_positions:g} % of positions, {found.scope}"
-        for name, found in config.definitions.items()
-    }
+    return {name: criteria.words(found) for name, found in config.definitions.items()}
 
 
 def figures(_: Config) -> dict[str, str]:

@@ -20,6 +20,7 @@ from rich.text import Text
 from outlier_features.errors import ConfigError
 from outlier_features.experiment.quantities import Quantity, named
 from outlier_features.experiment.selection import Selection
+from outlier_features.metrics.criteria import TWIN, magnitudes
 from outlier_features.metrics.intervals import GAPS
 from outlier_features.units import human
 
@@ -109,8 +110,9 @@ def _show_tables(rows: pd.DataFrame, plot: bool, console: Console) -> None:
 
 def _table(definition: str, group: pd.DataFrame, notes: list[str], layout: "Layout") -> Table:
     """Return the table of one definition; a model with a note carries the note's number."""
-    unit = " x RMS" if definition.endswith("_rms") else ""
-    thresholds = "".join(f", |x| >= {value:g}{unit}" for value in sorted(group["threshold"].dropna().unique()))
+    is_twin = definition.endswith(TWIN)
+    asked = sorted(group["threshold"].dropna().unique())
+    thresholds = "".join(f", {magnitudes(value, relative=is_twin)}" for value in asked)
     thresholds += "".join(f", rounded to {name}" for name in group.get("rounding", pd.Series()).dropna().unique())
     sequences = "".join(f", {value:g} sequences" for value in sorted(group["sequences"].dropna().unique()))
     table = frame(f"definition {definition}{thresholds}{sequences}")

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from pyarrow import dataset
 
-from outlier_features.artefacts import atomic, provenance, remedies
+from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.lineage import Lineage
-from outlier_features.artefacts.tables import read_json, write_table
+from outlier_features.artefacts.tables import read_columns, read_json, write_table
 from outlier_features.config.entries import Model
 from outlier_features.metrics.criteria import TWIN
 
@@ -74,7 +73,9 @@ def summarize(entries: Sequence[Entry], corpus: str, lineage: Lineage) -> tuple[
     |x| >= 5.984375 for all. A scale-free twin rounds nothing.
     """
     reductions = {entry.model: lineage.get(f"reduction {entry.model}") for entry in entries}
-    origins = {entry.model: _read(entry.outliers, reductions[entry.model], columns=[])[1] for entry in entries}
+    origins = {
+        entry.model: read_columns(entry.outliers, [], "reduction", reductions[entry.model])[1] for entry in entries
+    }
     is_rounded = any(origin["facts"]["dtype"] == COARSE for origin in origins.values())
     rows: list[dict[str, Any]] = []
     for entry in entries:
@@ -100,7 +101,7 @@ def _rows(
     entry: Entry, origin: provenance.Provenance, corpus: str, lineage: Lineage, *, is_rounded: bool
 ) -> list[dict[str, Any]]:
     expected = lineage.get(f"reduction {entry.model}")
-    layers, _ = _read(entry.layers, expected, columns=list(LAYER_COLUMNS), rows=RESIDUAL)
+    layers, _ = read_columns(entry.layers, LAYER_COLUMNS, "reduction", expected, RESIDUAL)
     quality = read_json(entry.perplexity, "perplexity", lineage.get(f"perplexity {entry.model}"))
     facts = origin["facts"]
     common: dict[str, Any] = {
@@ -141,20 +142,6 @@ def _quality_columns(quality: Mapping[str, Any]) -> dict[str, Any]:
 def _with_gaps(columns: Mapping[str, Any]) -> dict[str, Any]:
     """Return numbers that were read from JSON, NaN for those that are null there."""
     return {name: math.nan if value is None and name != "note" else value for name, value in columns.items()}
-
-
-def _read(
-    path: Path, expected: str | None, columns: list[str], rows: dataset.Expression | None = None
-) -> tuple[pd.DataFrame, provenance.Provenance]:
-    """Read some columns and rows of a table and its provenance; refuse one whose lineage is not `expected`."""
-    try:
-        found = dataset.dataset(path, format="parquet")
-        origin = provenance.decode(found.schema.metadata)
-        if expected is not None:
-            provenance.require(origin, "reduction", expected, path)
-        return found.to_table(columns, filter=rows, use_threads=False).to_pandas(), origin
-    except (OSError, pa.ArrowException) as error:
-        raise remedies.unusable(path, "parquet file", error) from error
 
 
 def _layer_columns(residual: pd.DataFrame) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from outlier_features.artefacts import atomic
 from outlier_features.artefacts.provenance import Provenance
 from outlier_features.config.entries import Definition
 from outlier_features.experiment.quantities import Quantity, named
-from outlier_features.metrics.criteria import TWIN
+from outlier_features.metrics.criteria import TWIN, words
 
 HEADLINE = "llm_int8"
 """The definition of the table of an experiment, where it is among those measured; else the first is."""
@@ -159,7 +159,7 @@ def of_model(rows: pd.DataFrame, definitions: Mapping[str, Definition], corpus: 
     """
     records = rows.to_dict("records")
     model, label = records[0]["model"], records[0]["label"]
-    criteria = [f"{name}: {_criterion(definition)}." for name, definition in definitions.items()]
+    criteria = [f"{name}: {words(definition)}." for name, definition in definitions.items()]
     twins = f"Names that end in {TWIN}: the same with the threshold in RMS of the tensor."
     return PaperTable(
         name=f"outliers-{model}",
@@ -176,7 +176,7 @@ def of_experiment(summary: pd.DataFrame, definitions: Mapping[str, Definition], 
     name = HEADLINE if HEADLINE in definitions else next(iter(definitions))
     rows = summary[summary["definition"] == name]
     shown = (*SIZES, *BY_DEFINITION, *OF_A_MODEL)
-    criterion = f"Definition {name}: {_criterion(definitions[name])}."
+    criterion = f"Definition {name}: {words(definitions[name])}."
     return PaperTable(
         name="outliers",
         caption=" ".join([f"Outlier features of each model, {_measured(rows, corpus)}.", READING, criterion]),
@@ -210,17 +210,6 @@ def _measured(rows: pd.DataFrame, corpus: str) -> str:
 def _either(values: Iterable[str]) -> str:
     """Return the different values in words."""
     return " or ".join(sorted(set(values)))
-
-
-def _criterion(definition: Definition) -> str:
-    """Return in words when a channel is an outlier feature."""
-    together = {"pooled": "all sequences together", "sequence": "each sequence by itself, counts added up"}
-    rounded = ", activations rounded to bfloat16" if definition.rounding else ""
-    return (
-        f"|x| ≥ {definition.threshold:g} in at least {100 * definition.min_layers:.6g} % of the tensors "
-        f"({', '.join(definition.sites)} of every block) and at {100 * definition.min_positions:.6g} % of the "
-        f"positions, {together[definition.scope]}{rounded}"
-    )
 
 
 def _notes(rows: pd.DataFrame, subject: str) -> list[str]:

@@ -53,3 +53,29 @@ def rounded_criteria(definitions: Mapping[str, Definition], dtype: str) -> list[
         for name, definition in definitions.items()
         if definition.rounding is None and dtype != "bfloat16"
     ]
+
+
+def rule(threshold: float, min_layers: float, min_positions: float, *, relative: bool = False) -> str:
+    """Return when a channel is an outlier feature, in words; `relative` is a threshold in RMS of the tensor."""
+    return (
+        f"{magnitudes(threshold, relative=relative)} in at least {100 * min_layers:.6g} % of the tensors and at "
+        f"{100 * min_positions:.6g} % of the positions"
+    )
+
+
+def magnitudes(threshold: float, *, relative: bool = False) -> str:
+    """Return which activations hit: `|x| ≥ 6`, or `|x| ≥ 6 x RMS` for a threshold in RMS of the tensor."""
+    return f"|x| ≥ {threshold:g}{' x RMS' if relative else ''}"
+
+
+def words(definition: Definition) -> str:
+    """Return all of a definition in a phrase: its rule, its tensors, what it is applied to and what it counts."""
+    scope = {
+        "pooled": "over all sequences together; the count is that of distinct channels",
+        "sequence": "in each sequence by itself; the count is the sum over sequences",
+    }
+    rounded = f"; activations are rounded to {definition.rounding} first" if definition.rounding else ""
+    return (
+        f"{rule(definition.threshold, definition.min_layers, definition.min_positions)} (tensors: "
+        f"{', '.join(definition.sites)} of every block), {scope[definition.scope]}{rounded}"
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from outlier_features.metrics import criteria
 from outlier_features.units import ranges
 
 Entry = Mapping[str, Any]
@@ -82,11 +83,8 @@ def _lead(told: Entry) -> str:
     criterion, count = told["criterion"], told["outlier_channels"]
     if told["gap"]:
         return f"By {criterion['name']} there is no answer: {told['gap']}."
-    unit = " x RMS" if criterion["unit"] == "rms" else ""
-    rule = (
-        f"{criterion['name']}: |x| >= {criterion['threshold']:g}{unit} in at least {share(criterion['min_layers'])} of "
-        f"the tensors and at {share(criterion['min_positions'])} of the positions"
-    )
+    asked = (criterion[name] for name in ("threshold", "min_layers", "min_positions"))
+    rule = f"{criterion['name']}: {criteria.rule(*asked, relative=criterion['unit'] == 'rms')}"
     if not count:
         nearest = "These come nearest." if told["channels"] else "No activation reaches the threshold."
         return f"No channel is an outlier feature ({rule}). {nearest}"

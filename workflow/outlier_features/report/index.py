@@ -28,7 +28,8 @@ from outlier_features.config.entries import Corpus, Definition
 from outlier_features.experiment import quantities
 from outlier_features.experiment.quantities import Quantity
 from outlier_features.figures import catalogue
-from outlier_features.metrics import model_answer_words
+from outlier_features.metrics import criteria, model_answer_words
+from outlier_features.metrics.criteria import TWIN
 from outlier_features.report import tour
 
 TEMPLATES = shipped.path("report") / "index"
@@ -42,7 +43,6 @@ INLINE = 4
 """Models whose own figures are inside the page; those of more are read from beside it."""
 WIDEST, COLOURS = 1200, 64
 """Pixels and colours of a figure inside the page: it stays small, and the SVG beside it is exact."""
-TWIN = "_rms"
 KINDS = {"dense": "dense", "moe": "mixture of experts"}
 TABLES = {
     "outliers": "outlier features",
@@ -307,21 +307,12 @@ def _missing(summary: pd.DataFrame) -> Iterator[str]:
 def _definition_words(name: str, definitions: Mapping[str, Definition]) -> str:
     """Say in words what a definition, or the scale-free twin of one, calls an outlier feature."""
     base = name.removesuffix(TWIN)
-    if name not in definitions and base in definitions:
-        return (
-            f"As {base}, with the threshold in units of each tensor's RMS: |x| ≥ {definitions[base].threshold:g} x RMS."
-        )
-    if name not in definitions:
+    if name in definitions:
+        return f"{criteria.words(definitions[name])}."
+    if base not in definitions:
         return "Not among the definitions of the configuration."
-    found = definitions[name]
-    tensors = f"{100 * found.min_layers:g} % of the tensors ({', '.join(found.sites)} of every block)"
-    positions = f"{100 * found.min_positions:g} % of the positions"
-    words = f"|x| ≥ {found.threshold:g} in at least {tensors} and at {positions}"
-    if found.scope == "sequence":
-        words += ", in each sequence by itself; the count is the sum over sequences."
-    else:
-        words += " of all sequences together; the count is that of distinct channels."
-    return words + (f" Activations are rounded to {found.rounding} first." if found.rounding else "")
+    hits = criteria.magnitudes(definitions[base].threshold, relative=True)
+    return f"As {base}, with the threshold in units of each tensor's RMS: {hits}."
 
 
 def _corpus_words(name: str, text: Corpus) -> str:

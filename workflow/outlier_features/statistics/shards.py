@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
-from outlier_features.artefacts import atomic, provenance, ragged, remedies
+from outlier_features.artefacts import arrow, atomic, provenance, ragged, remedies
 from outlier_features.errors import ConfigError, DamagedFile
 from outlier_features.statistics.timings import FILE
 from outlier_features.thresholds import level
@@ -30,15 +30,7 @@ def block_name(block: int) -> str:
 
 def write(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]], origin: provenance.Provenance) -> None:
     """Write rows as one compressed Arrow file, atomically. Columns that a row lacks are null."""
-    columns = [pa.array([row.get(name) for row in rows], schema.field(name).type) for name in schema.names]
-    table = pa.Table.from_arrays(columns, schema=schema.with_metadata(provenance.encode(origin)))
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    with (
-        atomic.file(path) as unfinished,
-        pa.OSFile(str(unfinished), "wb") as sink,
-        pa.ipc.new_file(sink, table.schema, options=options) as writer,
-    ):
-        writer.write_table(table)
+    arrow.write(path, schema, rows, origin, compression="zstd")
 
 
 def write_manifest(path: Path, directory: Path, facts: Mapping[str, Any], origin: provenance.Provenance) -> None:
@@ -219,8 +211,7 @@ class _Part:
             raise DamagedFile(f"{path}: the shard is missing; {remedy}.")
         if atomic.digest(path) != self._digests[name]:
             raise DamagedFile(f"{path}: the shard is cut or altered (its sha256 is not the manifest's); {remedy}.")
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-            return reader.read_all()
+        return arrow.read(path)[0]
 
 
 def _load(manifest: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from outlier_features import units
-from outlier_features.artefacts import atomic, provenance, remedies
+from outlier_features.artefacts import arrow, provenance, remedies
 from outlier_features.errors import DamagedFile
 
 FILE = "timings.arrow"
@@ -58,9 +58,7 @@ class Timings:
 
     def write(self, path: Path, origin: provenance.Provenance) -> None:
         """Write all rows, whole or not at all, with their provenance."""
-        table = pa.Table.from_pylist(self.rows, SCHEMA.with_metadata(provenance.encode(origin)))
-        with atomic.file(path) as unfinished, pa.ipc.new_file(str(unfinished), table.schema) as writer:
-            writer.write_table(table)
+        arrow.write(path, SCHEMA, self.rows, origin)
 
 
 def _row(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,18 +85,9 @@ def read(path: Path, expected: str | None = None) -> pd.DataFrame:
     """
     manifest = path.parent.with_name(f"{path.parent.name}.json")
     remedy = f"delete {manifest}, then {remedies.again(manifest)}, which writes them again"
-    try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-            table = reader.read_all()
-    except FileNotFoundError as error:
-        raise DamagedFile(f"{path}: the timings of the capture are missing; {remedy}.") from error
-    except (OSError, pa.ArrowException) as error:
-        raise remedies.unusable(path, "Arrow file", error, remedy) from error
+    table, origin = arrow.read(path, "statistics", expected, remedy)
     if table.schema.names != SCHEMA.names:
         raise DamagedFile(f"{path}: has other columns than timings have; {remedy}.")
-    origin = provenance.decode(table.schema.metadata)
-    if expected is not None:
-        provenance.require(origin, "statistics", expected, path, remedy)
     rows = table.to_pandas().sort_values("block", ignore_index=True)
     rows.attrs = {"provenance": origin}
     return rows

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from outlier_features.artefacts import atomic, provenance, ragged
-from outlier_features.errors import DamagedFile, SourceError
+from outlier_features.artefacts import arrow, provenance, ragged
+from outlier_features.errors import SourceError
 
 NO_TOKEN = -1
 """Stands after the end of a window that is shorter than the longest."""
@@ -56,27 +56,12 @@ class TokenWindows:
 
 def write_windows(path: Path, rows: Sequence[Mapping[str, Any]], origin: provenance.Provenance) -> None:
     """Write windows, one row each with the columns of SCHEMA, whole or not at all; `origin` says how they are cut."""
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(provenance.encode(origin)))
-    with (
-        atomic.file(path) as unfinished,
-        pa.OSFile(str(unfinished), "wb") as sink,
-        pa.ipc.new_file(sink, table.schema) as writer,
-    ):
-        writer.write_table(table)
+    arrow.write(path, SCHEMA, rows, origin)
 
 
 def read_windows(path: Path, expected: str | None = None) -> TokenWindows:
     """Read windows; refuse a damaged file or one whose lineage is not `expected`."""
-    try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
-            table = reader.read_all()
-    except FileNotFoundError as error:
-        raise DamagedFile(f"{path}: missing; run the tokenize stage.") from error
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DamagedFile(f"{path}: not a readable Arrow file; delete it and run the tokenize stage again.") from error
-    origin = provenance.decode(table.schema.metadata)
-    if expected is not None:
-        provenance.require(origin, "tokens", expected, path)
+    table, origin = arrow.read(path, "tokens", expected)
     return TokenWindows(
         ids_ST=ragged.rectangle(table["token_ids"], NO_TOKEN),
         bytes_ST=ragged.rectangle(table["token_bytes"], 0),
