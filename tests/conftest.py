@@ -22,6 +22,7 @@ from outlier_features.config.entries import Definition
 from outlier_features.kernels.reference import Grids
 from outlier_features.models import sites
 from outlier_features.models.checkpoints import seal
+from outlier_features.site_names import SITES
 from outlier_features.text import windows
 from outlier_features.thresholds import grid
 from projects import once, words_project
@@ -192,7 +193,7 @@ def activations(checkpoints: dict[str, Path], ids: np.ndarray) -> dict[str, dict
         seen = defaultdict(list)
         with ExitStack() as hooks, torch.inference_mode():
             for block in model.model.layers:
-                probes = sites.probes(block, sites.SITES)
+                probes = sites.probes(block, SITES)
                 hooks.enter_context(observed(probes, _keep(seen)))
             for window in ids:
                 model(torch.from_numpy(window).long()[None], use_cache=False)

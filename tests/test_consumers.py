@@ -15,6 +15,7 @@ from outlier_features.models import architectures, sites
 from outlier_features.models.checkpoints import seal
 from outlier_features.models.tensor_names import in_checkpoint
 from outlier_features.models.weights import Weights
+from outlier_features.site_names import SITES
 from safetensors.torch import load_file
 from torch import nn
 
@@ -74,7 +75,7 @@ def test_the_matrices_that_read_each_site_are_named(name: str) -> None:
         plain = model(input_ids=ids, use_cache=False).logits
         with ExitStack() as hooks:
             for block, consumers in zip(blocks, found, strict=True):
-                hooks.enter_context(observed(sites.probes(block, sites.SITES), consumers.saw))
+                hooks.enter_context(observed(sites.probes(block, SITES), consumers.saw))
                 hooks.enter_context(consumers.watched())
             assert torch.equal(model(input_ids=ids, use_cache=False).logits, plain)
     assert [in_any_order(consumers.names()) for consumers in found] == [in_any_order(e) for e in EXPECTED[name]]

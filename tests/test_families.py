@@ -15,6 +15,7 @@ from outlier_features.capture.hooks import observed
 from outlier_features.config.entries import Model
 from outlier_features.models import architectures, fused_experts, parameters, sites
 from outlier_features.models.weights import Weights
+from outlier_features.site_names import SITES
 from outlier_features.sources.fetch import fetch
 from test_engine import Silent
 from torch import nn
@@ -66,12 +67,12 @@ def test_logits_and_sites_are_those_of_the_ordinary_forward_to_the_bit(
     expected, full_logits = run_ordinary(whole_model(checkpoint, dtype), windows)
 
     assert all(torch.equal(*pair) for pair in zip(logits, full_logits, strict=True))
-    assert observed.keys() == {(block, site) for block in range(len(weights.blocks)) for site in sites.SITES}
+    assert observed.keys() == {(block, site) for block in range(len(weights.blocks)) for site in SITES}
     assert expected.keys() == observed.keys()
     for key, tensors in observed.items():
         assert [len(tensor) for tensor in tensors] == [LENGTH] * WINDOWS, key
         assert all(torch.equal(*pair) for pair in zip(tensors, expected[key], strict=True)), key
-    rows = {site: sum(len(x) for x in observed[0, site]) for site in sites.SITES}
+    rows = {site: sum(len(x) for x in observed[0, site]) for site in SITES}
     families_table.add(name, type(weights.model).__name__, len(weights.blocks), rows, dtype)
 
 
@@ -80,7 +81,7 @@ def run_engine(weights: Weights, windows: list[torch.Tensor]) -> tuple[Seen, lis
     seen: Seen = defaultdict(list)
     with ExitStack() as hooks:
         for index, block in enumerate(weights.blocks):
-            hooks.enter_context(observed(sites.probes(block, sites.SITES), keep(seen, index)))
+            hooks.enter_context(observed(sites.probes(block, SITES), keep(seen, index)))
         logits = engine.run(weights, windows, lambda _, logits: logits.clone(), Silent())
     return seen, logits
 

@@ -12,6 +12,7 @@ from outlier_features.capture.hooks import observed
 from outlier_features.capture.hooks import routed as observe_routing
 from outlier_features.errors import ArchitectureError
 from outlier_features.models import fused_experts, sites
+from outlier_features.site_names import SITES
 from torch import nn
 from transformers import AutoModelForCausalLM
 
@@ -29,14 +30,14 @@ def test_observed_tensors_are_what_the_modules_receive(
 
     with ExitStack() as hooks, torch.inference_mode():
         for block in model.model.layers:
-            probes = sites.probes(block, sites.SITES)
+            probes = sites.probes(block, SITES)
             hooks.enter_context(observed(probes, lambda site, x: seen[site].append(x.clone())))
             modules = {"attn_in": block.self_attn, "mlp_in": block.mlp, "out_proj_in": block.self_attn.o_proj}
             for site, module in modules.items():
                 module.register_forward_pre_hook(keep(site), with_kwargs=True)
             block.register_forward_hook(lambda _m, _a, output: expected["residual"].append(output[0]))
         model(window, use_cache=False)
-    for site in sites.SITES:
+    for site in SITES:
         assert len(seen[site]) == BLOCKS
         assert seen[site][0].shape == (LENGTH, HIDDEN)
         assert all(torch.equal(a, b) for a, b in zip(seen[site], expected[site], strict=True)), site
@@ -49,7 +50,7 @@ def test_hooks_leave_logits_untouched_and_are_gone_afterwards(checkpoints: dict[
         plain = model(window).logits
         with ExitStack() as hooks:
             for block in model.model.layers:
-                hooks.enter_context(observed(sites.probes(block, sites.SITES), lambda *_: None))
+                hooks.enter_context(observed(sites.probes(block, SITES), lambda *_: None))
                 if (bank := fused_experts.of_block(block)) is not None:
                     hooks.enter_context(observe_routing(bank, lambda _: None))
             assert torch.equal(model(window).logits, plain)

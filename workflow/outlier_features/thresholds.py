@@ -11,6 +11,9 @@ import numpy as np
 
 from outlier_features.errors import ConfigError
 
+TWIN = "_rms"
+"""Ends the name of a scale-free twin: the same definition with the threshold in RMS of each tensor."""
+
 SMALLEST_RMS = 5e-38
 """A tensor of a smaller RMS counts as zeros: its inverse is beyond float32."""
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from outlier_features.errors import ArchitectureError
 from outlier_features.models.fused_experts import arguments
-from outlier_features.models.sites import Probe, SiteName
+from outlier_features.models.sites import Probe
+from outlier_features.site_names import SiteName
 
 
 @contextmanager

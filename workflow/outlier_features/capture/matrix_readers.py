@@ -7,10 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from outlier_features.models.sites import SiteName
-
-CONSUMED: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in")
-"""The sites whose tensor matrices read; what a block returns goes to the norms of the next."""
+from outlier_features.site_names import MATRIX_INPUTS, SiteName
 
 _Place = tuple[int, torch.dtype, torch.Size, tuple[int, ...]]
 
@@ -26,7 +23,7 @@ class MatrixReaders:
 
     def saw(self, site: SiteName, x: torch.Tensor) -> None:
         """Take down the tensor of a site. It is kept, lest another one comes to lie in its place."""
-        if site in CONSUMED:
+        if site in MATRIX_INPUTS:
             self._kept.append(x)
             self._sites[site] = _place(x)
             self._readers.setdefault(self._sites[site], set())

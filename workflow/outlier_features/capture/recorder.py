@@ -28,8 +28,8 @@ from outlier_features.kernels import dispatch
 from outlier_features.kernels.reference import Columns, Reached
 from outlier_features.models import fused_experts, sites
 from outlier_features.models.fused_experts import expert_count
-from outlier_features.models.sites import SiteName
 from outlier_features.models.weights import Weights
+from outlier_features.site_names import SiteName
 
 
 @dataclass

@@ -12,9 +12,7 @@ from tqdm import tqdm
 
 from outlier_features.capture.settings import Settings
 from outlier_features.errors import NonFiniteActivations
-
-LOSS_ROWS = 128
-"""Rows of logits that are turned into losses at once, to keep their float32 copy small."""
+from outlier_features.planning.estimate import LOSS_ROWS
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 
 from outlier_features.artefacts import remedies
 from outlier_features.kernels.reference import Grids
-from outlier_features.models.sites import SiteName
+from outlier_features.site_names import SiteName
 from outlier_features.thresholds import grid
 
 

@@ -16,7 +16,7 @@ from outlier_features.capture import expert_outputs
 from outlier_features.capture.settings import Settings
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.kernels.reference import Columns, Histogram, Reached, hit_columns
-from outlier_features.models.sites import SiteName
+from outlier_features.site_names import SiteName
 from outlier_features.statistics import schemas, shards
 
 ROUTER, EXPERTS = "router", "experts"

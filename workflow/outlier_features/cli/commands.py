@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from outlier_features import shipped
 from outlier_features.artefacts import paths, remedies
 from outlier_features.cli.listing import LISTS
 from outlier_features.config.config import Config
+from outlier_features.config.entries import Dtype
 from outlier_features.errors import ConfigError
 from outlier_features.pipeline.stages import EACH_MODEL, WHOLE_EXPERIMENT, Stages, in_words
 from outlier_features.planning import estimate
@@ -287,7 +288,7 @@ def _measure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, default=6.0, help="|x| from which an activation counts (6)")
     parser.add_argument(
         "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        choices=("auto", *get_args(Dtype)),
         default="auto",
         help="precision of the pass; auto: that of the checkpoint, bfloat16 for float16",
     )

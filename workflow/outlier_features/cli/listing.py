@@ -6,13 +6,7 @@ from outlier_features.config.config import Config
 from outlier_features.config.entries import Corpus, Model
 from outlier_features.figures import catalogue
 from outlier_features.metrics import criteria
-
-SITES = {
-    "attn_in": "input of the attention of a block",
-    "out_proj_in": "input of the attention's output projection",
-    "mlp_in": "input of the MLP or the experts, and of the router",
-    "residual": "output of the block",
-}
+from outlier_features.site_names import SITES
 
 
 def models(config: Config) -> dict[str, str]:
@@ -40,7 +34,7 @@ def figures(_: Config) -> dict[str, str]:
 
 def sites(_: Config) -> dict[str, str]:
     """Return the places where activations are read."""
-    return SITES
+    return dict(SITES.items())
 
 
 LISTS: dict[str, Callable[[Config], dict[str, str]]] = {

@@ -19,6 +19,7 @@ from outlier_features.cli.measurement import EXPERIMENT, Request
 from outlier_features.comparison.recorded_run import Run
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError, OutlierFeaturesError, SourceError
+from outlier_features.experiment import phase_shift
 from outlier_features.machine import devices, memory
 from outlier_features.models import architectures, checkpoints
 from outlier_features.pipeline import history
@@ -33,8 +34,6 @@ DTYPES = {"float32": "float32", "bfloat16": "bfloat16", "float16": "bfloat16"}
 EACH = ("tokenize", "capture", "reduce")
 WHOLE = ("summarize", "infer", "export", "page")
 YOURS = "YOUR_TEXT.jsonl"
-FEWEST = 7
-"""Models it takes to ask for a phase shift."""
 
 
 def measure_all(
@@ -179,7 +178,7 @@ def _show_together(summary: pd.DataFrame) -> None:
     from outlier_features.experiment.inference import conclusions
 
     show(summary, stream=sys.stdout)
-    if len(summary) >= FEWEST:
+    if len(summary) >= phase_shift.FEWEST:
         print(in_words(conclusions(summary, {}, {}, {})))
 
 

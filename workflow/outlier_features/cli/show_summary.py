@@ -20,8 +20,9 @@ from rich.text import Text
 from outlier_features.errors import ConfigError
 from outlier_features.experiment.quantities import Quantity, named
 from outlier_features.experiment.selection import Selection
-from outlier_features.metrics.criteria import TWIN, magnitudes
+from outlier_features.metrics.criteria import magnitudes
 from outlier_features.metrics.intervals import GAPS
+from outlier_features.thresholds import TWIN
 from outlier_features.units import human
 
 WIDTH = 120

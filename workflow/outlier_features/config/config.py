@@ -12,19 +12,11 @@ from typing import Any, Self
 from pydantic import ValidationError, model_validator
 
 from outlier_features.config import parts, series, yaml_places
-from outlier_features.config.entries import (
-    Capture,
-    Corpus,
-    Definition,
-    Experiment,
-    Model,
-    Name,
-    SiteName,
-    Strict,
-)
+from outlier_features.config.entries import Capture, Corpus, Definition, Experiment, Model, Name, Strict
 from outlier_features.config.mistakes import explained, keys, outermost, require_known
 from outlier_features.config.suggestions import nearest
 from outlier_features.errors import ConfigError
+from outlier_features.site_names import SiteName
 from outlier_features.thresholds import exact, grid
 
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from outlier_features.config import series
+from outlier_features.site_names import SiteName
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@step\d+)?$")]
 """A key of config.yaml: the wildcard, the folder and the default label. `@step…` names one revision of a series."""
-SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Threshold = Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]

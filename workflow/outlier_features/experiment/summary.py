@@ -19,7 +19,7 @@ from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_columns, read_json, write_table
 from outlier_features.config.entries import Model
-from outlier_features.metrics.criteria import TWIN
+from outlier_features.thresholds import TWIN
 
 FACTS = (
     "kind",

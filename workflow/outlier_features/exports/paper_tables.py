@@ -12,7 +12,8 @@ from outlier_features.artefacts import atomic
 from outlier_features.artefacts.provenance import Provenance
 from outlier_features.config.entries import Definition
 from outlier_features.experiment.quantities import Quantity, named
-from outlier_features.metrics.criteria import TWIN, words
+from outlier_features.metrics.criteria import words
+from outlier_features.thresholds import TWIN
 
 HEADLINE = "llm_int8"
 """The definition of the table of an experiment, where it is among those measured; else the first is."""

@@ -8,6 +8,7 @@ import pandas as pd
 
 from outlier_features.figures.axes import INTERVAL, Axis
 from outlier_features.figures.style import KINDS
+from outlier_features.thresholds import TWIN
 
 Thing = TypeVar("Thing", bound=Hashable)
 
@@ -25,7 +26,7 @@ def last_steps(summary: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def criterion(rows: pd.DataFrame, definition: str) -> str:
     """Return what was asked under a definition, as far as its rows tell."""
-    unit = " times the RMS of the tensor" if definition.endswith("_rms") else ""
+    unit = " times the RMS of the tensor" if definition.endswith(TWIN) else ""
     parts = [f"|x| ≥ {value:g}{unit}" for value in sorted(rows["threshold"].dropna().unique())]
     parts += [f"activations rounded to {name}" for name in unique(rows.get("rounding", pd.Series()).dropna())]
     parts += [f"{count:g} sequences" for count in sorted(rows["sequences"].dropna().unique())]

@@ -13,6 +13,9 @@ import matplotlib
 import seaborn
 from matplotlib.colors import Colormap, to_hex
 
+from outlier_features import site_names
+from outlier_features.thresholds import TWIN
+
 DPI = 144
 """Names are placed at the resolution figures are saved at, so what was measured is what is seen."""
 TITLE, TEXT, NAME, SMALL_NAME, NOTE = 18.0, 13.0, 12.0, 10.5, 11.0
@@ -51,10 +54,10 @@ SHARES = {
 }
 """The two shares where both are in one panel; marks there are those of KINDS."""
 SITES = {
-    "attn_in": Look("input of the attention (attn_in)", _BLUE, "o"),
-    "out_proj_in": Look("input of the output projection (out_proj_in)", _COLORS[2], "s"),
+    "attn_in": Look(f"{site_names.SITES['attn_in']} (attn_in)", _BLUE, "o"),
+    "out_proj_in": Look(f"{site_names.SITES['out_proj_in']} (out_proj_in)", _COLORS[2], "s"),
     "mlp_in": Look("input of the MLP (mlp_in)", _COLORS[3], "^"),
-    "residual": Look("output of the block (residual)", INK, "D"),
+    "residual": Look(f"{site_names.SITES['residual']} (residual)", INK, "D"),
 }
 RING: dict[str, Any] = {"marker": "o", "markerfacecolor": "none", "markeredgewidth": 1.6, "linestyle": "none"}
 """The ring around a mark that something is to be said of."""
@@ -65,10 +68,6 @@ ACTIVITIES = {
     "saved": Look("saving", _COLORS[4], "s"),
 }
 """What a capture pass does."""
-
-
-TWIN = "_rms"
-"""How the name of a scale-free twin ends."""
 
 
 def series_looks(names: Sequence[str]) -> dict[str, Look]:

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from outlier_features.config.entries import Definition
-
-TWIN = "_rms"
-"""Ends the name of a scale-free twin: the same criterion with the threshold in RMS of each tensor."""
+from outlier_features.thresholds import TWIN
 
 
 @dataclass(frozen=True)

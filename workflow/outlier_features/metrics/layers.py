@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 
 from outlier_features.metrics import int8_estimates
+from outlier_features.site_names import MATRIX_INPUTS
 from outlier_features.statistics.shards import BlockTable, SiteTable, Statistics
 
 TOKEN_CLASSES = {"all": slice(None), "first": slice(0, 1), "rest": slice(1, None)}
 """Which positions of a sequence a row is about: attention sinks live at the first."""
 
-MATRIX_INPUTS = ("attn_in", "out_proj_in", "mlp_in")
 """The sites that a matrix reads."""
 
 TOP_MASSIVE = 5

@@ -12,10 +12,10 @@ from transformers import PreTrainedConfig
 
 from outlier_features.errors import ArchitectureError
 from outlier_features.models import architectures, fused_experts, parameters
-from outlier_features.models.sites import SiteName, probes
-from outlier_features.models.sizes import Footprint
+from outlier_features.models.sites import probes
+from outlier_features.models.sizes import BYTES, Footprint
+from outlier_features.site_names import SiteName
 
-STORED_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0}
 MXFP4_BYTES = 17 / 32
 """Bytes a parameter: 32 four-bit values share one byte of scale."""
 FP8_BYTES = 1 + 4 / 128**2
@@ -102,7 +102,7 @@ def _routed_width(fused: nn.Module, text: Any) -> int:
 def _stored_bytes(config: PreTrainedConfig, total: int, in_banks: int, in_blocks: int) -> float:
     method, _ = architectures.stored_format(config)
     dtype = str(config.dtype or config.get_text_config().dtype or "float32").removeprefix("torch.")
-    width = STORED_BYTES.get(dtype, 4.0)
+    width = BYTES.get(dtype, 4.0)
     if method == "mxfp4":
         return in_banks * MXFP4_BYTES + (total - in_banks) * 2.0
     if method == "fp8":

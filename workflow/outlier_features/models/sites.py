@@ -7,15 +7,12 @@ architecture costs nothing unless its structure is ambiguous.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
 from outlier_features.errors import ArchitectureError
 from outlier_features.models.fused_experts import MIXES_POSITIONS, arguments
-
-SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
-SITES: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in", "residual")
+from outlier_features.site_names import SiteName
 
 
 @dataclass(frozen=True)

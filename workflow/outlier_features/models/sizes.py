@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of a number, by its type."""
+
 
 @dataclass(frozen=True)
 class Footprint:

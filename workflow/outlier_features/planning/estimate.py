@@ -12,9 +12,8 @@ from typing import Any
 
 from outlier_features.config.config import Config
 from outlier_features.config.entries import Corpus, Model
-from outlier_features.models.sizes import Footprint
+from outlier_features.models.sizes import BYTES, Footprint
 
-BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 FLOPS, BANDWIDTH = 1e13, 1e9
 """Operations a second and bytes read a second that are assumed where nothing is said: a small GPU, a plain SSD."""
 PROCESS, DRIVER = 0.9e9, 0.6e9

@@ -25,20 +25,18 @@ from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_json, read_table
 from outlier_features.config.config import Config
 from outlier_features.config.entries import Corpus, Definition
-from outlier_features.experiment import quantities
+from outlier_features.experiment import phase_shift, quantities
 from outlier_features.experiment.quantities import Quantity
 from outlier_features.figures import catalogue
 from outlier_features.metrics import criteria, model_answer_words
-from outlier_features.metrics.criteria import TWIN
 from outlier_features.report import tour
+from outlier_features.thresholds import TWIN
 
 TEMPLATES = shipped.path("report") / "index"
 """The page without its words: markup, style, behaviour and the library of tables. Part of the lineage by content."""
 
 EXPLAINING = "residual_stream"
 """The figure that shows what an outlier feature is: the first picture."""
-FEWEST = 7
-"""Models it takes to ask for a phase shift."""
 INLINE = 4
 """Models whose own figures are inside the page; those of more are read from beside it."""
 WIDEST, COLOURS = 1200, 64
@@ -183,7 +181,7 @@ def render(findings: Findings, shown: Sequence[Picture], origin: provenance.Prov
         title=_listed(list(labels.values())) or findings.experiment,
         answers={labels.get(model, model): _answer(found) for model, found in findings.answers.items()},
         headings=model_answer_words.HEADINGS,
-        is_sweep=len(labels) >= FEWEST,
+        is_sweep=len(labels) >= phase_shift.FEWEST,
         answer=inference.get("answer"),
         sentences=inference.get("sentences") or [],
         missing=list(_missing(summary)),

@@ -13,8 +13,8 @@ from transformers import PreTrainedConfig
 from outlier_features.config.config import Config
 from outlier_features.config.entries import Corpus
 from outlier_features.models import architectures, checkpoint_code, footprint
-from outlier_features.models.sites import SITES, SiteName
 from outlier_features.models.sizes import Footprint
+from outlier_features.site_names import SITES, SiteName
 from outlier_features.text import tokenize
 
 
@@ -22,7 +22,7 @@ from outlier_features.text import tokenize
 class Use:
     """What a model is wanted for: where it is read, and on which text."""
 
-    sites: Sequence[SiteName] = SITES
+    sites: Sequence[SiteName] = tuple(SITES)
     corpus: Corpus | None = None
 
     @classmethod

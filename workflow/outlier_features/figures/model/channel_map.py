@@ -16,8 +16,9 @@ from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.labels import spread
 from outlier_features.figures.page import page, say
 from outlier_features.figures.scales import magnitude_bar, magnitudes
-from outlier_features.figures.style import FAINT, GREY, INK, MASSIVE, NAME, SITES, TEXT, TWIN, magnitude_colors
+from outlier_features.figures.style import FAINT, GREY, INK, MASSIVE, NAME, SITES, TEXT, magnitude_colors
 from outlier_features.figures.tables import Portrait
+from outlier_features.thresholds import TWIN
 
 PANELS = {"llm_int8": "absolute threshold", "llm_int8_rms": "scale-free threshold, in units of each tensor's RMS"}
 MOST_NUMBERED = 20
@@ -104,7 +105,7 @@ def _count(hits: pd.DataFrame) -> str:
 def _peak(layers: pd.DataFrame, definition: str) -> str:
     """Return in words how close the tensors of a panel come to the threshold, or nothing if that is not known."""
     tensors = layers[layers["site"].isin(["attn_in", "mlp_in"]) & (layers["token_class"] == "all")]
-    is_relative = definition.endswith("_rms")
+    is_relative = definition.endswith(TWIN)
     peaks = tensors["max_abs"] / tensors["rms"] if is_relative else tensors["max_abs"]
     known = peaks.dropna()
     unit = " times the RMS of its tensor" if is_relative else ""

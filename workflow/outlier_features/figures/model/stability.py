@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator
 
 from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.page import page, say
-from outlier_features.figures.style import FAINT, GREY, INK, NAME, SMALL_NAME, TEXT, TWIN, Look, definition_looks
+from outlier_features.figures.style import FAINT, GREY, INK, NAME, SMALL_NAME, TEXT, Look, definition_looks
 from outlier_features.figures.tables import Portrait
+from outlier_features.thresholds import TWIN
 
 COUNTED = {"llm_int8": "absolute threshold", f"llm_int8{TWIN}": "scale-free"}
 """The definitions whose channels are counted one by one."""
