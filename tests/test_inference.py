@@ -11,7 +11,7 @@ from outlier_features.artefacts.tables import read_table, write_table
 from outlier_features.errors import StaleFile
 from outlier_features.experiment import answer, inference
 from outlier_features.experiment.inference import TRENDS, conclusions
-from outlier_features.experiment.published import as_summary
+from outlier_features.experiment.table_of_2025 import as_summary
 from outlier_features.metrics.bootstrap import resampling_counts
 
 PUBLISHED = pd.read_csv(Path(__file__).parents[1] / "resources/published/arb8020_2025.csv")

@@ -5,16 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from outlier_features.experiment import reproduction
-from outlier_features.experiment.reproduction import (
-    COLUMNS,
-    COMPARED,
-    COUNTED_OTHERWISE,
-    REMARKS,
-    compared,
-    joined,
-    reproduce,
-)
+from outlier_features.experiment import table_of_2025
+from outlier_features.experiment.reproduction import COLUMNS, compared, joined
+from outlier_features.experiment.reproduction_text import reproduce
+from outlier_features.experiment.table_of_2025 import COMPARED, COUNTED_OTHERWISE, REMARKS
 
 PROJECT = Path(__file__).parents[1]
 SHIPPED = PROJECT / "resources/published/arb8020_2025.csv"
@@ -247,7 +241,7 @@ def test_what_is_known_of_single_models_is_about_models_of_the_shipped_table():
     assert {quantity for _, quantity in REMARKS} <= {quantity.name for quantity in COMPARED}
 
 
-AS_PUBLISHED = {**reproduction.AS_PUBLISHED, "dtype": "bfloat16", "hub": "Qwen/Qwen3-8B"}
+AS_PUBLISHED = {**table_of_2025.AS_PUBLISHED, "dtype": "bfloat16", "hub": "Qwen/Qwen3-8B"}
 
 
 def test_the_sweep_as_its_source_ran_it_is_said_to_be_that(tmp_path):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from outlier_features.artefacts.tables import read_table
-from outlier_features.experiment.reproduction import reproduce
+from outlier_features.experiment.reproduction_text import reproduce
 from outlier_features.machine.logs import logged
 
 with logged(snakemake.log[0]):

@@ -196,7 +196,7 @@ def _infer_published() -> None:
     import pandas as pd
 
     from outlier_features.experiment.inference import conclusions
-    from outlier_features.experiment.published import as_summary
+    from outlier_features.experiment.table_of_2025 import as_summary
 
     found = conclusions(as_summary(pd.read_csv(shipped.published("arb8020_2025"))), {}, {}, {})
     print(in_words(found))

@@ -22,12 +22,13 @@ from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_json, read_table, write_table
 from outlier_features.experiment import answer, correlation, phase_shift
 from outlier_features.experiment.correlation import Floats
+from outlier_features.experiment.table_of_2025 import DEFINITION
 from outlier_features.metrics.bootstrap import resampled, resampling_counts
 
 MEASURES = {"mean_layer_pct": "mean_layer_pct", "mean_position_pct": "mean_position_pct", "distinct_pct": None}
 GROUPS = {"all": ("dense", "moe"), "dense": ("dense",), "moe": ("moe",)}
 AXES = ("total_params", "active_params", "sparsity", "perplexity", "bits_per_byte")
-HEADLINE = {"definition": "arb8020", "measure": "mean_layer_pct"}
+HEADLINE = {"definition": DEFINITION, "measure": "mean_layer_pct"}
 """What the answer is about, chosen before anything was measured: the definition and the measure of the 2025 sweep."""
 ENOUGH = 0.95
 """Jaccard similarity to the set of all windows from which on fewer windows count as enough."""

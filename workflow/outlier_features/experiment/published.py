@@ -6,10 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from outlier_features.experiment.table_of_2025 import AS_PUBLISHED, in_our_columns
+
 SUMS = ("outlier_count",)
 """Columns that are sums over sequences."""
-ASKED = {"threshold": 6.0, "min_layers": 0.25, "min_positions": 0.06}
-"""What both sources ask of an outlier feature."""
+OF_LLM_INT8 = {"threshold": 6.0, "min_layers": 0.25, "min_positions": 0.06, "scope": "pooled"}
+"""What LLM.int8() asks of an outlier feature, in columns of the summary."""
 SUFFIXES = {"M": 1e6, "B": 1e9}
 
 
@@ -51,11 +53,11 @@ def arb8020(published: Mapping[str, pd.DataFrame], faults: str) -> Source:
     table = published.get("arb8020_2025")
     if table is None:
         return NOTHING
-    models = table.rename(
-        columns={"model": "label", "mean_seq_pct": "mean_position_pct", "outliers": "outlier_count"}
-    ).assign(family=None, total_params=1e9 * table["total_params_b"], active_params=1e9 * table["active_params_b"])
-    asked = {"scope": "sequence", "rounding": "bfloat16", "sites": "attn_in+mlp_in", "sequences": 16}
-    return Source(models, "hollow: published (arb8020, 2025)", faults, ASKED | asked)
+    names = table[["model", "kind", "hub"]].rename(columns={"model": "label"})
+    models = names.assign(family=None).join(in_our_columns(table))
+    asked = ("threshold", "min_layers", "min_positions", "scope", "rounding", "sites", "sequences")
+    criterion = {name: AS_PUBLISHED[name] for name in asked}
+    return Source(models, "hollow: published (arb8020, 2025)", faults, criterion)
 
 
 def llm_int8(published: Mapping[str, pd.DataFrame], faults: str) -> Source:
@@ -87,28 +89,4 @@ def llm_int8(published: Mapping[str, pd.DataFrame], faults: str) -> Source:
             "largest_quartile_3": magnitudes.max(axis=1),
         }
     )
-    return Source(models, "hollow: published (Dettmers et al. 2022, Table 4)", faults, ASKED | {"scope": "pooled"})
-
-
-def as_summary(published: pd.DataFrame) -> pd.DataFrame:
-    """Return the published table in the columns of a summary, as far as it has them; nothing of it has an interval."""
-    sizes = {size: 1e9 * published[f"{size}_b"] for size in ("total_params", "active_params")}
-    return pd.DataFrame(
-        {
-            "model": published["model"],
-            "label": published["model"],
-            "kind": published["kind"],
-            "series": None,
-            "step": None,
-            **sizes,
-            "sparsity": sizes["active_params"] / sizes["total_params"],
-            "definition": "arb8020",
-            "outlier_count": published["outliers"],
-            "distinct_channels": float("nan"),
-            "hidden_size": float("nan"),
-            "mean_layer_pct": published["mean_layer_pct"],
-            "mean_position_pct": published["mean_seq_pct"],
-            "perplexity": published["perplexity"],
-            "bits_per_byte": float("nan"),
-        }
-    )
+    return Source(models, "hollow: published (Dettmers et al. 2022, Table 4)", faults, OF_LLM_INT8)

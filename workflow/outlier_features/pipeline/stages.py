@@ -121,7 +121,7 @@ class Stages:
     def reproduce(self) -> None:
         """Set the summary beside the published table; it takes no time, so it is always done."""
         from outlier_features.artefacts.tables import read_table
-        from outlier_features.experiment.reproduction import reproduce
+        from outlier_features.experiment.reproduction_text import reproduce
 
         lineage, corpus = self._lineages.reproduction(self._corpus), self._corpus
         summary, _ = read_table(paths.summary(corpus, "parquet"), "summary", lineage["summary"])

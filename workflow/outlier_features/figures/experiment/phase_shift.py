@@ -12,7 +12,8 @@ from matplotlib.patches import Patch
 
 from outlier_features.experiment import answer
 from outlier_features.experiment.phase_shift import FEWEST, SHARP
-from outlier_features.experiment.published import arb8020, as_summary
+from outlier_features.experiment.published import arb8020
+from outlier_features.experiment.table_of_2025 import DEFINITION, as_summary
 from outlier_features.figures import qualities
 from outlier_features.figures.axes import ACTIVE, LAYERS, TOTAL, Axis, parameters
 from outlier_features.figures.catalogue import Figure
@@ -22,7 +23,7 @@ from outlier_features.figures.points import Panel, Points, draw_points
 from outlier_features.figures.style import GREY, INK, KINDS, NOTE
 from outlier_features.figures.tables import Sweep
 
-DEFINITION, MEASURE = "arb8020", LAYERS
+MEASURE = LAYERS
 NOT_DRAWN = "The models measured here read different tokens: their perplexities are not comparable and not drawn."
 GROUPS = {"all": ("all models", INK), "dense": ("dense models", KINDS["dense"].color)}
 GROUPS |= {"moe": ("mixtures of experts", KINDS["moe"].color)}

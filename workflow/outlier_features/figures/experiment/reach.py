@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure as Drawing
 
 from outlier_features.experiment.published import NOTHING, arb8020
+from outlier_features.experiment.table_of_2025 import DEFINITION
 from outlier_features.figures import qualities
 from outlier_features.figures.axes import (
     ACTIVE,
@@ -19,6 +20,7 @@ from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.points import Panel, chart
 from outlier_features.figures.tables import Sweep
 from outlier_features.metrics.intervals import GAPS
+from outlier_features.thresholds import TWIN
 
 SETTING = "Published points: arb8020, 2025, 16 sequences x 2048 tokens."
 SHARES = (
@@ -45,31 +47,31 @@ OTHER_TOKENIZERS = (
 def moe_vs_dense(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw layers and positions affected against total and active parameters, measured and published."""
     source = arb8020(sweep.published, OF_SHARES)
-    return chart(entry, _grid("arb8020", (TOTAL, ACTIVE), (LAYERS, POSITIONS)), sweep.summary, source)
+    return chart(entry, _grid(DEFINITION, (TOTAL, ACTIVE), (LAYERS, POSITIONS)), sweep.summary, source)
 
 
 def moe_vs_dense_rms(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw the same under the scale-free twin, for which nothing is published."""
-    return chart(entry, _grid("arb8020_rms", (TOTAL, ACTIVE), (LAYERS, POSITIONS)), sweep.summary, NOTHING)
+    return chart(entry, _grid(DEFINITION + TWIN, (TOTAL, ACTIVE), (LAYERS, POSITIONS)), sweep.summary, NOTHING)
 
 
 def moe_vs_dense_median(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw medians instead of means, of which none was published."""
-    grid = _grid("arb8020", (TOTAL, ACTIVE), (MEDIAN_LAYERS, MEDIAN_POSITIONS))
+    grid = _grid(DEFINITION, (TOTAL, ACTIVE), (MEDIAN_LAYERS, MEDIAN_POSITIONS))
     return chart(entry, grid, sweep.summary, NOTHING, [f"{MEANS_ONLY} {GAPS[0].upper()}{GAPS[1:]}."])
 
 
 def reach_vs_perplexity(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw layers and positions affected against perplexity or, where tokenizers differ, bits per byte."""
     source = arb8020(sweep.published, f"{OF_SHARES} {DENSE_ONLY}")
-    grid = qualities.grid(sweep.summary, "arb8020", (LAYERS, POSITIONS), source)
+    grid = qualities.grid(sweep.summary, DEFINITION, (LAYERS, POSITIONS), source)
     return chart(entry, grid, sweep.summary, source, [*qualities.notes(sweep.summary), OTHER_CORPUS])
 
 
 def count_vs_perplexity(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw the number of outlier features, counted in two ways, against perplexity or bits per byte."""
     source = arb8020(sweep.published, f"{SETTING} {COUNTS}, as here in the left panel. {DENSE_ONLY}")
-    counted = (("arb8020", FEATURES), ("llm_int8", CHANNELS))
+    counted = ((DEFINITION, FEATURES), ("llm_int8", CHANNELS))
     panels = [panel for name, y in counted for panel in qualities.panels(sweep.summary, name, y, is_published=False)]
     return chart(entry, [panels], sweep.summary, source, [*qualities.notes(sweep.summary), OTHER_CORPUS])
 

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from outlier_features.experiment.published import arb8020
+from outlier_features.experiment.table_of_2025 import DEFINITION
 from outlier_features.figures.axes import ACTIVE, LAYERS, POSITIONS, SHELF, TOTAL, parameters
 from outlier_features.figures.catalogue import Figure
 from outlier_features.figures.experiment.reach import OF_SHARES
@@ -36,7 +37,7 @@ NO_VALUE = -SHELF / 2
 
 def reach_lines(entry: Figure, sweep: Sweep) -> Drawing:
     """Draw a row per model, ordered by active and by total parameters, and a line for each measure."""
-    panels = [Panel("arb8020", size, measure) for size in (ACTIVE, TOTAL) for measure in MEASURES.values()]
+    panels = [Panel(DEFINITION, size, measure) for size in (ACTIVE, TOTAL) for measure in MEASURES.values()]
     points = Points(panels, sweep.summary, arb8020(sweep.published, OF_SHARES))
     everyone = {
         size: _order(pd.concat([points.by_panel[p] for p in panels if p.x == size])) for size in (ACTIVE, TOTAL)
@@ -65,7 +66,7 @@ def reach_lines(entry: Figure, sweep: Sweep) -> Drawing:
             continue
         _set_rows(axes, models, names[size], points)
         for name, measure in MEASURES.items():
-            own = points.by_panel[Panel("arb8020", size, measure)]
+            own = points.by_panel[Panel(DEFINITION, size, measure)]
             rows = own.assign(row=_key(own).map(models["row"])).dropna(subset="row")
             _draw_line(axes, rows, SHARES[name], NO_VALUE * points.range(LAYERS)[1])
     sheet.legend(handles, 3)
