@@ -15,6 +15,7 @@ from outlier_features.config.entries import Definition
 from outlier_features.metrics import criteria, evidence, outlier_features
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics.bootstrap import resampling_counts
+from outlier_features.metrics.draws import draws
 from outlier_features.models import sites
 from outlier_features.statistics.shards import Statistics
 from small_models import BLOCKS, HIDDEN, VOCABULARY, capture_settings, write_windows
@@ -118,13 +119,13 @@ def test_a_draw_weighs_each_sequence_with_its_length(relative: bool, ragged, act
     definition = Definition(sites=("attn_in", "mlp_in"), threshold=4.0, min_positions=0.2)
     (found,) = evidence.gather(ragged["moe"], [criteria.Criterion("x", definition, relative)])
     hit = hits(activations["moe"], definition, relative)
-    draws = defaultdict(list)
+    expected = defaultdict(list)
     for counts in resampling_counts(len(LENGTHS)):
         table = naive_features(hit, np.repeat(np.arange(len(LENGTHS)), counts).tolist(), definition)
-        draws["outlier_count"].append(len(table))
-        draws["mean_position_pct"].append(100 * table["position_share"].mean())
-    drawn = draws.draws(found)
-    for name, values in draws.items():
+        expected["outlier_count"].append(len(table))
+        expected["mean_position_pct"].append(100 * table["position_share"].mean())
+    drawn = draws(found)
+    for name, values in expected.items():
         np.testing.assert_allclose(drawn[name], values, rtol=1e-12)
 
 
