@@ -10,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from projects import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 BENCHMARKS = PROJECT / "benchmarks"
 ARB8020 = SimpleNamespace(threshold=6.0, min_layers=0.25, min_positions=0.06)
 

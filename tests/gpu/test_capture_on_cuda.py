@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BLOCKS, capture_settings
+from observers import Silent
 from outlier_features.capture import engine
 from outlier_features.capture.offload import Offload
 from outlier_features.capture.run import capture
 from outlier_features.models.weights import Weights
 from outlier_features.statistics.shards import BlockTable, Statistics
-from test_engine import Silent
+from small_models import BLOCKS, capture_settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, save_family
+from forwards import run_engine, run_ordinary, whole_model
+from observers import Silent
 from outlier_features.capture import engine
 from outlier_features.models.weights import Weights
-from test_engine import Silent
-from test_families import run_engine, run_ordinary, whole_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from captures import Captures
-from conftest import DENSE, save_checkpoint, write_windows
 from outlier_features.statistics.shards import Statistics
 from projects import words_project
+from small_models import DENSE, save_checkpoint, write_windows
 from workflows import OFFLINE, ONE_DEVICE, Workflows
 
 pytestmark = pytest.mark.slow

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_windows
 from outlier_features.models.checkpoints import seal
+from projects import PROJECT
+from small_models import write_windows
 from transformers import AutoConfig, AutoModelForCausalLM
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[2]
 EXPERTS = {
     "vocab_size": 512,
     "hidden_size": 512,
@@ -33,7 +33,7 @@ OURS = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from conftest import capture_settings
+from small_models import capture_settings
 from outlier_features.capture.run import capture
 capture(Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[2]).with_name("out.json"), capture_settings(), {})
 """
@@ -70,7 +70,7 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         # Arrow's own allocator reserves a gigabyte it does not use, which this limit would count
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "workflow"), "ARROW_DEFAULT_MEMORY_POOL": "system"},
+        env=os.environ | {"PYTHONPATH": str(PROJECT / "workflow"), "ARROW_DEFAULT_MEMORY_POOL": "system"},
         preexec_fn=limit,
         capture_output=True,
         text=True,
@@ -80,13 +80,13 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_a_model_larger_than_its_process_may_be_runs_to_the_end(model: Path, tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(512, size=(2, 64))
     windows = write_windows(tmp_path / "windows.arrow", ids)
-    ours = run(OURS, REPOSITORY / "tests", model, windows)
+    ours = run(OURS, PROJECT / "tests", model, windows)
     assert ours.returncode == 0, ours.stderr[-2000:]
     assert model.with_name("out.json").is_file()
     assert "peak memory" in ours.stdout
 
 
 def test_the_ordinary_way_does_not(model: Path) -> None:
-    ordinary = run(ORDINARY, REPOSITORY / "tests", model)
+    ordinary = run(ORDINARY, PROJECT / "tests", model)
     assert ordinary.returncode != 0
     assert "memory" in ordinary.stderr.lower()

@@ -1,0 +1,49 @@
+"""Every family runs from its published files to its tables: fetched, tokenized, captured, reduced, evaluated."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from families import FAMILIES, MOE, save_family
+from outlier_features.capture.run import capture
+from outlier_features.config.entries import Corpus, Definition, Model
+from outlier_features.metrics.evaluate import TABLES, reduce
+from outlier_features.metrics.perplexity import write_perplexity
+from outlier_features.sources.fetch import fetch
+from outlier_features.text.tokenize import tokenize
+from outlier_features.text.windows import read_windows
+from small_models import capture_settings
+
+TEXT = "the outlier features of a language model live in a few channels and are large " * 20
+SITES = {"attn_in", "out_proj_in", "mlp_in", "residual"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_runs_from_its_files_to_its_tables(name: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(TEXT)
+    original = save_family(FAMILIES[name], tmp_path / "original")
+    checkpoint, tokens = tmp_path / "checkpoint", tmp_path / "tokens.arrow"
+    manifest = tmp_path / "statistics.json"
+    tables = {name: tmp_path / f"{name}.parquet" for name in TABLES} | {"answer": tmp_path / "answer.json"}
+    corpus = Corpus(path=str(tmp_path / "text.txt"), sequences=3, length=32)
+
+    fetch(Model(path=str(original)), checkpoint, {"checkpoint": "a"})
+    tokenize(checkpoint, corpus, tokens, {"tokens": "a"})
+    capture(checkpoint, tokens, manifest, capture_settings(), {"statistics": "a"})
+    definitions = {"llm_int8": Definition(sites=("attn_in", "mlp_in"))}
+    reduce([manifest], tables, definitions, {"reduction": "a"})
+    write_perplexity([manifest], tokens, tmp_path / "perplexity.json", {"perplexity": "a"})
+
+    layers = pd.read_parquet(tables["layers"])
+    facts = json.loads(manifest.read_text())["facts"]
+    assert facts["kind"] == ("moe" if name in MOE else "dense")
+    assert set(layers["site"]) == (SITES | {"router"} if name in MOE else SITES)
+    assert set(layers["block"]) == set(range(facts["blocks"]))
+    assert (layers[layers["site"] != "router"]["max_abs"] > 0).all()
+    assert pd.read_parquet(tables["outliers"])["channel"].isin(range(facts["channels"])).all()
+    quality = json.loads((tmp_path / "perplexity.json").read_text())
+    assert quality["tokens"] == 3 * 31
+    assert 1 < quality["perplexity"] < 1e9
+    assert read_windows(tokens).ids_ST.shape == (3, 32)
