@@ -17,8 +17,10 @@ from families_table import Table
 from outlier_features.capture.hooks import observed
 from outlier_features.capture.run import capture
 from outlier_features.models import sites
+from outlier_features.models.sizes import Footprint
 from outlier_features.site_names import SITES
 from projects import once, words_project
+from published_sizes import read_sizes, write_sizes
 from small_models import (
     DENSE,
     HIDDEN,
@@ -46,8 +48,13 @@ LONGEST = ("test_sweep.py", "workflow", "browser", "cluster")
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose demo of two models, one dense, has run to the end, once for all workers; tests change copies."""
+    return once(of_all_workers(tmp_path_factory) / "finished", run_to_the_end)
+
+
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that the workers of one run of the tests share."""
     root = tmp_path_factory.getbasetemp()
-    return once((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished", run_to_the_end)
+    return root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
 
 
 def run_to_the_end(project: Path) -> None:
@@ -61,6 +68,12 @@ def workflows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workflows]:
     """Runs of Snakemake that cost no imports."""
     with Workflows(tmp_path_factory.mktemp("workflows")) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def sizes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Footprint]:
+    """The sizes of published models, found from their configurations once for all workers."""
+    return read_sizes(once(of_all_workers(tmp_path_factory) / "sizes", write_sizes))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@
 import pytest
 from outlier_features.cli.show_plan import CONVENTIONS
 from outlier_features.models import footprint
-from published_sizes import CONFIGURATIONS, PUBLISHED, ROUNDED_TO_BILLIONS, experiment, sizes
+from outlier_features.models.sizes import Footprint
+from published_sizes import CONFIGURATIONS, PUBLISHED, ROUNDED_TO_BILLIONS, experiment
 
 
 def test_every_model_of_the_sweep_has_a_published_size() -> None:
@@ -12,17 +13,19 @@ def test_every_model_of_the_sweep_has_a_published_size() -> None:
 
 
 @pytest.mark.parametrize("hub", PUBLISHED)
-def test_total_parameters_are_within_two_percent_of_the_published(hub: str) -> None:
-    assert sizes()[hub].counts["total_params"] == pytest.approx(float(PUBLISHED[hub]["total_params"]), rel=0.02)
+def test_total_parameters_are_within_two_percent_of_the_published(hub: str, sizes: dict[str, Footprint]) -> None:
+    assert sizes[hub].counts["total_params"] == pytest.approx(float(PUBLISHED[hub]["total_params"]), rel=0.02)
 
 
 @pytest.mark.parametrize("hub", PUBLISHED)
-def test_active_parameters_are_the_published_ones_as_the_publisher_counts(hub: str) -> None:
+def test_active_parameters_are_the_published_ones_as_the_publisher_counts(
+    hub: str, sizes: dict[str, Footprint]
+) -> None:
     column, _ = CONVENTIONS[PUBLISHED[hub]["convention"]]
-    active, published = sizes()[hub].counts[column], float(PUBLISHED[hub]["active_params"])
+    active, published = sizes[hub].counts[column], float(PUBLISHED[hub]["active_params"])
     if hub in ROUNDED_TO_BILLIONS:
         assert round(active / 1e9) == published / 1e9
-        assert all(abs(sizes()[hub].counts[other] / published - 1) > 0.02 for other, _ in CONVENTIONS.values())
+        assert all(abs(sizes[hub].counts[other] / published - 1) > 0.02 for other, _ in CONVENTIONS.values())
     else:
         assert active == pytest.approx(published, rel=0.02)
 
@@ -40,8 +43,8 @@ def test_active_parameters_are_the_published_ones_as_the_publisher_counts(hub: s
         ("Qwen/Qwen3-14B", (None, None, None)),
     ],
 )
-def test_experts_are_those_of_the_configuration(hub: str, experts: tuple) -> None:
-    counts = sizes()[hub].counts
+def test_experts_are_those_of_the_configuration(hub: str, experts: tuple, sizes: dict[str, Footprint]) -> None:
+    counts = sizes[hub].counts
     assert (counts["experts"], counts["top_k"], counts["shared_experts"]) == experts
 
 

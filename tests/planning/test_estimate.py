@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from outlier_features.models import footprint
 from outlier_features.models.checkpoints import seal
+from outlier_features.models.sizes import Footprint
 from outlier_features.planning.estimate import Pass, estimate
 from projects import PROJECT
-from published_sizes import sizes
 from small_models import write_windows
 from transformers import AutoConfig, AutoModelForCausalLM
 
 PASS = Pass(sequences=16, length=2048, dtype="bfloat16", sites=4, counted=3)
 
 
-def test_a_device_holds_two_blocks_and_not_the_model() -> None:
-    for found in sizes().values():
+def test_a_device_holds_two_blocks_and_not_the_model(sizes: dict[str, Footprint]) -> None:
+    for found in sizes.values():
         needed = estimate(found, PASS).device_bytes
         weights = 2 * (found.resident_params + 2 * found.block_params)
         assert needed > weights
@@ -28,20 +28,20 @@ def test_a_device_holds_two_blocks_and_not_the_model() -> None:
             assert needed < 2 * found.counts["total_params"]
 
 
-def test_more_windows_longer_ones_and_more_precision_need_more() -> None:
-    found = sizes()["Qwen/Qwen3-8B"]
+def test_more_windows_longer_ones_and_more_precision_need_more(sizes: dict[str, Footprint]) -> None:
+    found = sizes["Qwen/Qwen3-8B"]
     plain = estimate(found, PASS)
     for more in ({"sequences": 32}, {"length": 4096}, {"dtype": "float32"}):
         assert estimate(found, replace(PASS, **more)).device_bytes > plain.device_bytes
     assert estimate(found, replace(PASS, sequences=32)).statistics_bytes == 2 * plain.statistics_bytes
 
 
-def test_the_slower_of_computing_and_reading_counts() -> None:
-    found = estimate(sizes()["Qwen/Qwen3-8B"], PASS)
+def test_the_slower_of_computing_and_reading_counts(sizes: dict[str, Footprint]) -> None:
+    found = estimate(sizes["Qwen/Qwen3-8B"], PASS)
     assert found.seconds(flops=1e30, bandwidth=1e9) == pytest.approx(found.read_bytes / 1e9)
     assert found.seconds(flops=1e12, bandwidth=1e30) == pytest.approx(found.operations / 1e12)
     # two operations a parameter beside the embedding table, and attention on top
-    least = 2 * PASS.tokens * sizes()["Qwen/Qwen3-8B"].counts["active_params_without_embedding"]
+    least = 2 * PASS.tokens * sizes["Qwen/Qwen3-8B"].counts["active_params_without_embedding"]
     assert least < found.operations < 1.5 * least
 
 

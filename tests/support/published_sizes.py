@@ -1,7 +1,8 @@
 """Configurations of the published sweep, and the sizes that its publishers name."""
 
 import csv
-from functools import cache
+import json
+from pathlib import Path
 
 from outlier_features.config.config import Config
 from outlier_features.models import footprint
@@ -21,7 +22,14 @@ def experiment(name: str) -> Config:
     return Config.check(values | {"experiment": name})
 
 
-@cache
-def sizes() -> dict[str, Footprint]:
-    """Return the sizes of every model that has published ones."""
-    return {hub: footprint.of_directory(CONFIGURATIONS / hub) for hub in PUBLISHED}
+def write_sizes(folder: Path) -> None:
+    """Write the sizes of every model that has published ones; building the models on no device takes a while."""
+    folder.mkdir()
+    found = {hub: footprint.of_directory(CONFIGURATIONS / hub).plain() for hub in PUBLISHED}
+    (folder / "sizes.json").write_text(json.dumps(found))
+
+
+def read_sizes(folder: Path) -> dict[str, Footprint]:
+    """Return the sizes that were written there, by hub name."""
+    found = json.loads((folder / "sizes.json").read_text())
+    return {hub: Footprint(**values) for hub, values in found.items()}
