@@ -316,7 +316,7 @@ def after_edit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, 
         shutil.copytree(PROJECT / "resources", copy.parent / "resources")
         change(copy)
     command: list[str | Path] = [sys.executable, "-B", "-c", PRINT_LINEAGES, PROJECT / "config.yaml", *copies]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
     return dict(zip(EDITS, map(json.loads, printed.splitlines()), strict=True))
 
 
