@@ -212,9 +212,9 @@ def test_tables_figures_and_pages_do_without_torch_and_every_figure_is_drawn_by_
         f"import sys, outlier_features.cli.commands, {', '.join(WITHOUT_TORCH)}\n"
         "from outlier_features.figures import draw\n"
         "print([name for name in ('torch', 'transformers', 'snakemake') if name in sys.modules])\n"
-        "for figure in draw.FIGURES.values():\n"
-        "    module, function = figure.drawn_by.split('.')\n"
-        "    assert callable(getattr(draw.MODULES[module], function)), figure.name\n"
+        "assert [*draw.OF_EXPERIMENT] == draw.names('experiment', 'series')\n"
+        "assert [*draw.OF_MODEL] == draw.names('model', 'mixture')\n"
+        "assert all(map(callable, (draw.OF_EXPERIMENT | draw.OF_MODEL).values()))\n"
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() == "[]"

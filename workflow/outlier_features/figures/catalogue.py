@@ -1,6 +1,7 @@
-"""Catalogue: every figure this project can draw, in words. One more figure is one entry here and one function.
+"""Catalogue: every figure this project can draw, in words.
 
-Light, so that the workflow knows the figures without what draws them.
+Light, so that the workflow knows the figures without what draws them. One more figure is one entry here, and its
+function under the same name in `draw`.
 """
 
 from dataclasses import dataclass
@@ -15,8 +16,6 @@ class Figure:
 
     name: str
     """Its file name."""
-    drawn_by: str
-    """The function that draws it, as `module.function`: takes this entry and the tables of its scope."""
     scope: Scope
     """Whether it is drawn once for all models of an experiment, once for all training runs in it, for each model, or
     for each mixture of experts."""
@@ -52,7 +51,6 @@ FIGURES = {
     for figure in (
         Figure(
             "residual_stream",
-            "residual_stream.residual_stream",
             "experiment",
             PICTURE,
             "What an outlier feature is: a toy residual stream",
@@ -65,7 +63,6 @@ FIGURES = {
         ),
         Figure(
             "moe_vs_dense",
-            "reach.moe_vs_dense",
             "experiment",
             SIZE,
             "Outlier features in mixture-of-experts and dense models",
@@ -73,7 +70,6 @@ FIGURES = {
         ),
         Figure(
             "moe_vs_dense_rms",
-            "reach.moe_vs_dense_rms",
             "experiment",
             SIZE,
             "Outlier features in mixture-of-experts and dense models, scale-free threshold",
@@ -81,7 +77,6 @@ FIGURES = {
         ),
         Figure(
             "moe_vs_dense_median",
-            "reach.moe_vs_dense_median",
             "experiment",
             SIZE,
             "Outlier features in mixture-of-experts and dense models: medians",
@@ -91,7 +86,6 @@ FIGURES = {
         ),
         Figure(
             "reach_vs_perplexity",
-            "reach.reach_vs_perplexity",
             "experiment",
             SIZE,
             "How far outlier features reach, against the quality of the model",
@@ -99,7 +93,6 @@ FIGURES = {
         ),
         Figure(
             "count_vs_perplexity",
-            "reach.count_vs_perplexity",
             "experiment",
             SIZE,
             "How many outlier features there are, against the quality of the model",
@@ -108,7 +101,6 @@ FIGURES = {
         ),
         Figure(
             "phase_shift",
-            "phase_shift.phase_shift",
             "experiment",
             SIZE,
             "Is there a phase shift?",
@@ -122,7 +114,6 @@ FIGURES = {
         ),
         Figure(
             "reach_lines",
-            "reach_lines.reach_lines",
             "experiment",
             SIZE,
             "Layers and positions affected, model by model in the order of size",
@@ -130,7 +121,6 @@ FIGURES = {
         ),
         Figure(
             "llm_int8_figure_3a",
-            "llm_int8.figure_3a",
             "experiment",
             PAPER,
             "LLM.int8() Figure 3a: layers and positions affected, against size",
@@ -138,7 +128,6 @@ FIGURES = {
         ),
         Figure(
             "llm_int8_figure_3b",
-            "llm_int8.figure_3b",
             "experiment",
             PAPER,
             "LLM.int8() Figure 3b: layers and positions affected, against perplexity",
@@ -146,7 +135,6 @@ FIGURES = {
         ),
         Figure(
             "llm_int8_figure_4a",
-            "llm_int8.figure_4a",
             "experiment",
             PAPER,
             "LLM.int8() Figure 4a: magnitude of the largest outlier feature, against size",
@@ -155,7 +143,6 @@ FIGURES = {
         ),
         Figure(
             "llm_int8_figure_4b",
-            "llm_int8.figure_4b",
             "experiment",
             PAPER,
             "LLM.int8() Figure 4b: number of outlier features, against perplexity",
@@ -163,7 +150,6 @@ FIGURES = {
         ),
         Figure(
             "training",
-            "training.training",
             "series",
             TRAINING,
             "Outlier features in the course of training",
@@ -173,7 +159,6 @@ FIGURES = {
         ),
         Figure(
             "channel_map",
-            "channel_map.channel_map",
             "model",
             PLACE,
             "Where outlier features live",
@@ -183,7 +168,6 @@ FIGURES = {
         ),
         Figure(
             "kurtosis",
-            "blocks.kurtosis",
             "model",
             PLACE,
             "Kurtosis by block",
@@ -192,7 +176,6 @@ FIGURES = {
         ),
         Figure(
             "magnitude",
-            "blocks.magnitude",
             "model",
             PLACE,
             "Magnitude of activations by block",
@@ -202,7 +185,6 @@ FIGURES = {
         ),
         Figure(
             "positions",
-            "positions.positions",
             "model",
             PLACE,
             "Large activations along the window",
@@ -212,7 +194,6 @@ FIGURES = {
         ),
         Figure(
             "stability",
-            "stability.stability",
             "model",
             PLACE,
             "Stability of outlier channels over sequences",
@@ -221,7 +202,6 @@ FIGURES = {
         ),
         Figure(
             "experts",
-            "experts.experts",
             "mixture",
             PLACE,
             "Load and super experts",

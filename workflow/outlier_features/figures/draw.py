@@ -4,7 +4,7 @@ Takes tables and gives matplotlib figures; no model and no configuration is read
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +20,39 @@ from outlier_features.figures.model import blocks, channel_map, experts, positio
 from outlier_features.figures.style import DPI, style
 from outlier_features.figures.tables import Portrait, Sweep
 
-MODULES = {
-    module.__name__.rpartition(".")[2]: module
-    for module in (
-        blocks,
-        channel_map,
-        experts,
-        reach_lines,
-        llm_int8,
-        positions,
-        reach,
-        residual_stream,
-        phase_shift,
-        stability,
-        training,
-    )
+OF_EXPERIMENT: dict[str, Callable[[Figure, Sweep], Drawing]] = {
+    "residual_stream": residual_stream.residual_stream,
+    "moe_vs_dense": reach.moe_vs_dense,
+    "moe_vs_dense_rms": reach.moe_vs_dense_rms,
+    "moe_vs_dense_median": reach.moe_vs_dense_median,
+    "reach_vs_perplexity": reach.reach_vs_perplexity,
+    "count_vs_perplexity": reach.count_vs_perplexity,
+    "phase_shift": phase_shift.phase_shift,
+    "reach_lines": reach_lines.reach_lines,
+    "llm_int8_figure_3a": llm_int8.figure_3a,
+    "llm_int8_figure_3b": llm_int8.figure_3b,
+    "llm_int8_figure_4a": llm_int8.figure_4a,
+    "llm_int8_figure_4b": llm_int8.figure_4b,
+    "training": training.training,
 }
-"""Where figures are drawn, by the names that the catalogue uses."""
+"""What draws the figures of all models, or of all series, by their names."""
+
+OF_MODEL: dict[str, Callable[[Figure, Portrait], Drawing]] = {
+    "channel_map": channel_map.channel_map,
+    "kurtosis": blocks.kurtosis,
+    "magnitude": blocks.magnitude,
+    "positions": positions.positions,
+    "stability": stability.stability,
+    "experts": experts.experts,
+}
+"""What draws the figures of one model, by their names."""
 
 
 def draw_experiment(name: str, sweep: Sweep) -> Drawing:
     """Draw a figure of all models, or of all series. Raises ConfigError for a name that is none of these figures."""
-    return _draw(_entry(name, "experiment", "series"), sweep)
+    entry = _entry(name, "experiment", "series")
+    with style():
+        return OF_EXPERIMENT[name](entry, sweep)
 
 
 def draw_model(name: str, portrait: Portrait) -> Drawing:
@@ -49,7 +60,8 @@ def draw_model(name: str, portrait: Portrait) -> Drawing:
     entry = _entry(name, "model", "mixture")
     if entry.scope == "mixture" and not portrait.has_experts:
         raise ConfigError(f"{portrait.label} has no experts to draw in figure {name!r}; use a mixture of experts.")
-    return _draw(entry, portrait)
+    with style():
+        return OF_MODEL[name](entry, portrait)
 
 
 def _entry(name: str, *scopes: Scope) -> Figure:
@@ -57,13 +69,6 @@ def _entry(name: str, *scopes: Scope) -> Figure:
     if name not in known:
         raise ConfigError(f"unknown figure {name!r} for one {scopes[0]}; known: {', '.join(known)}")
     return FIGURES[name]
-
-
-def _draw(entry: Figure, tables: Sweep | Portrait) -> Drawing:
-    module, _, function = entry.drawn_by.partition(".")
-    with style():
-        drawing: Drawing = getattr(MODULES[module], function)(entry, tables)
-        return drawing
 
 
 SUFFIXES = ("png", "svg")
