@@ -120,7 +120,7 @@ rule all:
         collect(
             "results/plots/{figure}.{suffix}",
             figure=FIGURES,
-            suffix=["png", "svg"],
+            suffix=paths.FORMATS,
         ),
         # Of what one job makes together, one file stands for all: every further one costs a large plan time.
         collect(

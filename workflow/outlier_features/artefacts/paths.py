@@ -11,6 +11,42 @@ from outlier_features.config.config import Config
 _results = [Path("results")]
 """The folder of all results, on top of those it was before; one for all threads, which a ContextVar is not."""
 
+FORMATS = ("png", "svg")
+"""The formats of a figure, as suffixes."""
+
+TABLES = ("outliers", "channels", "layers", "draws", "convergence", "positions")
+"""The tables of a model."""
+
+OF_MODEL = {
+    "checkpoint": {"source": "checkpoints/{model}/source.json"},
+    "tokens": {"tokens": "{corpus}/tokens/{model}.arrow"},
+    "statistics": {"manifest": "{corpus}/statistics/{model}.json"},
+    "reduction": {
+        **{name: f"{{corpus}}/{name}/{{model}}.parquet" for name in TABLES},
+        "answer": "{corpus}/answers/{model}.json",
+    },
+    "perplexity": {"perplexity": "{corpus}/perplexity/{model}.json"},
+    "timings": {"svg": "{corpus}/timings/{model}.svg"},
+    "export": {
+        "channels": "{corpus}/export/{model}/outlier_channels.json",
+        "scales": "{corpus}/export/{model}/act_scales.safetensors",
+        "scales_rest": "{corpus}/export/{model}/act_scales_rest.safetensors",
+        "importance": "{corpus}/export/{model}/importance.safetensors",
+        "latex": "{corpus}/export/{model}/table.tex",
+        "markdown": "{corpus}/export/{model}/table.md",
+    },
+}
+"""The files of each artefact of a model, by the names that its rule gives them; each after those it is made from."""
+
+OF_EXPERIMENT = {
+    "summary": {name: f"{{corpus}}/summary.{name}" for name in ("parquet", "csv", "json")},
+    "inference": {name: f"{{corpus}}/inference.{name}" for name in ("parquet", "json")},
+    "reproduction": {"csv": "{corpus}/reproduction.csv", "markdown": "{corpus}/reproduction.md"},
+    "export_summary": {"latex": "{corpus}/export/summary.tex", "markdown": "{corpus}/export/summary.md"},
+    "index": {"page": "index.html"},
+}
+"""The same of what is made of all models of an experiment."""
+
 
 @contextmanager
 def within(folder: Path) -> Iterator[None]:
@@ -27,6 +63,12 @@ def results() -> Path:
     return _results[-1]
 
 
+def of(artefact: str, corpus: str, model: str = "") -> dict[str, Path]:
+    """Return the files of an artefact of OF_MODEL or OF_EXPERIMENT, by name. Figures have functions of their own."""
+    files = OF_EXPERIMENT[artefact] if artefact in OF_EXPERIMENT else OF_MODEL[artefact]
+    return {name: results() / file.format(corpus=corpus, model=model) for name, file in files.items()}
+
+
 def checkpoint(model: str) -> Path:
     """Return the directory of a model: config, tokenizer, safetensors, source.json."""
     return results() / "checkpoints" / model
@@ -34,7 +76,7 @@ def checkpoint(model: str) -> Path:
 
 def source(model: str) -> Path:
     """Return the file that seals a checkpoint and says where it comes from."""
-    return checkpoint(model) / "source.json"
+    return of("checkpoint", "", model)["source"]
 
 
 def seal(config: Config, model: str) -> Path:
@@ -52,7 +94,7 @@ def benchmark(corpus: str, name: str) -> Path:
 
 def tokens(corpus: str, model: str) -> Path:
     """Return the file of packed windows of token ids."""
-    return results() / corpus / "tokens" / f"{model}.arrow"
+    return of("tokens", corpus, model)["tokens"]
 
 
 def manifest(corpus: str, model: str, part: str | None = None) -> Path:
@@ -60,7 +102,7 @@ def manifest(corpus: str, model: str, part: str | None = None) -> Path:
 
     `part`, as `2-of-4`, is that of one of several captures that share the windows out.
     """
-    return results() / corpus / "statistics" / (f"{model}.json" if part is None else f"{model}.{part}.json")
+    return of("statistics", corpus, model if part is None else f"{model}.{part}")["manifest"]
 
 
 def manifests(corpus: str, model: str, scatter: int) -> list[Path]:
@@ -70,47 +112,47 @@ def manifests(corpus: str, model: str, scatter: int) -> list[Path]:
 
 def table(name: str, corpus: str, model: str) -> Path:
     """Return a table of a model: `name` is one of TABLES."""
-    return results().joinpath(corpus, name, f"{model}.parquet")
+    return of("reduction", corpus, model)[name]
 
 
 def perplexity(corpus: str, model: str) -> Path:
     """Return the file of perplexity and bits per byte."""
-    return results() / corpus / "perplexity" / f"{model}.json"
+    return of("perplexity", corpus, model)["perplexity"]
 
 
 def answer(corpus: str, model: str) -> Path:
     """Return the answer for one model: its outlier channels, in values and in words."""
-    return results() / corpus / "answers" / f"{model}.json"
+    return of("reduction", corpus, model)["answer"]
 
 
-def summary(corpus: str, suffix: str) -> Path:
-    """Return the summary of an experiment as `suffix`: parquet, csv or json."""
-    return results() / corpus / f"summary.{suffix}"
+def summary(corpus: str) -> Path:
+    """Return the summary of an experiment as a table."""
+    return of("summary", corpus)["parquet"]
 
 
-def inference(corpus: str, suffix: str) -> Path:
-    """Return what follows from the summary as `suffix`: parquet, or json with the answer in words."""
-    return results() / corpus / f"inference.{suffix}"
+def inference(corpus: str, form: str) -> Path:
+    """Return what follows from the summary as `form`: parquet, or json with the answer in words."""
+    return of("inference", corpus)[form]
 
 
-def reproduction(corpus: str, suffix: str) -> Path:
-    """Return the comparison with the published table as `suffix`: csv, or md to read."""
-    return results() / corpus / f"reproduction.{suffix}"
+def export(corpus: str, model: str) -> Path:
+    """Return the folder that holds a model's export."""
+    return of("export", corpus, model)["channels"].parent
 
 
-def export(corpus: str, model: str, name: str = "") -> Path:
-    """Return a file of a model's export, one of EXPORTS, or the folder that holds them."""
-    return results().joinpath(corpus, "export", model, name)
-
-
-def export_summary(corpus: str, suffix: str) -> Path:
-    """Return the table of an experiment for a paper as `suffix`: tex or md."""
-    return results() / corpus / "export" / f"summary.{suffix}"
+def index() -> Path:
+    """Return the page of a run."""
+    return of("index", "")["page"]
 
 
 def figure(name: str, suffix: str, model: str | None = None) -> Path:
-    """Return a figure, of one model where one is named."""
+    """Return a figure, of one model where one is named, as one of FORMATS."""
     return results().joinpath("plots", f"{name}.{suffix}" if model is None else f"{name}/{model}.{suffix}")
+
+
+def figures(names: Iterable[str], model: str | None = None) -> list[Path]:
+    """Return figures, of one model where one is named, each in every format."""
+    return [figure(name, suffix, model) for name in names for suffix in FORMATS]
 
 
 def mixture_figure(name: str, model: str) -> Path:
@@ -128,19 +170,9 @@ def standard_input() -> Path:
     return results() / "standard-input.txt"
 
 
-def index() -> Path:
-    """Return the page of a run."""
-    return results() / "index.html"
-
-
 def history() -> Path:
     """Return the folder of summaries that later runs have overwritten."""
     return results() / "history"
-
-
-def timings(corpus: str, model: str) -> Path:
-    """Return the figure of where the capture of a model spent its time."""
-    return results() / corpus / "timings" / f"{model}.svg"
 
 
 def digests() -> Path:
@@ -157,39 +189,6 @@ def mark() -> Path:
     """Return what Snakemake is told to take for a newer input of each result whose lineage has moved."""
     return results() / ".lineage-has-moved"
 
-
-def of_model(corpus: str, model: str) -> dict[str, list[Path]]:
-    """Return the files of each artefact that is made from the statistics of a model, by artefact."""
-    return {
-        "reduction": [*(table(name, corpus, model) for name in TABLES), answer(corpus, model)],
-        "perplexity": [perplexity(corpus, model)],
-        "timings": [timings(corpus, model)],
-        "export": [export(corpus, model, name) for name in EXPORTS],
-    }
-
-
-def of_experiment(corpus: str) -> dict[str, list[Path]]:
-    """Return the files of each artefact that is made from all models of an experiment, by artefact."""
-    return {
-        "summary": [summary(corpus, suffix) for suffix in ("parquet", "csv", "json")],
-        "inference": [inference(corpus, suffix) for suffix in ("parquet", "json")],
-        "reproduction": [reproduction(corpus, suffix) for suffix in ("csv", "md")],
-        "export_summary": [export_summary(corpus, suffix) for suffix in ("tex", "md")],
-    }
-
-
-TABLES = ("outliers", "channels", "layers", "draws", "convergence", "positions")
-"""The tables of a model."""
-
-EXPORTS = (
-    "outlier_channels.json",
-    "act_scales.safetensors",
-    "act_scales_rest.safetensors",
-    "importance.safetensors",
-    "table.tex",
-    "table.md",
-)
-"""What the export of a model consists of."""
 
 MODEL = "[^/]+"
 """The wildcard constraint of a model. It lists none: every job of a rule would be matched against all of them."""

@@ -134,7 +134,7 @@ def _show_results(config: Config, options: argparse.Namespace) -> None:
     from outlier_features.comparison.recorded_run import Run
     from outlier_features.experiment.selection import Selection
 
-    path = paths.summary(config.chosen.corpus, "parquet")
+    path = paths.summary(config.chosen.corpus)
     if not path.is_file():
         is_measured = paths.configuration().is_file()
         remedy = remedies.again(path) if is_measured else "run snakemake or the stages up to summarize"
@@ -184,7 +184,7 @@ def _show_against(run: "Run", selection: "Selection", options: argparse.Namespac
 
     if options.plot:
         raise ConfigError("a plot shows one run; leave --plot or --against out")
-    path = history.find(options.against, paths.summary(config.chosen.corpus, "parquet"), config.experiment)
+    path = history.find(options.against, paths.summary(config.chosen.corpus), config.experiment)
     other = Run.read(path)
     chosen = replace(run, summary=selection.of(run.summary))
     same = selection.matching(other.summary, str(path))

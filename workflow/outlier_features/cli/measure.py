@@ -101,7 +101,7 @@ def _fetch(request: Request, config: Config, leave: ExitStack, *, force: bool) -
 def _require_earlier(against: str | None, config: Config) -> None:
     """Refuse a run to compare with that is not there; whether there is a last one shows after the pass."""
     if against not in (None, history.LAST):
-        history.find(against, paths.summary(config.chosen.corpus, "parquet"), EXPERIMENT)
+        history.find(against, paths.summary(config.chosen.corpus), EXPERIMENT)
 
 
 def _silent(_: str) -> None:
@@ -166,7 +166,7 @@ def _show_answer(request: Request, config: Config) -> pd.DataFrame:
     from outlier_features.cli.show_answer import show_answers
 
     corpus = config.chosen.corpus
-    summary, _ = read_table(paths.summary(corpus, "parquet"))
+    summary, _ = read_table(paths.summary(corpus))
     answer = read_json(paths.answer(corpus, request.name), "reduction", None)
     print()
     show_answers({config.label(request.name): answer}, sys.stdout)
@@ -186,7 +186,7 @@ def _show_difference(config: Config, against: str) -> None:
     from outlier_features.cli.show_comparison import show_comparison
     from outlier_features.comparison.compare import compare
 
-    summary = paths.summary(config.chosen.corpus, "parquet")
+    summary = paths.summary(config.chosen.corpus)
     try:
         path = history.find(against, summary, EXPERIMENT)
     except ConfigError as error:

@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from outlier_features.artefacts import atomic, strict_json
+from outlier_features.artefacts.paths import FORMATS
 from outlier_features.errors import ConfigError
 from outlier_features.figures.catalogue import FIGURES, Figure, Scope, names
 from outlier_features.figures.experiment import llm_int8, phase_shift, reach, reach_lines, residual_stream, training
@@ -71,8 +72,6 @@ def _entry(name: str, *scopes: Scope) -> Figure:
     return FIGURES[name]
 
 
-SUFFIXES = ("png", "svg")
-"""The formats of a figure."""
 COLORS = 256
 """Of a .png."""
 NOTHING_THAT_CHANGES: dict[str, str | None] = {"Date": None, "Creator": None}
@@ -85,7 +84,7 @@ def save(figure: Drawing, path: Path, provenance: Mapping[str, Any]) -> None:
     The same figure and provenance give the same bytes. Raises ConfigError for another suffix.
     """
     suffix = Path(path).suffix.removeprefix(".")
-    if suffix not in SUFFIXES:
+    if suffix not in FORMATS:
         raise ConfigError(f"{path}: a figure is written as .png or .svg; change the suffix.")
     description = strict_json.dumps(provenance, sort_keys=True)
     with style(), atomic.file(path) as unfinished:
@@ -111,5 +110,5 @@ def _save_png(figure: Drawing, path: Path, description: str) -> None:
 def save_of_mixture(name: str, portrait: Portrait, folder: Path, provenance: Mapping[str, Any]) -> None:
     """Write a figure of a mixture of experts into a folder, in every format; of a dense model the folder is empty."""
     folder.mkdir(parents=True, exist_ok=True)
-    for suffix in SUFFIXES if portrait.has_experts else ():
+    for suffix in FORMATS if portrait.has_experts else ():
         save(draw_model(name, portrait), folder / f"{name}.{suffix}", provenance)

@@ -104,31 +104,35 @@ class Freshness:
         models, lineages = self._config.chosen.models, self._lineages
         for model in models:
             yield from self._of_model(corpus, model)
-        for artefact, files in paths.of_experiment(corpus).items():
-            yield Result(artefact, "", "", getattr(lineages, artefact)(corpus), files)
+        for artefact in paths.OF_EXPERIMENT:
+            if artefact != "index":  # which shows the figures
+                yield self._of_experiment(artefact, corpus)
         if corpus != self._config.chosen.corpus:  # pictures are of the chosen corpus
             return
         has_series = any(self._config.models[model].series for model in models)
         figures = catalogue.names("experiment") + catalogue.names("series") * has_series
-        files = [paths.figure(figure, suffix) for figure in figures for suffix in ("png", "svg")]
-        yield Result("figure", "", "", lineages.figure(corpus), files)
+        yield Result("figure", "", "", lineages.figure(corpus), paths.figures(figures))
         for model in models:
-            files = [paths.figure(name, end, model) for name in catalogue.names("model") for end in ("png", "svg")]
+            files = paths.figures(catalogue.names("model"), model)
             for name in catalogue.names("mixture"):
                 folder = paths.mixture_figure(name, model)
-                files += [*(folder / f"{name}.{end}" for end in ("png", "svg")), folder / TIMESTAMP]
+                files += [*(folder / f"{name}.{end}" for end in paths.FORMATS), folder / TIMESTAMP]
             yield Result("model_figure", model, model, lineages.model_figure(corpus, model), files)
-        yield Result("index", "", "", lineages.index(corpus), [paths.index()])
+        yield self._of_experiment("index", corpus)
+
+    def _of_experiment(self, artefact: str, corpus: str) -> Result:
+        lineage = getattr(self._lineages, artefact)(corpus)
+        return Result(artefact, "", "", lineage, [*paths.of(artefact, corpus).values()])
 
     def _of_model(self, corpus: str, model: str) -> Iterator[Result]:
-        lineages = self._lineages
-        yield Result("checkpoint", model, model, lineages.checkpoint(model), [paths.source(model)])
-        yield Result("tokens", model, model, lineages.tokens(corpus, model), [paths.tokens(corpus, model)])
-        for path in paths.manifests(corpus, model, self._parts):
-            files = [path, paths.benchmark(corpus, path.stem)]
-            yield Result("statistics", model, path.stem, lineages.statistics(corpus, model), files)
-        for artefact, files in paths.of_model(corpus, model).items():
-            yield Result(artefact, model, model, getattr(lineages, artefact)(corpus, model), files)
+        for artefact in paths.OF_MODEL:
+            names = (model,) if artefact == "checkpoint" else (corpus, model)
+            lineage = getattr(self._lineages, artefact)(*names)
+            if artefact != "statistics":
+                yield Result(artefact, model, model, lineage, [*paths.of(artefact, corpus, model).values()])
+                continue
+            for path in paths.manifests(corpus, model, self._parts):
+                yield Result(artefact, model, path.stem, lineage, [path, paths.benchmark(corpus, path.stem)])
 
 
 def _state(path: Path) -> State | None:

@@ -1,6 +1,5 @@
 """Stages: those of the pipeline without Snakemake: the same paths, lineages and files."""
 
-import json
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
@@ -95,12 +94,12 @@ class Stages:
 
     def reduce(self, name: str, model: Model) -> None:
         """Evaluate definitions and metrics, and the perplexity."""
-        from outlier_features.metrics.evaluate import TABLES, reduce
+        from outlier_features.metrics.evaluate import reduce
         from outlier_features.metrics.perplexity import write_perplexity
 
         corpus, manifests = self._corpus, self._manifests(name)
         lineage = self._lineages.reduction(corpus, name)
-        outputs = self._tables(name, TABLES) | {"answer": paths.answer(corpus, name)}
+        outputs = paths.of("reduction", corpus, name)
         if self._is_due("reduction", lineage, *outputs.values()):
             reduce(manifests, outputs, self._config.definitions, lineage)
         lineage, output = self._lineages.perplexity(corpus, name), paths.perplexity(corpus, name)
@@ -112,7 +111,7 @@ class Stages:
         from outlier_features.experiment.summary import summarize, write_summary
 
         lineage = self._lineages.summary(self._corpus)
-        outputs = [paths.summary(self._corpus, suffix) for suffix in ("parquet", "csv", "json")]
+        outputs = [*paths.of("summary", self._corpus).values()]
         if self._is_due("summary", lineage, *outputs):
             entries = [self._entry(name) for name in self._config.chosen.models]
             write_summary(*summarize(entries, self._corpus, lineage), *outputs)
@@ -124,24 +123,25 @@ class Stages:
         from outlier_features.experiment.reproduction_text import reproduce
 
         lineage, corpus = self._lineages.reproduction(self._corpus), self._corpus
-        summary, _ = read_table(paths.summary(corpus, "parquet"), "summary", lineage["summary"])
-        outputs = paths.reproduction(corpus, "csv"), paths.reproduction(corpus, "md")
-        reproduce(summary, shipped.published("arb8020_2025"), *outputs, corpus, lineage)
-        self._say(f"made: {outputs[1]}")
+        summary, _ = read_table(paths.summary(corpus), "summary", lineage["summary"])
+        csv, markdown = paths.of("reproduction", corpus).values()
+        reproduce(summary, shipped.published("arb8020_2025"), csv, markdown, corpus, lineage)
+        self._say(f"made: {markdown}")
 
     def infer(self) -> None:
         """Say what follows: correlations, phase shifts, differences, and the answer in words."""
+        from outlier_features.artefacts.tables import read_json
         from outlier_features.experiment.inference import infer
 
         lineage, corpus = self._lineages.inference(self._corpus), self._corpus
-        outputs = paths.inference(corpus, "parquet"), paths.inference(corpus, "json")
-        if self._is_due("inference", lineage, *outputs):
+        table, text = paths.of("inference", corpus).values()
+        if self._is_due("inference", lineage, table, text):
             models = self._config.chosen.models
             draws = {name: paths.table("draws", corpus, name) for name in models}
             perplexity = {name: paths.perplexity(corpus, name) for name in models}
             convergence = {name: paths.table("convergence", corpus, name) for name in models}
-            infer(paths.summary(corpus, "parquet"), draws, perplexity, convergence, *outputs, lineage)
-        self._say(in_words(json.loads(outputs[1].read_text(encoding="utf-8"))))
+            infer(paths.summary(corpus), draws, perplexity, convergence, table, text, lineage)
+        self._say(in_words(read_json(text, "inference", lineage["inference"])))
 
     def plot(self) -> None:
         """Draw every figure."""
@@ -157,12 +157,11 @@ class Stages:
         config, corpus = self._config, self._corpus
         for name in config.chosen.models:
             lineage, folder = self._lineages.export(corpus, name), paths.export(corpus, name)
-            if self._is_due("export", lineage, *(folder / each for each in paths.EXPORTS)):
+            if self._is_due("export", lineage, *paths.of("export", corpus, name).values()):
                 export(self._entry(name), self._manifests(name), config.definitions, corpus, folder, lineage)
-        outputs = paths.export_summary(corpus, "tex"), paths.export_summary(corpus, "md")
-        summary = paths.summary(corpus, "parquet")
-        export_summary(summary, *outputs, config.definitions, corpus, self._lineages.export_summary(corpus))
-        self._say(f"made: {outputs[1]}")
+        lineage, (latex, markdown) = self._lineages.export_summary(corpus), paths.of("export_summary", corpus).values()
+        export_summary(paths.summary(corpus), latex, markdown, config.definitions, corpus, lineage)
+        self._say(f"made: {markdown}")
 
     def page(self) -> None:
         """Write the page of the run: the answer, every figure, the summary, the words, where all of it comes from."""
@@ -172,7 +171,7 @@ class Stages:
         answers, perplexity = (
             [path(corpus, model) for model in self._config.chosen.models] for path in (paths.answer, paths.perplexity)
         )
-        tables = paths.summary(corpus, "parquet"), paths.inference(corpus, "json")
+        tables = paths.summary(corpus), paths.inference(corpus, "json")
         findings = read_findings(self._config, *tables, answers, perplexity, lineage)
         write_page(paths.index(), findings, provenance.record(lineage))
         self._say(f"made: {paths.index()}")
@@ -184,11 +183,11 @@ class Stages:
         from outlier_features.figures.tables import Sweep, read_published
 
         lineage = self._lineages.figure(self._corpus)
-        summary, _ = read_table(paths.summary(self._corpus, "parquet"), "summary", lineage["summary"])
+        summary, _ = read_table(paths.summary(self._corpus), "summary", lineage["summary"])
         trends, _ = read_table(paths.inference(self._corpus, "parquet"), "inference", lineage["inference"])
         sweep = Sweep(summary, trends, read_published(self._published()))
         for figure in catalogue.names("experiment") + catalogue.names("series") * bool(summary["series"].notna().any()):
-            self._save(draw_experiment(figure, sweep), lineage, *(paths.figure(figure, end) for end in ("png", "svg")))
+            self._save(draw_experiment(figure, sweep), lineage, *paths.figures([figure]))
 
     def plot_model(self, model: str) -> None:
         """Draw the figures of one model."""
@@ -200,8 +199,7 @@ class Stages:
         tables, published = self._tables(model, catalogue.MODEL_TABLES), self._published()
         portrait = read_portrait(self._config.label(model), tables, published, lineage)
         for figure in catalogue.names("model"):
-            files = [paths.figure(figure, suffix, model) for suffix in ("png", "svg")]
-            self._save(draw_model(figure, portrait), lineage, *files)
+            self._save(draw_model(figure, portrait), lineage, *paths.figures([figure], model))
         for figure in catalogue.names("mixture"):
             save_of_mixture(figure, portrait, paths.mixture_figure(figure, model), provenance.record(lineage))
 
@@ -212,7 +210,7 @@ class Stages:
         lineage = self._lineages.timings(self._corpus, model)
         passes = [timings.read(timings.path_of(m), lineage["statistics"]) for m in self._manifests(model)]
         drawn = draw(self._config.label(model), passes)
-        self._save(drawn, lineage, paths.timings(self._corpus, model))
+        self._save(drawn, lineage, *paths.of("timings", self._corpus, model).values())
 
     def _save(self, drawn: "Figure", lineage: Lineage, *paths: Path) -> None:
         from outlier_features.figures.draw import save
@@ -227,7 +225,6 @@ class Stages:
         return entry(self._config.models, name, **tables, perplexity=paths.perplexity(self._corpus, name))
 
     def _published(self) -> list[Path]:
-
         return [shipped.published(name) for name in shipped.PUBLISHED]
 
     def _tables(self, model: str, names: Iterable[str]) -> dict[str, Path]:

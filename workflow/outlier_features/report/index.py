@@ -8,7 +8,7 @@ or a table is escaped.
 import base64
 import gzip
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -354,12 +354,15 @@ def _source_words(source: Mapping[str, Any]) -> str | None:
 
 def _files(corpus: str) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the tables of all models: what is in them, and their formats with links."""
-    groups: list[tuple[str, Callable[[str, str], Path], tuple[str, ...]]] = [
-        ("Summary: the table above with every column", paths.summary, ("parquet", "csv", "json")),
-        ("Inference: trends, phase shifts and comparisons", paths.inference, ("parquet", "json")),
-        ("Beside the table published in 2025", paths.reproduction, ("csv", "md")),
+    groups = {
+        "Summary: the table above with every column": paths.of("summary", corpus),
+        "Inference: trends, phase shifts and comparisons": paths.of("inference", corpus),
+        "Beside the table published in 2025": paths.of("reproduction", corpus),
+    }
+    return [
+        (words, [(path.suffix.removeprefix("."), _link(path)) for path in files.values()])
+        for words, files in groups.items()
     ]
-    return [(words, [(end, _link(path(corpus, end))) for end in ends]) for words, path, ends in groups]
 
 
 def _link(path: Path) -> str:
