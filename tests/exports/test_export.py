@@ -27,7 +27,7 @@ def test_stale_tables_are_refused(exported: dict[str, Exported], manifests: dict
 
 def test_the_files_are_as_readable_as_any_other(exported: dict[str, Exported]) -> None:
     modes = {path.name: path.stat().st_mode for path in exported["dense"].folder.iterdir()}
-    assert modes.keys() == set(paths.EXPORTS)
+    assert modes.keys() == {path.name for path in paths.of("export", "words", "moe").values()}
     assert len(set(modes.values())) == 1
 
 
@@ -93,9 +93,9 @@ def test_the_command_writes_every_file_and_nothing_twice(tmp_path, monkeypatch, 
         commands.main([stage])
     commands.main(["export"])
     files = {path.name for path in paths.export("words", "moe").iterdir()}
-    assert files == set(paths.EXPORTS)
+    assert files == {path.name for path in paths.of("export", "words", "moe").values()}
     label = "".join(f"\\{letter}" if letter == "<" else letter for letter in MARKUP)
-    assert f"| {label} | " in paths.export_summary("words", "md").read_text()
+    assert f"| {label} | " in paths.of("export_summary", "words")["markdown"].read_text()
     capsys.readouterr()
     commands.main(["export"])
     assert "up to date: results/words/export/moe/outlier_channels.json" in capsys.readouterr().out
