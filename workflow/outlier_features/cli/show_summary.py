@@ -30,7 +30,7 @@ WIDTH = 120
 FORMATS = ("table", "csv", "json")
 LEGEND = (
     " ".join(
-        f"{quantity.heading}: {quantity.meaning}"
+        f"{quantity.heading}: {quantity.meaning[0].lower()}{quantity.meaning[1:]}"
         for quantity in named(
             "outlier_count", "distinct_channels", "stable_channels", "mean_layer_pct", "mean_position_pct"
         )
