@@ -17,6 +17,7 @@ from typing import Any
 from outlier_features.shipped import PACKAGE
 
 WITHOUT_EFFECT = {
+    "capture.progress",
     "sources.admission",
     "artefacts.code_hash",
     "kernels.compiling",

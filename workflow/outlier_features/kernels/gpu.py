@@ -12,6 +12,7 @@ on tensors in host memory.
 """
 
 # Shapes: T position in a sequence, C channel, G value of a threshold grid, P program, S segment of a row.
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property

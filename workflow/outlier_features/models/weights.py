@@ -2,7 +2,7 @@
 
 `loader` stops transformers before it would read the tensors. From there one decoder block at a time is handed to the
 conversion code that `from_pretrained` uses, so the tensors are the same to the bit. Private parts of transformers are
-used here, in `loader` and in `tensor_names`, and nowhere else: the version is pinned.
+used for that here, in `loader` and in `tensor_names`: the version is pinned.
 """
 
 import copy
@@ -15,9 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.core_model_loading import (
-    convert_and_load_state_dict_in_model,
-)
+from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.utils.loading_report import LoadStateDictInfo
 
 from outlier_features.artefacts import remedies

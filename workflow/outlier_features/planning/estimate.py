@@ -6,6 +6,7 @@ window; one window at a time runs through a block. Memory errs on the upper side
 """
 
 # Shapes: S sequence (window), T position, C channel, V vocabulary, H attention head.
+
 import math
 from dataclasses import dataclass
 from typing import Any
