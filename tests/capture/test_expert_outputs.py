@@ -17,7 +17,7 @@ from outlier_features.capture import expert_outputs
 from outlier_features.capture.run import capture
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.metrics import layers as metrics
-from outlier_features.models import architectures, fused_experts, sites
+from outlier_features.models import architectures, fused_experts
 from outlier_features.statistics.shards import Statistics
 from safetensors.torch import load_file, save_file
 from small_models import LENGTH, MOE, capture_settings, save_checkpoint, write_windows
@@ -70,7 +70,7 @@ def by_a_loop(bank: nn.Module, x_TC: torch.Tensor, choices_Tk: torch.Tensor) -> 
     """Return the largest |output| of each expert, computed from the bank's parameters one expert after the other."""
     is_gpt_oss = hasattr(bank, "down_proj_bias")
     found = []
-    for expert in range(sites.expert_count(bank)):
+    for expert in range(fused_experts.expert_count(bank)):
         x = x_TC[(choices_Tk == expert).any(1)]
         into, out = bank.gate_up_proj[expert].to(x.dtype), bank.down_proj[expert].to(x.dtype)
         if is_gpt_oss:

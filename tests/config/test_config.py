@@ -7,7 +7,7 @@ import pytest
 import yaml
 from configurations import changed, complaint, minimal
 from outlier_features.config.config import Config
-from outlier_features.experiment import reproduction
+from outlier_features.experiment import table_of_2025
 from projects import PROJECT
 
 
@@ -36,14 +36,14 @@ def test_the_sweep_has_the_twelve_models_of_the_published_table(shipped: Config)
 
 
 def test_the_sweep_of_2025_is_what_its_source_measured(shipped: Config) -> None:
-    experiment = shipped.experiments[reproduction.EXPERIMENT]
-    assert experiment.corpus == reproduction.CORPUS
-    text, definition = shipped.corpora[experiment.corpus], shipped.definitions[reproduction.DEFINITION]
+    experiment = shipped.experiments[table_of_2025.EXPERIMENT]
+    assert experiment.corpus == table_of_2025.CORPUS
+    text, definition = shipped.corpora[experiment.corpus], shipped.definitions[table_of_2025.DEFINITION]
     assert (text.hub, text.name, text.windows) == ("HuggingFaceFW/fineweb-edu", "default", "arb8020")
     of_definition = {"threshold", "min_layers", "min_positions", "scope", "rounding"}
     asked = {name: getattr(definition, name) for name in of_definition} | {"sites": "+".join(definition.sites)}
     asked |= {"corpus": experiment.corpus} | {name: getattr(text, name) for name in ("windows", "sequences", "length")}
-    assert asked == dict(reproduction.AS_PUBLISHED)
+    assert asked == dict(table_of_2025.AS_PUBLISHED)
     with (PROJECT / "resources/published/arb8020_2025.csv").open(encoding="utf-8") as table:
         published = {row["hub"]: row["analysis_dtype"].replace("mxfp4", "bfloat16") for row in csv.DictReader(table)}
     assert {shipped.models[name].hub: shipped.models[name].dtype for name in experiment.models} == published

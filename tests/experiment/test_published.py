@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 from outlier_features import shipped
-from outlier_features.experiment import published
+from outlier_features.experiment import published, table_of_2025
 
 TABLES = {name: pd.read_csv(shipped.published(name)) for name in ("arb8020_2025", "llm_int8_outliers")}
 
@@ -45,7 +45,7 @@ def test_what_was_asked_otherwise_is_named_and_a_count_also_by_its_sequences() -
 
 
 def test_as_a_summary_the_published_table_has_no_intervals_and_no_bits() -> None:
-    summary = published.as_summary(TABLES["arb8020_2025"]).set_index("model")
+    summary = table_of_2025.as_summary(TABLES["arb8020_2025"]).set_index("model")
     assert summary.loc["OLMoE-1B-7B", "sparsity"] == pytest.approx(1.3 / 7)
     assert summary["bits_per_byte"].isna().all()
     assert set(summary["definition"]) == {"arb8020"}

@@ -9,13 +9,11 @@ from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from exports import DEFINITIONS, Exported
 from markdown_it import MarkdownIt
 from outlier_features.experiment.summary import summarize, write_summary
-from outlier_features.exports import paper_tables
 from outlier_features.exports.export import export_summary
 from small_models import LENGTH
 
@@ -56,7 +54,7 @@ def test_the_table_of_an_experiment_has_a_row_a_model_with_the_numbers_of_the_su
     _, markdown, summary = published(exported, tmp_path, ["one", "two"])
     head, *rows = cells(markdown)
     rest = ["layers (%)", "positions (%)", "perplexity", "bits/byte", "kurtosis"]
-    assert head == ["model", "total (B)", "active (B)", "features", "distinct", *rest]
+    assert head == ["model", "total params", "active params", "features", "distinct", *rest]
     expected = summary[summary["definition"] == "llm_int8"].to_dict("records")
     for row, record in zip(rows, expected, strict=True):
         assert row[0] == record["label"]
@@ -110,10 +108,3 @@ def test_latex_compiles_and_fits_the_page(exported, tmp_path) -> None:
     assert "Overfull" not in compiled(tmp_path, "table", "[twocolumn]")
     published(exported, tmp_path, [HOSTILE, "plain"])
     assert "Output written on paper.pdf" in compiled(tmp_path, "table", "[twocolumn]")
-
-
-@pytest.mark.parametrize(
-    ("value", "places"), [(0.0, 0), (0.00236, 5), (0.986, 3), (1.0, 2), (22.7, 1), (374.2, 0), (1e6, 0), (np.inf, 0)]
-)
-def test_three_digits_are_significant(value: float, places: int) -> None:
-    assert paper_tables.significant_places(value) == places

@@ -80,7 +80,7 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 def test_a_model_larger_than_its_process_may_be_runs_to_the_end(model: Path, tmp_path: Path) -> None:
     ids = np.random.default_rng(0).integers(512, size=(2, 64))
     windows = write_windows(tmp_path / "windows.arrow", ids)
-    ours = run(OURS, PROJECT / "tests", model, windows)
+    ours = run(OURS, PROJECT / "tests/support", model, windows)
     assert ours.returncode == 0, ours.stderr[-2000:]
     assert model.with_name("out.json").is_file()
     assert "peak memory" in ours.stdout

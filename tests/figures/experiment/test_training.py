@@ -138,8 +138,10 @@ def test_words_of_a_run_stay_on_the_page_and_clear_of_each_other(case, request):
 def test_what_a_step_lacks_interrupts_the_line_and_is_said():
     lacking = step_rows("run", 10, 3, 3, kurtosis_max=math.nan)
     figure = training(step_rows("run", 1, 3, 3), lacking, step_rows("run", 100, 3, 3)[:1])
-    assert "run has no value at step 10 of: kurtosis." in words(figure)
-    lost = ", ".join(f"{name} (llm_int8_rms)" for name in ("outlier features", "layers affected", "positions affected"))
+    assert "run has no value at step 10 of: kurtosis of the residual stream." in words(figure)
+    lost = ", ".join(
+        f"{name} (llm_int8_rms)" for name in ("distinct channels", "layers affected", "positions affected")
+    )
     assert f"run has no value at step 100 of: {lost}." in words(figure)
     (line,) = panel(figure, "kurtosis").lines[:1]
     assert [math.isnan(y) for y in line.get_ydata()] == [False, True, False]
@@ -147,7 +149,9 @@ def test_what_a_step_lacks_interrupts_the_line_and_is_said():
 
 def test_a_panel_without_any_value_says_why():
     figure = training(step_rows("run", 1, 0, kurtosis_max=math.nan), step_rows("run", 2, 0, kurtosis_max=math.nan))
-    assert [text.get_text() for text in panel(figure, "kurtosis").texts] == ["kurtosis: not measured at any step"]
+    assert [text.get_text() for text in panel(figure, "kurtosis").texts] == [
+        "kurtosis of the residual stream: not measured at any step"
+    ]
     assert "no outlier feature at any step" in [text.get_text() for text in panel(figure, "layers").texts]
     assert "no massive activation at any step" in [text.get_text() for text in panel(figure, "largest").texts]
 
