@@ -12,7 +12,7 @@ from outlier_features.capture.offload import Offload
 from outlier_features.capture.run import capture
 from outlier_features.models.weights import Weights
 from outlier_features.statistics.shards import BlockTable, Statistics
-from test_engine import Silent
+from silent import Silent
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

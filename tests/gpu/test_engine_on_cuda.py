@@ -8,8 +8,8 @@ import torch
 from families import FAMILIES, save_family
 from outlier_features.capture import engine
 from outlier_features.models.weights import Weights
-from test_engine import Silent
-from test_families import run_engine, run_ordinary, whole_model
+from passes import run_engine, run_ordinary, whole_model
+from silent import Silent
 from transformers import AutoConfig, AutoModelForCausalLM
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

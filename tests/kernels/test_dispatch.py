@@ -1,0 +1,206 @@
+"""The reference, what is compiled for the CPU, and the kernels for a GPU (interpreted), against float64 NumPy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import reductions
+import torch
+from outlier_features.errors import ConfigError
+from outlier_features.kernels import dispatch, reference
+from outlier_features.kernels.cpu import CpuReduction
+from outlier_features.kernels.gpu import CudaReduction
+from outlier_features.kernels.reference import Reached
+from reductions import CASES, GRIDS, SHAPES, SMALL, Reduce, activation, check, check_equal, token_kurtosis
+
+interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu runs the kernels on the device")
+QUICK = {"reference": reductions.reduced, "cpu": reductions.reduced_on_cpu}
+REDUCTIONS = [
+    *(pytest.param(way, id=name) for name, way in QUICK.items()),
+    pytest.param(reductions.reduced_by_kernels, id="kernels", marks=interpreted),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("kind", "dtype"), CASES)
+@pytest.mark.parametrize("reduce", [pytest.param(way, id=name) for name, way in QUICK.items()])
+def test_everything_kept_is_that_of_numpy(
+    reduce: Reduce, kind: str, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    check(reduce, activation(kind, shape, dtype))
+
+
+@interpreted
+@pytest.mark.parametrize(("kind", "dtype"), [case for case in CASES if case[1] == torch.bfloat16])
+def test_everything_the_kernels_keep_is_that_of_numpy(kind: str, dtype: torch.dtype) -> None:
+    check(reductions.reduced_by_kernels, activation(kind, (65, 33), dtype))
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("kind", "dtype"), CASES)
+def test_everything_the_kernels_keep_is_that_of_numpy_in_any_shape(
+    kind: str, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    check(reductions.reduced_by_kernels, activation(kind, shape, dtype))
+
+
+@interpreted
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["planted", "huge"])
+def test_tiles_of_the_kernels_fit_together(kind: str, dtype: torch.dtype) -> None:
+    def reduce(*arguments: object, **options: object) -> reference.Columns:
+        return reductions.reduced_by_kernels(*arguments, tiles=SMALL, **options)
+
+    check(reduce, activation(kind, (37, 41), dtype))
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_position_kurtosis_is_that_of_numpy(reduce: Reduce) -> None:
+    x_TC = torch.randn(50, 300, generator=torch.Generator().manual_seed(0)) ** 3
+    found = reduce(x_TC, GRIDS)["position_kurtosis"]
+    np.testing.assert_allclose(found, token_kurtosis(x_TC.double().numpy()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize(
+    ("value", "channels"), [(0.1, 130), (1234.567, 1100), (-6.0, 17), (1e9, 130), (1e-12, 130), (0.0, 130)]
+)
+def test_a_position_whose_channels_are_alike_has_no_kurtosis(reduce: Reduce, value: float, channels: int) -> None:
+    assert (reduce(torch.full((3, channels), value), GRIDS)["position_kurtosis"] == 0).all()
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize(("offset", "spread"), [(1.0, 0.5), (1000.0, 1.0), (1000.0, 1e-3), (1e6, 30.0), (0.0, 1e-12)])
+def test_kurtosis_far_from_zero_or_close_to_it_is_that_of_numpy(reduce: Reduce, offset: float, spread: float) -> None:
+    x_TC = (offset + spread * torch.randn(20, 300, generator=torch.Generator().manual_seed(2)).double() ** 3).float()
+    found = reduce(x_TC, GRIDS)["position_kurtosis"]
+    np.testing.assert_allclose(found, token_kurtosis(x_TC.double().numpy()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_one_channel_off_by_one_rounding_is_a_spread(reduce: Reduce) -> None:
+    x_TC = torch.full((2, 300), 0.1)
+    x_TC[1, 7] = torch.nextafter(x_TC[1, 7], torch.tensor(1.0))
+    found = reduce(x_TC, GRIDS)["position_kurtosis"]
+    np.testing.assert_allclose(found, token_kurtosis(x_TC.double().numpy()), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_nan_and_infinity_are_counted_and_left_out(reduce: Reduce) -> None:
+    x_TC = torch.randn(40, 20, generator=torch.Generator().manual_seed(1))
+    clean = x_TC.clone()
+    for row, column, value in ((0, 1, "nan"), (5, 2, "inf"), (6, 2, "-inf"), (7, 3, "nan")):
+        x_TC[row, column], clean[row, column] = float(value), 0.0
+    reached = [Reached.nothing(40, 20, x_TC.device) for _ in range(2)]
+    found = reduce(x_TC, GRIDS, reached[0], medians=True)
+    expected = reference.reduce(clean, GRIDS, reached[1], medians=True)
+    assert (found.pop("nan_count"), found.pop("inf_count")) == (2, 2)
+    for name in found:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
+    assert torch.equal(reached[0].absolute_TC, reached[1].absolute_TC)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_the_level_reached_is_the_highest_over_tensors(reduce: Reduce) -> None:
+    reached = Reached.nothing(2, 3, torch.device("cpu"))
+    for values in ([[1.0, 5.0, 0.0], [7.0, 0.0, 3.0]], [[4.5, 3.5, 0.0], [0.0, 200.0, 0.0]]):
+        reduce(torch.tensor(values), GRIDS, reached)
+    assert reached.absolute_TC.tolist() == [[2, 2, 0], [4, 6, 1]]
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_the_same_input_gives_the_same_bits(reduce: Reduce) -> None:
+    x_TC = activation("planted", (130, 70), torch.float32)
+
+    def run() -> reference.Columns:
+        return reduce(x_TC, GRIDS, Reached.nothing(130, 70, x_TC.device), medians=True)
+
+    first = run()
+    for _ in range(10 if reduce is not reductions.reduced_by_kernels else 2):
+        check_equal(run(), first)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("medians", [False, True])
+def test_every_way_keeps_the_same_of_the_same_kind(reduce: Reduce, medians: bool) -> None:
+    x_TC = activation("random", (9, 8), torch.float32)
+    for rows in (x_TC, x_TC[:0]):
+        expected = reference.reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), medians=medians)
+        found = reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), medians=medians)
+        kinds = [{name: np.asarray(value).dtype for name, value in kept.items()} for kept in (found, expected)]
+        assert kinds[0] == kinds[1]
+    assert "hit_count" not in reduce(x_TC, GRIDS)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_nothing_is_kept_of_no_position(reduce: Reduce) -> None:
+    found = reduce(torch.zeros(0, 3), GRIDS, Reached.nothing(0, 3, torch.device("cpu")), medians=True)
+    check_equal(found, reference.nothing(3, hits=True, medians=True))
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_strided_rows_are_read_as_they_are(reduce: Reduce, dtype: torch.dtype) -> None:
+    wide = torch.randn(30, 80, generator=torch.Generator().manual_seed(4)).to(dtype)
+    for view in (wide[:, ::2], wide[:, :40], wide.t()[:40]):
+        found, expected = (reduce(x_TC, GRIDS, medians=True) for x_TC in (view, view.contiguous()))
+        for name, value in expected.items():
+            np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(9, 10), (7, 11)])
+def test_massive_activations_are_listed_from_the_largest_on(reduce: Reduce, shape: tuple[int, int]) -> None:
+    x_TC = torch.randn(shape, generator=torch.Generator().manual_seed(3)) * 0.1
+    x_TC[0, 2], x_TC[3, 4], x_TC[5, 1], x_TC[6, 6], x_TC[2, 0] = -500.0, 150.0, 99.0, 101.0, 150.0
+    found = reduce(x_TC, GRIDS, medians=True)
+    assert found["massive_value"].tolist() == [-500.0, 150.0, 150.0, 101.0]
+    assert found["massive_position"].tolist() == [0, 2, 3, 6]
+    assert found["massive_channel"].tolist() == [2, 0, 4, 6]
+
+
+@interpreted
+def test_more_massive_activations_than_the_kernels_have_room_for_are_an_error() -> None:
+    x_TC = torch.zeros(3, 2000)
+    x_TC[:, :600] = 200.0
+    with pytest.raises(ConfigError, match="1800 massive activations, more than the 1024"):
+        reductions.reduced_by_kernels(x_TC, GRIDS, medians=True)
+
+
+@interpreted
+def test_results_of_a_block_come_together() -> None:
+    reduction = CudaReduction(torch.device("cpu"), GRIDS)
+    parts = [activation("random", shape, torch.float32) for shape in ((6, 5), (4, 9))]
+    kept = [torch.arange(7, dtype=torch.int16), torch.tensor([0.1, -1.0, 3e38])]
+    begun = [reduction.site(parts[0]), *map(reduction.keep, kept), reduction.site(parts[1])]
+    found = reduction.collect(begun)()
+    for values in kept:
+        np.testing.assert_array_equal(found.pop(1), values)
+    for x_TC, columns in zip(parts, found, strict=True):
+        np.testing.assert_array_equal(columns["first"], x_TC[0])
+        assert columns["max"].shape == (x_TC.shape[1],)
+
+
+def test_the_device_chooses() -> None:
+    assert isinstance(dispatch.reduction(torch.device("cpu"), GRIDS), CpuReduction)
+    assert isinstance(dispatch.reduction(torch.device("cuda"), GRIDS), CudaReduction)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_every_kernel_compiles_for_a_gpu_that_is_not_there(dtype: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    script = Path(__file__).parents[1] / "support/compiled_kernels.py"
+    environment["PYTHONPATH"] = str(script.parents[1] / "workflow")
+    command = [sys.executable, str(script), dtype]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    digits = {"bfloat16": 2, "float32": 4}[dtype]
+    expected = ["_moments", "_finish", "_row_medians", *["_count_digit"] * (digits - 1), "_massive"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == expected
