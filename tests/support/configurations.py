@@ -1,8 +1,9 @@
-"""A configuration that is as small as one can be, and changes of it."""
+"""A configuration that is as small as one can be, changes of it, and requests to measure one model."""
 
 from typing import Any
 
 import pytest
+from outlier_features.cli.measurement import Request
 from outlier_features.config.config import Config
 from outlier_features.errors import ConfigError
 
@@ -42,3 +43,7 @@ def complaint(values: Any) -> str:
     with pytest.raises(ConfigError) as raised:
         Config.check(values)
     return str(raised.value)
+
+
+def of(source: object, **changes: object) -> Request:
+    return Request(source=str(source), **changes)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from outlier_features.artefacts.digests import Digests
 from outlier_features.artefacts.lineage import Lineages
 from outlier_features.config.config import Config
 from projects import PROJECT
@@ -54,6 +55,7 @@ def of(models: set[str], artefact_names: set[str]) -> dict[str, set[str]]:
     return {artefact: set() if artefact in OF_ALL_MODELS else models for artefact in artefact_names}
 
 
+TEXTS = ["a.txt", "b.txt"]
 FILES = {
     "text/a.txt": b"measured on",
     "text/b.txt": b"trained on",
@@ -71,3 +73,8 @@ FILES = {
 def settle(path: Path) -> None:
     """Give a file the same modification time as always; its change time is that of now."""
     os.utime(path, (1e9, 1e9))
+
+
+def digest_of(texts: Path, *, dry: bool = False) -> str:
+    """Return the digest of TEXTS in a folder, remembered in its folder `memory`."""
+    return Digests(texts / "memory", lambda: dry).of(texts, TEXTS)

@@ -1,7 +1,9 @@
-"""What an engine asks of an observer, and the windows it runs."""
+"""What an engine asks of an observer, the windows it runs, and the logits it gives."""
 
 import numpy as np
 import torch
+from outlier_features.capture import engine
+from outlier_features.models.weights import Weights
 
 
 class Silent:
@@ -18,3 +20,7 @@ class Silent:
 
 def windows_of(ids: np.ndarray) -> list[torch.Tensor]:
     return [torch.from_numpy(row).long() for row in ids]
+
+
+def logits_of(weights: Weights, ids: np.ndarray) -> list[torch.Tensor]:
+    return engine.run(weights, windows_of(ids), lambda _, logits: logits.clone(), Silent())

@@ -12,6 +12,7 @@ from outlier_features.kernels.reference import Grids
 from outlier_features.models.checkpoints import seal
 from outlier_features.text import windows
 from outlier_features.thresholds import grid
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 torch.set_num_threads(1)  # the tensors are tiny: a second thread only waits for a core
@@ -38,6 +39,9 @@ MOE = DENSE | {
     "num_experts_per_tok": 2,
     "mlp_only_layers": [0],
 }
+NARROW = MOE | {"moe_intermediate_size": 20}
+"""In bfloat16 a row of 20 has 40 bytes, no multiple of the 16 that grouped products want."""
+
 
 PLANTED = {3: 9.0, 17: 6.0, 30: -4.0}
 """Channels whose norm gain is set so that they become outlier features, or come near."""
@@ -98,3 +102,14 @@ def capture_settings(dtype: torch.dtype = torch.float32, **changes: object) -> S
         "dtype": dtype,
     }
     return Settings(**(values | changes))
+
+
+def poisoned(path: Path, value: float) -> Path:
+    """Save a dense model one gain of whose block 1 is `value`."""
+    checkpoint = save_checkpoint(path, DENSE)
+    for file in checkpoint.glob("*.safetensors"):
+        tensors = load_file(file)
+        if "model.layers.1.input_layernorm.weight" in tensors:
+            tensors["model.layers.1.input_layernorm.weight"][5] = value
+            save_file(tensors, file, metadata={"format": "pt"})
+    return checkpoint

@@ -1,23 +1,11 @@
 """The tokenizer that is trained: text survives it to the character, and offsets name its bytes."""
 
-from collections.abc import Iterator
 from itertools import accumulate
 
-import pytest
-import torch
 from outlier_features.training.tokenizer import train_tokenizer
 from synthetic_text import synthetic_documents
 
 FRENCH = "Où est passée la naïveté ? « Ça coûte 3 € », dit-il — 日本語も、emoji 🦔🏽 aussi.\r\n\tFin\u00a0!"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are faster on one thread, and far faster where other work keeps the cores busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_text_survives_the_tokenizer_to_the_character() -> None:

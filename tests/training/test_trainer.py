@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,15 +46,6 @@ def synthetic_windows() -> torch.Tensor:
     """Return all that the recipes of this file read, as token ids (windows, 32)."""
     documents = synthetic_documents()
     return cut_windows(documents, train_tokenizer(documents, 320), 32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Matrices this small are faster on one thread, and far faster where other work keeps the cores busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Units: numbers of parameters, seconds and blocks as people say them."""
+"""Units: numbers of parameters, seconds, blocks and alternatives as people say them."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -31,3 +31,8 @@ def ranges(numbers: Iterable[int]) -> str:
     found = sorted(set(numbers))
     runs = [[n for _, n in run] for _, run in groupby(enumerate(found), key=lambda pair: pair[1] - pair[0])]
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def either(values: Iterable[str]) -> str:
+    """Return the different values, sorted: `bfloat16 or float32`."""
+    return " or ".join(sorted(set(values)))

@@ -4,9 +4,12 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from outlier_features.config import parts
-from outlier_features.config.config import Config
+
+if TYPE_CHECKING:
+    from outlier_features.config.config import Config
 
 _results = [Path("results")]
 """The folder of all results, on top of those it was before; one for all threads, which a ContextVar is not."""
@@ -79,7 +82,7 @@ def source(model: str) -> Path:
     return of("checkpoint", "", model)["source"]
 
 
-def seal(config: Config, model: str) -> Path:
+def seal(config: "Config", model: str) -> Path:
     """Return what stands for a checkpoint in the workflow: its seal, or its directory where the weights do not stay.
 
     Raises ConfigError where there is no such model.

@@ -1,6 +1,6 @@
 """Expert outputs: how large the outputs of routed experts are, seen while the model runs them.
 
-transformers keeps the experts of a block in one module, fused, and runs them in one of several ways: a loop, grouped
+transformers keeps the experts of a block in one module, fused, and runs it in one of several ways: a loop, grouped
 products, batched ones. Nothing is computed again here: every torch call of the module's own forward is looked at, and a
 product with one of its matrices is known by the memory that the matrix lies in, whichever way is taken.
 """
@@ -141,7 +141,7 @@ class _Products(TorchFunctionMode):
             self._gathered[output] = _Share(shares[0].parameter, of_rows)
 
     def _product(self, share: _Share, operands: Sequence[torch.Tensor], output: torch.Tensor) -> _Product | None:
-        """Return a product with a matrix of the module, None where it is not as wide as what the fused returns."""
+        """Return a product with a matrix of the module, None where it is not as wide as what they return."""
         if output.dim() < 2 or output[:1].numel() != self._channels:
             return None
         if share.experts is None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from outlier_features.machine import disk, memory
+from outlier_features.machine import devices, disk, memory
 from outlier_features.machine.memory import is_out_of_memory
 from outlier_features.planning.estimate import Estimate
 
@@ -145,4 +145,4 @@ def budgets(device: torch.device, plan: Estimate, memory_budget: float | None) -
     """
     total = memory_budget if memory_budget is not None else memory.USABLE * memory.free_memory(device)
     beside = plan.device_bytes - plan.hidden_bytes
-    return max(0.0, total - beside), memory.USABLE * memory.free_memory(torch.device("cpu")) / 2
+    return max(0.0, total - beside), memory.USABLE * memory.free_memory(devices.HOST) / 2

@@ -30,6 +30,7 @@ from outlier_features.models import fused_experts, sites
 from outlier_features.models.fused_experts import expert_count
 from outlier_features.models.weights import Weights
 from outlier_features.site_names import SiteName
+from outlier_features.statistics.timings import Timings
 
 
 @dataclass
@@ -72,9 +73,13 @@ class Recorder:
         self._hooks = ExitStack()
         first, timings = (state.block + 1, state.timings) if state else (0, [])
         self._progress = Progress(len(weights.blocks), len(windows), first, timings)
-        self.timings = self._progress.timings
         self.consumers: dict[str, list[str]] = dict(state.consumers) if state else {}
         """The names, as the checkpoint has them, of the modules that read each tensor, under `{block}.{site}`."""
+
+    @property
+    def timings(self) -> Timings:
+        """Where the time went, block by block, of earlier runs too."""
+        return self._progress.timings
 
     def __enter__(self) -> None:
         """Attach the hooks."""

@@ -189,7 +189,7 @@ NARROW = Layout(
         "model\nkind",
         "\n".join([*(quantity.heading.removesuffix(" params") for quantity in SIZES), "params"]),
         f"{FEATURES.heading}\n{DISTINCT.heading}\n({STABLE.heading})",
-        *(f"{quantity.heading}\n{quantity.unit} (95 %)".replace("\n ", "\n") for quantity in SHARES),
+        *("\n".join([quantity.heading, f"{quantity.unit} (95 %)".lstrip()]) for quantity in SHARES),
     ),
     _narrow_cells,
 )

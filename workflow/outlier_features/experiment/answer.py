@@ -15,8 +15,9 @@ AXES = {
     name: QUANTITIES[name].words
     for name in ("total_params", "active_params", "sparsity", "perplexity", "bits_per_byte")
 }
-MEASURES = {name: QUANTITIES[name].phrase for name in ("mean_layer_pct", "mean_position_pct")}
-MEASURES["distinct_pct"] = "the share of channels that are outlier features"
+MEASURES = {name: QUANTITIES[name].phrase for name in ("mean_layer_pct", "mean_position_pct")} | {
+    "distinct_pct": "the share of channels that are outlier features"
+}
 ASKED = ("total_params", "active_params", "perplexity")
 """The axes of the question; the tests of one answer share an error of 5 % (Holm 1979)."""
 

@@ -60,11 +60,6 @@ class Quantity:
         """The words with the unit: `layers affected (%)`."""
         return f"{self.words} (%)" if self.unit == "%" else self.words
 
-    @property
-    def is_count(self) -> bool:
-        """Whether it is a whole number."""
-        return self.places == 0
-
     def estimate(self, row: Mapping[Any, Any] | pd.Series) -> Estimate:
         """Return the value in a row of the summary, with its interval; NaN for what is not known."""
         value, low, high = (_known(row.get(f"{self.column}{end}")) for end in ("", "_low", "_high"))
@@ -101,7 +96,11 @@ def _known(value: Any) -> float:
     return math.nan if value is None or pd.isna(value) else float(value)
 
 
-_NO_FEATURE = "no outlier feature was found, so there is no mean share"
+def _share(column: str, words: str, heading: str, meaning: str, phrase: str = "") -> Quantity:
+    """Return a share in percent, over the outlier features of a model."""
+    blank = "no outlier feature was found, so there is no mean share"
+    return Quantity(column, words, heading, meaning, "%", 1, phrase, blank, by_definition=True)
+
 
 QUANTITIES = {
     quantity.column: quantity
@@ -143,48 +142,32 @@ QUANTITIES = {
             places=0,
             by_definition=True,
         ),
-        Quantity(
+        _share(
             "mean_layer_pct",
             "layers affected",
             "layers",
             "Share of the tensors that an outlier feature hits, in percent: the mean over the outlier features.",
-            "%",
-            places=1,
-            phrase="the share of layers that an outlier feature reaches",
-            blank=_NO_FEATURE,
-            by_definition=True,
+            "the share of layers that an outlier feature reaches",
         ),
-        Quantity(
+        _share(
             "median_layer_pct",
             "layers affected",
             "layers, median",
             "The same, the median over the outlier features.",
-            "%",
-            places=1,
-            blank=_NO_FEATURE,
-            by_definition=True,
         ),
-        Quantity(
+        _share(
             "mean_position_pct",
             "positions affected",
             "positions",
             "Share of the positions at which an outlier feature hits any tensor, in percent: the mean over the outlier "
             "features.",
-            "%",
-            places=1,
-            phrase="the share of positions that an outlier feature reaches",
-            blank=_NO_FEATURE,
-            by_definition=True,
+            "the share of positions that an outlier feature reaches",
         ),
-        Quantity(
+        _share(
             "median_position_pct",
             "positions affected",
             "positions, median",
             "The same, the median over the outlier features.",
-            "%",
-            places=1,
-            blank=_NO_FEATURE,
-            by_definition=True,
         ),
         Quantity(
             "perplexity",

@@ -1,6 +1,6 @@
 """Reproduction text: the comparison with the table of 2025, for a reader."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from outlier_features.experiment.table_of_2025 import (
     WINDOWS,
     PublishedColumn,
 )
+from outlier_features.units import either
 
 
 def document(pairs: Sequence[Pair], summary: pd.DataFrame, corpus: str, origin: provenance.Provenance) -> str:
@@ -43,12 +44,12 @@ def _subject(pairs: Sequence[Pair], corpus: str) -> str:
     rows = pd.DataFrame([pair.ours for pair in pairs if pair.ours is not None])
     if rows.empty:
         return f"To be compared with {published}, but no model was measured under the definition `{DEFINITION}`."
-    thresholds = _either(f"{value:g}" for value in rows["threshold"].dropna())
-    cut = f"{_either(f'{n:,}' for n in rows['sequences'])} sequences of {_either(f'{n:,}' for n in rows['length'])}"
-    windows = _either(WINDOWS.get(name, name) for name in rows.get("windows", pd.Series()).dropna())
+    thresholds = either(f"{value:g}" for value in rows["threshold"].dropna())
+    cut = f"{either(f'{n:,}' for n in rows['sequences'])} sequences of {either(f'{n:,}' for n in rows['length'])}"
+    windows = either(WINDOWS.get(name, name) for name in rows.get("windows", pd.Series()).dropna())
     return (
         f"Outlier features under the definition `{DEFINITION}` (|x| ≥ {thresholds}), measured on {cut} tokens of the "
-        f"corpus `{corpus}`{windows and f' ({windows})'} with the forward pass in {_either(rows['dtype'])}, beside "
+        f"corpus `{corpus}`{windows and f' ({windows})'} with the forward pass in {either(rows['dtype'])}, beside "
         f"{published}."
     )
 
@@ -59,7 +60,7 @@ def _likeness(pairs: Sequence[Pair]) -> list[str]:
     if rows.empty:
         return []
     differences = [
-        f"{name.replace('_', ' ')} {_either(map(str, rows[name].dropna()))} (there {theirs})"
+        f"{name.replace('_', ' ')} {either(map(str, rows[name].dropna()))} (there {theirs})"
         for name, theirs in AS_PUBLISHED.items()
         if name in rows and any(value != theirs for value in rows[name].dropna())
     ]
@@ -81,11 +82,6 @@ def _precision(theirs: Mapping[str, Any]) -> str:
     """Return in what precision the source ran a model; weights in MXFP4 are multiplied in bfloat16."""
     found = theirs.get("analysis_dtype")
     return "bfloat16" if found is None or pd.isna(found) or found == "mxfp4" else str(found)
-
-
-def _either(values: Iterable[str]) -> str:
-    """Return the different values in words, sorted."""
-    return " or ".join(sorted(set(values)))
 
 
 def _table(pairs: Sequence[Pair]) -> list[str]:

@@ -14,6 +14,7 @@ from outlier_features.config.entries import Definition
 from outlier_features.experiment.quantities import Quantity, named
 from outlier_features.metrics.criteria import words
 from outlier_features.thresholds import TWIN
+from outlier_features.units import either
 
 HEADLINE = "llm_int8"
 """The definition of the table of an experiment, where it is among those measured; else the first is."""
@@ -201,16 +202,11 @@ def write(table: PaperTable, latex: Path, markdown: Path, origin: Provenance) ->
 
 def _measured(rows: pd.DataFrame, corpus: str) -> str:
     """Return on what rows of the summary were measured."""
-    sequences, length = (_either(f"{n:,}" for n in rows[name]) for name in ("sequences", "length"))
+    sequences, length = (either(f"{n:,}" for n in rows[name]) for name in ("sequences", "length"))
     return (
-        f"on {sequences} sequences of {length} tokens of the corpus {corpus} ({_either(rows['windows'])} windows), "
-        f"forward pass in {_either(rows['dtype'])}"
+        f"on {sequences} sequences of {length} tokens of the corpus {corpus} ({either(rows['windows'])} windows), "
+        f"forward pass in {either(rows['dtype'])}"
     )
-
-
-def _either(values: Iterable[str]) -> str:
-    """Return the different values in words."""
-    return " or ".join(sorted(set(values)))
 
 
 def _notes(rows: pd.DataFrame, subject: str) -> list[str]:

@@ -13,15 +13,13 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from outlier_features.artefacts import atomic, strict_json
+from outlier_features.artefacts.paths import FORMATS
 from outlier_features.errors import ConfigError
 from outlier_features.figures.catalogue import FIGURES, Figure, Scope, names
 from outlier_features.figures.experiment import llm_int8, phase_shift, reach, reach_lines, residual_stream, training
 from outlier_features.figures.model import blocks, channel_map, experts, positions, stability
 from outlier_features.figures.style import DPI, style
 from outlier_features.figures.tables import Portrait, Sweep
-
-FORMATS = ("png", "svg")
-"""The formats of a figure, as `artefacts.paths` says too: this module does without the configuration."""
 
 OF_EXPERIMENT: dict[str, Callable[[Figure, Sweep], Drawing]] = {
     "residual_stream": residual_stream.residual_stream,
