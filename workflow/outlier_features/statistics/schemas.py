@@ -4,6 +4,16 @@ import pyarrow as pa
 import pyarrow.compute
 
 _REAL, _WIDE, _INDEX = pa.list_(pa.float32()), pa.list_(pa.float64()), pa.list_(pa.int32())
+_HITS = [
+    ("hit_channel", _INDEX),
+    ("hit_level", pa.list_(pa.uint8())),
+    ("hit_count", _INDEX),
+    ("rms_hit_channel", _INDEX),
+    ("rms_hit_level", pa.list_(pa.uint8())),
+    ("rms_hit_count", _INDEX),
+]
+"""Over the absolute grid of thresholds and over that in RMS: channels, the levels they reach, and how often."""
+
 BLOCK_SCHEMA = pa.schema(
     [
         ("block", pa.int32()),
@@ -23,12 +33,7 @@ BLOCK_SCHEMA = pa.schema(
         ("position_kurtosis", _REAL),
         ("nan_count", pa.int64()),
         ("inf_count", pa.int64()),
-        ("hit_channel", _INDEX),
-        ("hit_level", pa.list_(pa.uint8())),
-        ("hit_count", _INDEX),
-        ("rms_hit_channel", _INDEX),
-        ("rms_hit_level", pa.list_(pa.uint8())),
-        ("rms_hit_count", _INDEX),
+        *_HITS,
         ("median_abs", pa.float64()),
         ("mmr", _REAL),
         ("massive_position", _INDEX),
@@ -49,12 +54,7 @@ COVERAGE_SCHEMA = pa.schema(
     [
         ("sites", pa.string()),
         ("window", pa.int32()),
-        ("hit_channel", _INDEX),
-        ("hit_level", pa.list_(pa.uint8())),
-        ("hit_count", _INDEX),
-        ("rms_hit_channel", _INDEX),
-        ("rms_hit_level", pa.list_(pa.uint8())),
-        ("rms_hit_count", _INDEX),
+        *_HITS,
     ]
 )
 """One row per set of sites (joined by +) and window: at how many positions a channel reaches a level in any tensor."""
