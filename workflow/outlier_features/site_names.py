@@ -2,15 +2,24 @@
 
 from typing import Literal
 
-SiteName = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
+SiteName = Literal[
+    "attn_in", "keys", "values", "out_proj_in", "mlp_in", "down_in", "shared_down_in", "residual"
+]
 
 SITES: dict[SiteName, str] = {
     "attn_in": "input of the attention",
+    "keys": "keys as attention is handed them",
+    "values": "values as attention is handed them",
     "out_proj_in": "input of the output projection",
     "mlp_in": "input of the MLP or the experts, and of the router",
+    "down_in": "input of the MLP's or the experts' last matrix",
+    "shared_down_in": "input of the shared expert's last matrix",
     "residual": "output of the block",
 }
 """Every site in the order of a block, and what it is."""
 
-MATRIX_INPUTS: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in")
+MATRIX_INPUTS: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in", "down_in", "shared_down_in")
 """The sites whose tensor matrices read; what a block returns goes to the norms of the next."""
+
+CACHED: tuple[SiteName, ...] = ("keys", "values")
+"""The sites that a key-value cache would hold, head after head; a block whose attention hands none on has no row."""
