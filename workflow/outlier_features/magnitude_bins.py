@@ -17,7 +17,8 @@ BITS = 22
 """The bits of a float32 magnitude below those that tell its half octave."""
 HALF_OCTAVES = 1 << (31 - BITS)
 """Half octaves that the bits of a float32 magnitude can tell."""
-_FIRST_KEY = (127 + FIRST_EXPONENT) << 1
+FIRST_KEY = (127 + FIRST_EXPONENT) << 1
+"""The half octave that begins at the first edge."""
 
 
 def cells(counts: np.ndarray, zeros: int) -> np.ndarray:
@@ -26,10 +27,10 @@ def cells(counts: np.ndarray, zeros: int) -> np.ndarray:
     `zeros` of them are zeros, which share their half octave with the smallest subnormals.
     """
     folded = np.zeros(CELLS, np.int32)
-    last = _FIRST_KEY + len(EDGES) - 1
+    last = FIRST_KEY + len(EDGES) - 1
     folded[0] = zeros
-    folded[1] = counts[:_FIRST_KEY].sum() - zeros
-    folded[2:-1] = counts[_FIRST_KEY:last]
+    folded[1] = counts[:FIRST_KEY].sum() - zeros
+    folded[2:-1] = counts[FIRST_KEY:last]
     folded[-1] = counts[last:].sum()
     return folded
 

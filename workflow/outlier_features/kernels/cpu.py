@@ -16,6 +16,7 @@ import torch
 from numba import njit, types
 from numba.extending import overload
 
+from outlier_features import magnitude_bins
 from outlier_features.kernels import reference
 from outlier_features.kernels.reference import ALIKE, FAINT, Columns, Grids, Reached
 from outlier_features.thresholds import inverse_rms
@@ -25,6 +26,8 @@ _TILE = 16  # rows worked on at once
 _FLUSH = 64  # rows after which float32 sums of a channel are added up in float64
 _STRIDE = 16  # values looked at together for whether any of them matters
 _KEYS = 1 << 15  # magnitudes as bfloat16 holds them
+_COPIES = 4  # tables of counts that neighbours are spread over
+_HALF_OCTAVE = magnitude_bins.BITS - 16  # bits of such a magnitude below those that tell its half octave
 _SUMS = {"reassoc", "nsz", "contract"}  # lets sums vectorise; NaN and infinity keep their meaning
 
 
@@ -36,23 +39,33 @@ class CpuReduction:
         self._scratch: dict[tuple[int, ...], np.ndarray] = {}
         self._thresholds = [np.array(grid, np.float32) for grid in (grids.absolute, grids.relative)]
 
-    def site(self, x_TC: torch.Tensor, reached: Reached | None = None, *, medians: bool = False) -> Columns:
+    def site(
+        self,
+        x_TC: torch.Tensor,
+        reached: Reached | None = None,
+        *,
+        medians: bool = False,
+        spread: bool = False,
+        first: int = 1,
+    ) -> Columns:
         """Do what `reference.reduce` does; sums agree with it to float32 rounding, everything else exactly."""
         if len(x_TC) == 0:
-            return reference.nothing(x_TC.shape[1], hits=reached is not None, medians=medians)
+            return reference.nothing(x_TC.shape[1], hits=reached is not None, medians=medians, spread=spread)
         if x_TC.dtype not in _BITS:
             x_TC = x_TC.float()
         # not .numpy(): the storage of a hidden state could never be emptied again
         bits = np.from_dlpack(x_TC.contiguous().view(_BITS[x_TC.dtype]))
-        columns = _moment_columns(bits)
+        columns = _moment_columns(bits, min(first, len(bits)))
         if columns is None:  # NaN, infinity, or x^4 beyond float32: rare, so the reference may be slow
-            return reference.reduce(x_TC, self._grids, reached, medians=medians)
+            return reference.reduce(x_TC, self._grids, reached, medians=medians, spread=spread, first=first)
         if reached is not None:
             columns |= self._hit_columns(bits, columns, reached)
         if medians:
             median_abs, median_T = _medians(bits, self._reused(bits.shape, np.int16))
             found = reference.medians(x_TC, columns["position_max_abs"], median_abs, median_T)
             columns |= reference.median_columns(found)
+        if spread:
+            columns |= _spread_columns(bits, columns["position_max_abs"], first)
         return columns
 
     def keep(self, values: torch.Tensor) -> np.ndarray:
@@ -81,19 +94,19 @@ class CpuReduction:
 def compile_for(dtype: str) -> None:
     """Compile every kernel for activations of a type, or load it where Numba keeps it."""
     x_TC = torch.ones(2, _TILE, dtype=getattr(torch, dtype))
-    CpuReduction(Grids((1.0,), (1.0,))).site(x_TC, Reached.nothing(2, _TILE, x_TC.device), medians=True)
+    CpuReduction(Grids((1.0,), (1.0,))).site(x_TC, Reached.nothing(2, _TILE, x_TC.device), medians=True, spread=True)
 
 
-def _moment_columns(bits: np.ndarray) -> Columns | None:
+def _moment_columns(bits: np.ndarray, first: int) -> Columns | None:
     positions, channels = bits.shape
     sums_C = np.zeros((3, channels))
-    first_C, extremes_C = np.empty(channels, np.float32), np.empty((2, channels), np.float32)
+    first_C, extremes_C = np.empty((first, channels), np.float32), np.empty((2, channels), np.float32)
     of_T, channel_T = np.empty((3, positions), np.float32), np.empty(positions, np.int32)
     is_finite, sum_3, rms = _moments(bits, first_C, sums_C, extremes_C, of_T, channel_T)
     if not is_finite:
         return None
     return {
-        "first": first_C,
+        "first": first_C.reshape(-1),
         "max": extremes_C[0],
         "min": extremes_C[1],
         "sum": sums_C[0],
@@ -107,7 +120,20 @@ def _moment_columns(bits: np.ndarray) -> Columns | None:
         "position_kurtosis": of_T[2],
         "nan_count": 0,
         "inf_count": 0,
+        "first_rows": first,
     }
+
+
+def _spread_columns(bits: np.ndarray, max_abs_T: np.ndarray, first: int) -> Columns:
+    counts = np.zeros((2, len(magnitude_bins.SPREADS), _COPIES, magnitude_bins.HALF_OCTAVES), np.int32)
+    zeros, median_T = np.zeros(counts.shape[:2], np.int64), np.empty(len(bits))
+    _spread(bits, first, counts, zeros, median_T)
+    tables = [
+        [magnitude_bins.cells(*pair) for pair in zip(of_part.sum(1), none, strict=True)]
+        for of_part, none in zip(counts, zeros, strict=True)
+    ]
+    mmr = reference.max_median_ratio(max_abs_T, median_T)
+    return {"mmr": mmr} | reference.spread_columns(np.array(tables))
 
 
 def _medians(bits: np.ndarray, keys: np.ndarray) -> tuple[float, np.ndarray]:
@@ -158,11 +184,13 @@ def _moments(bits, first_C, sums_C, extremes_C, of_T, channel_T):
     scratch = np.empty((_TILE, channels), np.float32)
     part = np.zeros((3, channels), np.float32)
     sums = np.zeros(3, np.float32)
-    _begin(_rows(bits, 0, 1, scratch)[0], first_C, extremes_C)
+    _begin(extremes_C)
+    first = first_C.shape[0]
     sum_2 = sum_3 = 0.0
     start, pending = 0, 0
     while start < positions:
-        stop = min(start + _TILE, positions) if start else 1  # position 0 is no part of what is kept per channel
+        # the rows of position 0 are no part of what is kept per channel
+        stop = min(start + _TILE, positions if start >= first else first)
         rows = _rows(bits, start, stop, scratch)
         for t in range(start, stop):
             sum_3 += _row_moments(rows[t - start], sums)
@@ -174,9 +202,11 @@ def _moments(bits, first_C, sums_C, extremes_C, of_T, channel_T):
             channel_T[t] = _first_equal(rows[t - start].view(np.int32), top)
             of_T[1, t] = np.sqrt(sums[1] / np.float32(channels))
             of_T[2, t] = _excess_kurtosis(rows[t - start], sums)
-        if start:
+        if start >= first:
             _column_moments(rows, part, extremes_C)
             pending += stop - start
+        else:
+            _keep(rows, first_C[start:stop])
         if pending >= _FLUSH or stop == positions:
             _flush(part, sums_C)
             pending = 0
@@ -185,12 +215,19 @@ def _moments(bits, first_C, sums_C, extremes_C, of_T, channel_T):
 
 
 @njit(boundscheck=False, nogil=True, cache=True)
-def _begin(row, first_C, extremes_C):
-    """Fill in position 0 and extremes of nothing; value by value, since `a[:] = b` takes seconds to compile."""
-    for c in range(row.shape[0]):
-        first_C[c] = row[c]
+def _begin(extremes_C):
+    """Fill in extremes of nothing; value by value, since `a[:] = b` takes seconds to compile."""
+    for c in range(extremes_C.shape[1]):
         extremes_C[0, c] = -np.inf
         extremes_C[1, c] = np.inf
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _keep(rows, target):
+    for t in range(rows.shape[0]):
+        source, kept = rows[t], target[t]
+        for c in range(source.shape[0]):
+            kept[c] = source[c]
 
 
 @njit(fastmath=_SUMS, boundscheck=False, nogil=True, cache=True)
@@ -243,12 +280,12 @@ def _excess_kurtosis(row, sums):
     mean, square = np.float64(sums[0]) / channels, np.float64(sums[1]) / channels
     variance, fourth = square - mean * mean, np.float64(sums[2]) / channels
     if variance <= ALIKE * square or fourth < FAINT:
-        variance, fourth = _spread(row)
+        variance, fourth = _deviations(row)
     return max(fourth / variance**2 - 3, 0.0) if variance > 0 else 0.0
 
 
 @njit(boundscheck=False, nogil=True, cache=True)
-def _spread(row):
+def _deviations(row):
     """Return the variance of a row, from its deviations, and its mean of x^4; the mean of equal values is exact."""
     total = 0.0
     for c in range(row.shape[0]):
@@ -359,6 +396,77 @@ def filled(count):
                 row[g] = 0
                 found += 1
     return channel, level, counted
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _spread(bits, first, counts, zeros, median_T):
+    """Count the half octaves of magnitudes and of the largest of every 16 and 32 channels; fill the median of rows.
+
+    `counts` has, for the first rows and for the rest, for each of the three, copies that are added up later; `zeros`
+    how many of the smallest are zeros.
+    """
+    channels = bits.shape[1]
+    rank, guess = (channels - 1) // 2, _KEYS // 2
+    key, largest = np.empty(channels, np.int16), np.empty((channels + 15) // 16, np.int32)
+    scratch = np.empty(channels, np.int32)
+    for t in range(bits.shape[0]):
+        row, part = bits[t], 0 if t < first else 1
+        zeros[part, 0] += _upper_halves(row, key)
+        _tally(key, counts[part, 0])
+        _largest_of_16(row, largest)
+        zeros[part, 1] += _tally_largest(largest, 1, counts[part, 1, 0])
+        zeros[part, 2] += _tally_largest(largest, 2, counts[part, 2, 0])
+        guess = _select(key, rank, guess)
+        low, high = _middles(row, key, rank, guess, scratch)
+        median_T[t] = (np.float64(np.int32(low).view(np.float32)) + np.float64(np.int32(high).view(np.float32))) / 2
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _upper_halves(row, key):
+    """Fill in the upper halves of magnitudes; return how many are zero."""
+    zeros = np.int32(0)
+    for c in range(row.shape[0]):
+        magnitude = _magnitude(row[c])
+        key[c] = magnitude >> 16
+        zeros += magnitude == 0
+    return zeros
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _tally(key, counts):
+    """Count half octaves, neighbours in different copies: the next count of a cell waits for the one before."""
+    a, b, c, d = counts[0], counts[1], counts[2], counts[3]
+    whole = key.shape[0] // _COPIES * _COPIES
+    for i in range(0, whole, _COPIES):
+        a[key[i] >> _HALF_OCTAVE] += 1
+        b[key[i + 1] >> _HALF_OCTAVE] += 1
+        c[key[i + 2] >> _HALF_OCTAVE] += 1
+        d[key[i + 3] >> _HALF_OCTAVE] += 1
+    for i in range(whole, key.shape[0]):
+        a[key[i] >> _HALF_OCTAVE] += 1
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _largest_of_16(row, largest):
+    for b in range(largest.shape[0]):
+        piece = row[16 * b : 16 * b + 16]
+        top = np.int32(0)
+        for c in range(piece.shape[0]):
+            top = max(top, _magnitude(piece[c]))
+        largest[b] = top
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _tally_largest(largest, width, counts):
+    """Count the half octaves of the largest of every `width` neighbours; return how many are zero."""
+    zeros = 0
+    for b in range(0, largest.shape[0], width):
+        top = largest[b]
+        if width == 2 and b + 1 < largest.shape[0]:
+            top = max(top, largest[b + 1])
+        counts[top >> magnitude_bins.BITS] += 1
+        zeros += top == 0
+    return zeros
 
 
 @njit(boundscheck=False, nogil=True, cache=True)

@@ -14,7 +14,15 @@ class Reduction(Protocol):
     What `site` and `keep` return stands for a result; `collect` turns a block's worth of them into the results.
     """
 
-    def site(self, x_TC: torch.Tensor, reached: Reached | None = None, *, medians: bool = False) -> Any:
+    def site(
+        self,
+        x_TC: torch.Tensor,
+        reached: Reached | None = None,
+        *,
+        medians: bool = False,
+        spread: bool = False,
+        first: int = 1,
+    ) -> Any:
         """Begin what `reference.reduce` does with one activation (T, C) of any float type."""
 
     def keep(self, values: torch.Tensor) -> Any:

@@ -1,6 +1,6 @@
 """GPU reduction: Triton kernels that read an activation once, and again only where something was found.
 
-`moments` reads every value; `finish` adds up what its programs left and looks for hits, for which it reads only the
+`moments` and `spread` read every value; `finish` adds up what its programs left and looks for hits, for which it reads only the
 segments of a row whose largest magnitude can be one. The medians of a hidden state take two more readings, in float32
 four. No sum is made with float atomics, so the same input gives the same bits. Sums are float32 within a tile, where
 no value passes through more than 256 additions, and float64 beyond: within 256 float32 roundings of the exact one,
@@ -27,6 +27,7 @@ from outlier_features.kernels.gpu_hits import Thresholds, finish
 from outlier_features.kernels.gpu_medians import BINS, DIGIT, count_digit, massive, row_medians
 from outlier_features.kernels.gpu_moments import moments
 from outlier_features.kernels.gpu_record import MASSIVE_ROOM, Record
+from outlier_features.kernels.gpu_spread import spread as count_magnitudes
 from outlier_features.kernels.reference import ALIKE, FAINT, MASSIVE_FLOOR, MASSIVE_RATIO, Grids, Reached
 from outlier_features.thresholds import SMALLEST_RMS
 
@@ -51,11 +52,14 @@ class Tiles:
     """Channels whose largest magnitude is kept, so that `finish` need not read them."""
     batch: int = 32
     """Segments with hits that are worked on at once."""
+    spread_rows: int = 16
+    """Rows whose magnitudes are counted at once."""
     median_rows: int = 1
     """Rows whose medians are found at once; a row is in registers as a whole."""
 
 
-INTERPRETED = Tiles(rows=256, step=256, bytes=4096, finish_rows=256, partials=64, fill=3, batch=4096, median_rows=256)
+INTERPRETED = Tiles(rows=256, step=256, bytes=4096, finish_rows=256, partials=64, fill=3, batch=4096, median_rows=256,
+    spread_rows=256)
 """Few large programs: what an interpreter is quickest at."""
 
 
@@ -75,23 +79,34 @@ class CudaReduction:
         self._is_gpu = device.type != "cpu"
         self._tiles = tiles or (Tiles() if self._is_gpu else INTERPRETED)
 
-    def site(self, x_TC: torch.Tensor, reached: Reached | None = None, *, medians: bool = False) -> _OnDevice:
-        """Begin what `reference.reduce` does; extremes, medians and hits agree with it exactly, sums to rounding."""
+    def site(
+        self,
+        x_TC: torch.Tensor,
+        reached: Reached | None = None,
+        *,
+        medians: bool = False,
+        spread: bool = False,
+        first: int = 1,
+    ) -> _OnDevice:
+        """Begin what `reference.reduce` does; sums agree with it to rounding, everything else exactly."""
         positions, channels = x_TC.shape
         if positions == 0:
-            nothing = reference.nothing(channels, hits=reached is not None, medians=medians)
+            nothing = reference.nothing(channels, hits=reached is not None, medians=medians, spread=spread)
             return _OnDevice(self._empty(0), lambda _: nothing)
         if x_TC.dtype not in (torch.float32, torch.bfloat16, torch.float16):
             x_TC = x_TC.float()
         if x_TC.stride(1) != 1:
             x_TC = x_TC.contiguous()
         levels = (0, 0) if reached is None else (len(self._grids.absolute), len(self._grids.relative))
-        record = Record(positions, channels, levels, max(1024, MASSIVE_ROOM * positions) if medians else 0)
+        massive = max(1024, MASSIVE_ROOM * positions) if medians else 0
+        record = Record(positions, channels, levels, massive, min(first, positions), spread)
         content = torch.zeros(record.size, dtype=torch.float64, device=self._device)
         real = content[record.wide :].view(torch.float32)
         self._reduce(x_TC, record, content, real, reached)
-        if medians:
+        if medians or spread:
             self._find_medians(x_TC, record, content, real)
+        if spread:
+            self._count_magnitudes(x_TC, record, real.view(torch.int32)[record.spread_at :])
         return _OnDevice(content, record.columns)
 
     def keep(self, values: torch.Tensor) -> _OnDevice:
@@ -138,7 +153,7 @@ class CudaReduction:
         block = tiles.bytes // x_TC.itemsize
         blocks = triton.cdiv(channels, block)
         rows = self._rows(positions, blocks)
-        row_tiles, finish_tiles = triton.cdiv(positions - 1, rows), triton.cdiv(positions, tiles.finish_rows)
+        row_tiles, finish_tiles = triton.cdiv(positions - record.first, rows), triton.cdiv(positions, tiles.finish_rows)
         programs, segments = (row_tiles + 1) * blocks, blocks * block // tiles.segment
         scratch = (
             self._empty(row_tiles * 3 * channels),
@@ -149,7 +164,7 @@ class CudaReduction:
         )
         x, shape = (x_TC, x_TC.stride(0)), (positions, channels)
         moments[row_tiles + 1, blocks](
-            *x, *scratch, *shape, rows,
+            *x, *scratch, *shape, record.first, rows,
             STEP=tiles.step, HALF=block // 2, SEGMENT=tiles.segment, num_warps=min(tiles.step, 8),
         )  # fmt: skip
         absolute, relative = self._thresholds
@@ -158,7 +173,7 @@ class CudaReduction:
         finish[finish_tiles, blocks](
             *x, *scratch, self._empty(listed, torch.int32), content, real, real.view(torch.int32), *levels,
             absolute.values_G, relative.values_G, absolute.levels, relative.levels,
-            *shape, row_tiles, len(absolute.values_G), len(relative.values_G),
+            *shape, record.first, row_tiles, len(absolute.values_G), len(relative.values_G),
             ROWS=tiles.finish_rows, BATCH=tiles.batch, SEGMENTS=triton.next_power_of_2(segments),
             PROGRAMS=triton.next_power_of_2(programs), COUNTING=reached is not None,
             REFINE=max(absolute.refine, relative.refine), SMALLEST=SMALLEST_RMS,
@@ -173,13 +188,23 @@ class CudaReduction:
         x, shape = (x_TC, x_TC.stride(0)), (positions, channels)
         settings = {"BITS": bits, "DIGIT": DIGIT, "CHANNELS": triton.next_power_of_2(channels), "num_warps": 8}
         tiled = (triton.cdiv(positions, tiles.median_rows),)
-        row_medians[tiled](*x, real, counts, *shape, ROWS=tiles.median_rows, **settings)
+        row_medians[tiled](*x, real, counts, *shape, record.first, ROWS=tiles.median_rows, **settings)
+        if not record.massive:
+            return
         for digit in range(1, digits):
             count_digit[tiled](*x, counts, *shape, LEVEL=digit, ROWS=tiles.median_rows, **settings)
         massive[(triton.cdiv(positions, tiles.finish_rows),)](
-            *x, content, real, real.view(torch.int32), counts, *shape, record.narrow - 2 * record.massive,
+            *x, content, real, real.view(torch.int32), counts, *shape, record.first, record.narrow - 2 * record.massive,
             record.massive, ROWS=tiles.finish_rows, FLOOR=MASSIVE_FLOOR, RATIO=MASSIVE_RATIO, **settings,
         )  # fmt: skip
+
+    def _count_magnitudes(self, x_TC: torch.Tensor, record: Record, counts: torch.Tensor) -> None:
+        tiles, (positions, channels) = self._tiles, x_TC.shape
+        block = max(32, tiles.bytes // x_TC.itemsize)
+        grid = triton.cdiv(positions, tiles.spread_rows), triton.cdiv(channels, block)
+        count_magnitudes[grid](
+            x_TC, x_TC.stride(0), counts, positions, channels, record.first, ROWS=tiles.spread_rows, BLOCK=block
+        )
 
     def _rows(self, positions: int, blocks: int) -> int:
         """Return the rows of a program of `moments`: fewer where there would be too few programs for the device."""

@@ -37,7 +37,7 @@ class Thresholds:
 def finish(
     x, stride, sums_C, extremes_C, sums_T, totals_P, largest_TS, wanted, content, real, whole,
     absolute_TC, relative_TC, absolute_G, relative_G, absolute_levels, relative_levels,
-    positions, channels, row_tiles, absolutes, relatives,
+    positions, channels, first_rows, row_tiles, absolutes, relatives,
     ROWS: tl.constexpr, BATCH: tl.constexpr, SEGMENTS: tl.constexpr, PROGRAMS: tl.constexpr, COUNTING: tl.constexpr,
     REFINE: tl.constexpr, SMALLEST: tl.constexpr, ALIKE: tl.constexpr, FAINT: tl.constexpr,
     BLOCK: tl.constexpr, SEGMENT: tl.constexpr, PARTIALS: tl.constexpr,
@@ -47,7 +47,7 @@ def finish(
     programs = (row_tiles + 1) * tl.num_programs(1)
     total_2 = _total(totals_P, programs, PROGRAMS)
     rms = tl.sqrt(total_2 / (tl.cast(positions, tl.float64) * channels))
-    narrow = 3 * channels + 5 * positions
+    narrow = (first_rows + 2) * channels + 5 * positions
     if (tile == 0) & (block == 0):
         tl.store(content + 3 * channels, _total(totals_P + programs, programs, PROGRAMS))
         tl.store(content + 3 * channels + 1, rms)
@@ -55,10 +55,12 @@ def finish(
         tl.store(whole + narrow + 1, _total(totals_P + 3 * programs, programs, PROGRAMS).to(tl.int32))
     own = (tile * tl.num_programs(1) + block) * SEGMENT
     for first in range(own, channels, tl.num_programs(0) * tl.num_programs(1) * SEGMENT):
-        _finish_channels(x, sums_C, extremes_C, content, real, first, channels, row_tiles, SEGMENT, PARTIALS)
+        _finish_channels(
+            x, stride, sums_C, extremes_C, content, real, first, channels, first_rows, row_tiles, SEGMENT, PARTIALS
+        )
     if block == 0:
         _finish_positions(
-            x, stride, tile, sums_T, largest_TS, real, whole, positions, channels,
+            x, stride, tile, sums_T, largest_TS, real, whole, positions, channels, first_rows,
             ROWS, SEGMENTS, ALIKE, FAINT, BLOCK, SEGMENT,
         )  # fmt: skip
     if COUNTING:
@@ -93,7 +95,8 @@ def _total(values, programs, PROGRAMS: tl.constexpr):
 
 @triton.jit
 def _finish_channels(
-    x, sums_C, extremes_C, content, real, first, channels, row_tiles, SEGMENT: tl.constexpr, PARTIALS: tl.constexpr
+    x, stride, sums_C, extremes_C, content, real, first, channels, first_rows, row_tiles,
+    SEGMENT: tl.constexpr, PARTIALS: tl.constexpr,
 ):  # fmt: skip
     """Add up a segment of channels over all tiles of rows, many tiles at once: one after another they only wait."""
     c = first + tl.arange(0, SEGMENT)
@@ -115,14 +118,16 @@ def _finish_channels(
     tl.store(content + c, tl.sum(sum_1, 0), mask=mask)
     tl.store(content + channels + c, tl.sum(sum_2, 0), mask=mask)
     tl.store(content + 2 * channels + c, tl.sum(sum_4, 0), mask=mask)
-    tl.store(real + c, finite(tl.load(x + c, mask=mask, other=0.0).to(tl.float32)), mask=mask)
-    tl.store(real + channels + c, tl.max(high, 0), mask=mask)
-    tl.store(real + 2 * channels + c, tl.min(low, 0), mask=mask)
+    for t in range(first_rows):
+        row = tl.load(x + tl.cast(t, tl.int64) * stride + c, mask=mask, other=0.0).to(tl.float32)
+        tl.store(real + t * channels + c, finite(row), mask=mask)
+    tl.store(real + first_rows * channels + c, tl.max(high, 0), mask=mask)
+    tl.store(real + (first_rows + 1) * channels + c, tl.min(low, 0), mask=mask)
 
 
 @triton.jit
 def _finish_positions(
-    x, stride, tile, sums_T, largest_TS, real, whole, positions, channels,
+    x, stride, tile, sums_T, largest_TS, real, whole, positions, channels, first_rows,
     ROWS: tl.constexpr, SEGMENTS: tl.constexpr, ALIKE: tl.constexpr, FAINT: tl.constexpr,
     BLOCK: tl.constexpr, SEGMENT: tl.constexpr,
 ):  # fmt: skip
@@ -155,11 +160,11 @@ def _finish_positions(
     raw = tl.load(x + t[:, None] * stride + c, mask=mask, other=0.0).to(tl.float32)
     same = mask & (tl.abs(finite(raw)) == top[:, None])
     channel = tl.min(tl.where(same, c, channels), 1)
-    out = real + 3 * channels + t
+    out = real + (first_rows + 2) * channels + t
     tl.store(out, top, mask=is_row)
     tl.store(out + positions, tl.sqrt(sum_2 / channels).to(tl.float32), mask=is_row)
     tl.store(out + 2 * positions, kurtosis.to(tl.float32), mask=is_row)
-    tl.store(whole + 3 * channels + 4 * positions + t, channel, mask=is_row)
+    tl.store(whole + (first_rows + 2) * channels + 4 * positions + t, channel, mask=is_row)
 
 
 @triton.jit

@@ -38,7 +38,7 @@ def _value(x, key, BITS: tl.constexpr):
 
 @triton.jit
 def row_medians(
-    x, stride, real, counts, positions, channels,
+    x, stride, real, counts, positions, channels, first_rows,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, BITS: tl.constexpr, DIGIT: tl.constexpr,
 ):  # fmt: skip
     """Find the median magnitude of rows by bisection, and count the first digit of all their magnitudes."""
@@ -56,7 +56,7 @@ def row_medians(
     following = tl.min(tl.where(key > low[:, None], key, _NONE), 1)
     upper = tl.where(count > channels // 2, low, following)
     median = (_value(x, low, BITS) + _value(x, upper, BITS)) / 2
-    of_row = real + 3 * channels + t
+    of_row = real + (first_rows + 2) * channels + t
     top = tl.load(of_row, mask=t < positions, other=0.0).to(tl.float64)
     tl.store(of_row + 3 * positions, (top / median).to(tl.float32), mask=t < positions)
     _add_digits(key, key != _NONE, counts, 0, BITS, DIGIT)
@@ -114,7 +114,7 @@ def _prefix(counts, rank, WHICH: tl.constexpr, LEVEL: tl.constexpr, BITS: tl.con
 
 @triton.jit
 def massive(
-    x, stride, content, real, whole, counts, positions, channels, list_at, room,
+    x, stride, content, real, whole, counts, positions, channels, first_rows, list_at, room,
     ROWS: tl.constexpr, FLOOR: tl.constexpr, RATIO: tl.constexpr,
     CHANNELS: tl.constexpr, BITS: tl.constexpr, DIGIT: tl.constexpr,
 ):  # fmt: skip
@@ -129,15 +129,16 @@ def massive(
         tl.store(content + 3 * channels + 2, median)
     c = tl.arange(0, CHANNELS)
     rows = tile * ROWS + tl.arange(0, ROWS)
-    tops = tl.load(real + 3 * channels + rows, mask=rows < positions, other=0.0)
+    of_T = (first_rows + 2) * channels
+    tops = tl.load(real + of_T + rows, mask=rows < positions, other=0.0)
     if tl.max(tops, 0) > FLOOR:  # else none of the rows is looked at, each of which would wait for memory
         for t in range(tile * ROWS, tl.minimum((tile + 1) * ROWS, positions)):
-            top = tl.load(real + 3 * channels + t)
+            top = tl.load(real + of_T + t)
             if (top > FLOOR) & (top.to(tl.float64) >= RATIO * median):
                 value = finite(tl.load(x + t * stride + c, mask=c < channels, other=0.0).to(tl.float32))
                 magnitude = tl.abs(value)
                 is_massive = ((magnitude > FLOOR) & (magnitude.to(tl.float64) >= RATIO * median)).to(tl.int32)
-                begin = tl.atomic_add(whole + 3 * channels + 5 * positions + 2, tl.sum(is_massive, 0))
+                begin = tl.atomic_add(whole + of_T + 5 * positions + 2, tl.sum(is_massive, 0))
                 place = begin + tl.cumsum(is_massive, 0) - 1
                 mask = (is_massive > 0) & (place < room)
                 tl.store(whole + list_at + place, (t * channels + c).to(tl.int32), mask=mask)

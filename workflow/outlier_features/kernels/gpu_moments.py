@@ -10,18 +10,18 @@ from outlier_features.kernels.gpu_load import finite, load
 
 @triton.jit
 def moments(
-    x, stride, sums_C, extremes_C, sums_T, totals_P, largest_TS, positions, channels, rows,
+    x, stride, sums_C, extremes_C, sums_T, totals_P, largest_TS, positions, channels, first_rows, rows,
     STEP: tl.constexpr, HALF: tl.constexpr, SEGMENT: tl.constexpr,
 ):  # fmt: skip
-    """Leave sums and extremes of a tile of rows and channels; the last program along T has position 0 alone.
+    """Leave sums and extremes of a tile of rows and channels; the last program along T has the `first_rows` of position 0.
 
     A tile is worked on in two halves, each as wide as what a warp loads at once: a row is then in one warp, whose lanes
     add up two values of it before they add up among themselves.
     """
     tile, block = tl.program_id(0).to(tl.int64), tl.program_id(1)
     is_first = tile == tl.num_programs(0) - 1
-    start = tl.where(is_first, 0, 1 + tile * rows)
-    stop = tl.where(is_first, 1, tl.minimum(1 + (tile + 1) * rows, positions))
+    start = tl.where(is_first, 0, first_rows + tile * rows)
+    stop = tl.where(is_first, first_rows, tl.minimum(first_rows + (tile + 1) * rows, positions))
     left = block * 2 * HALF + tl.arange(0, HALF)
     right = left + HALF
     sums_T += block.to(tl.int64) * 4 * positions

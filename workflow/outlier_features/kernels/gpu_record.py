@@ -10,6 +10,7 @@ from outlier_features.errors import ConfigError
 from outlier_features.kernels import reference
 from outlier_features.kernels.cpu import filled
 from outlier_features.kernels.reference import Columns
+from outlier_features.magnitude_bins import CELLS, SPREADS
 
 MASSIVE_ROOM = 8
 """Massive activations that are kept, as a multiple of the number of positions; published models have a handful."""
@@ -25,6 +26,10 @@ class Record:
     """Thresholds of the absolute and of the relative grid; 0 where hits are not counted."""
     massive: int = 0
     """Room for massive activations; 0 without medians."""
+    first: int = 1
+    """Rows of position 0."""
+    spread: bool = False
+    """Whether magnitudes are counted."""
 
     @property
     def wide(self) -> int:
@@ -34,7 +39,17 @@ class Record:
     @property
     def narrow(self) -> int:
         """Numbers of 4 bytes."""
-        return 3 * self.channels + 5 * self.positions + 3 + self.channels * sum(self.levels) + 2 * self.massive
+        return self.spread_at + self.spread * self.cells + 2 * self.massive
+
+    @property
+    def spread_at(self) -> int:
+        """Where among those the counts of magnitudes lie, after the hits."""
+        return (self.first + 2) * self.channels + 5 * self.positions + 3 + self.channels * sum(self.levels)
+
+    @property
+    def cells(self) -> int:
+        """Counts of magnitudes: two token classes, three kinds."""
+        return 2 * len(SPREADS) * CELLS
 
     @property
     def size(self) -> int:
@@ -47,12 +62,13 @@ class Record:
         real = content[self.wide :].view(np.float32)[: self.narrow]
         whole = real.view(np.int32)
         sum_C, sum_2_C, sum_4_C = content[: 3 * channels].reshape(3, channels)
-        first_C, max_C, min_C = real[: 3 * channels].reshape(3, channels)
-        of_T = slice(3 * channels, 3 * channels + 5 * positions)
+        begin = (self.first + 2) * channels
+        max_C, min_C = real[begin - 2 * channels : begin].reshape(2, channels)
+        of_T = slice(begin, begin + 5 * positions)
         max_abs_T, rms_T, kurtosis_T, mmr_T, _ = real[of_T].reshape(5, positions)
         rest = whole[of_T.stop :]
         found: Columns = {
-            "first": first_C,
+            "first": real[: self.first * channels],
             "max": max_C,
             "min": min_C,
             "sum": sum_C,
@@ -66,6 +82,7 @@ class Record:
             "position_kurtosis": kurtosis_T,
             "nan_count": int(rest[0]),
             "inf_count": int(rest[1]),
+            "first_rows": self.first,
         }
         if any(self.levels):
             absolute, relative = (channels * levels for levels in self.levels)
@@ -75,6 +92,9 @@ class Record:
         if self.massive:
             found |= {"median_abs": float(content[3 * channels + 2]), "mmr": mmr_T}
             found |= self._massive(rest[-2 * self.massive :], int(rest[2]))
+        if self.spread:
+            counts = whole[self.spread_at : self.spread_at + self.cells]
+            found |= {"mmr": mmr_T} | reference.spread_columns(counts.reshape(2, len(SPREADS), CELLS))
         return found
 
     def _massive(self, listed: np.ndarray, count: int) -> Columns:

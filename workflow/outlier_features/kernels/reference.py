@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from outlier_features.magnitude_bins import CELLS, EDGES, SPREADS
 from outlier_features.thresholds import inverse_rms
 
 Columns = dict[str, Any]
@@ -86,8 +87,9 @@ class Histogram:
 class SiteStatistics:
     """What is kept of one site tensor (T, C) in one window.
 
-    The `_C` sums and extremes run over positions 1..T-1; position 0 is kept whole in `first_C`, so each metric can be
-    given with and without it. NaN and infinite values are counted and read as 0 everywhere else.
+    The `_C` sums and extremes run over the rows after those of position 0, which are kept whole in `first_C`, row after
+    row, so each metric can be given with and without it. NaN and infinite values are counted and read as 0 everywhere
+    else.
     """
 
     first_C: torch.Tensor
@@ -126,24 +128,38 @@ class MedianStatistics:
     massive_value_N: np.ndarray
 
 
-def reduce(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None, *, medians: bool = False) -> Columns:
+def reduce(
+    x_TC: torch.Tensor,
+    grids: Grids,
+    reached: Reached | None = None,
+    *,
+    medians: bool = False,
+    spread: bool = False,
+    first: int = 1,
+) -> Columns:
     """Reduce one activation (T, C) of any float type to what a shard keeps of it.
 
-    With `reached` given, hits are counted and folded into it in place; `medians` adds what takes a median.
+    With `reached` given, hits are counted and folded into it in place; `medians` adds what takes a median, `spread` the
+    max-median ratio and how magnitudes are spread. The first `first` rows are those of position 0.
     """
     if len(x_TC) == 0:
-        return nothing(x_TC.shape[1], hits=reached is not None, medians=medians)
-    site = reduce_site(x_TC, grids, reached)
+        return nothing(x_TC.shape[1], hits=reached is not None, medians=medians, spread=spread)
+    site = reduce_site(x_TC, grids, reached, first)
     plain = {name: value for name, value in vars(site).items() if name not in ("hits", "rms_hits")}
     columns = _named(plain)
     if site.hits is not None and site.rms_hits is not None:
         columns |= hit_columns(vars(site.hits).values(), vars(site.rms_hits).values())
+    columns["first_rows"] = min(first, len(x_TC))
     if medians:
         columns |= median_columns(reduce_medians(x_TC, site))
+    if spread:
+        magnitude_TC = x_TC.float().nan_to_num(0.0, 0.0, 0.0).abs()
+        median_T = middle(magnitude_TC.sort(dim=1).values).cpu().numpy()
+        columns |= {"mmr": max_median_ratio(columns["position_max_abs"], median_T)} | _spreads(magnitude_TC, first)
     return columns
 
 
-def nothing(channels: int, *, hits: bool = False, medians: bool = False) -> Columns:
+def nothing(channels: int, *, hits: bool = False, medians: bool = False, spread: bool = False) -> Columns:
     """Return what is kept of an activation without any position: sums of 0, and extremes that any value exceeds."""
     real, index = np.zeros(0, np.float32), np.zeros(0, np.int32)
     columns: Columns = {
@@ -157,12 +173,27 @@ def nothing(channels: int, *, hits: bool = False, medians: bool = False) -> Colu
         "position_channel": index,
         "nan_count": 0,
         "inf_count": 0,
+        "first_rows": 1,
     }
     if hits:
         columns |= hit_columns(*[(index, index.astype(np.uint8), index)] * 2)
     if medians:
         columns |= median_columns(MedianStatistics(np.nan, real, index, index, real))
+    if spread:
+        columns |= {"mmr": real} | spread_columns(np.zeros((2, len(SPREADS), CELLS), np.int32))
     return columns
+
+
+def spread_columns(counts: np.ndarray) -> Columns:
+    """Name the counts (2, 3, CELLS) of the rows of position 0 and of all others as a shard does."""
+    parts = zip(("first", "rest"), counts, strict=True)
+    return {f"{name}_{part}": cells for part, of_part in parts for name, cells in zip(SPREADS, of_part, strict=True)}
+
+
+def max_median_ratio(max_abs_T: np.ndarray, median_T: np.ndarray) -> np.ndarray:
+    """Return the largest magnitude of each row over its median one (He et al. 2024): infinite or NaN where that is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (max_abs_T / median_T).astype(np.float32)
 
 
 def hit_columns(hits: Iterable[Any], rms_hits: Iterable[Any]) -> Columns:
@@ -177,7 +208,7 @@ def median_columns(found: "MedianStatistics") -> Columns:
     return _named(vars(found))
 
 
-def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None) -> SiteStatistics:
+def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None, first: int = 1) -> SiteStatistics:
     """Reduce one activation (T, C) of any float type; with `reached` given, count hits and fold them into it in place.
 
     A value hits a threshold of `grids.relative` when |x| / RMS, rounded to float32, is at least that.
@@ -188,18 +219,18 @@ def reduce_site(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None
         x_TC = x_TC.nan_to_num(0.0, 0.0, 0.0)
     # float64: beside one outlier of 1e4 (1e16 once squared twice) a float32 sum drops every ordinary value
     square_TC = x_TC.double() ** 2
-    magnitude_TC, rest_TC = x_TC.abs(), x_TC[1:]
+    magnitude_TC, rest_TC = x_TC.abs(), x_TC[first:]
     energy_T = square_TC.sum(1)
     rms = float((energy_T.sum() / x_TC.numel()).sqrt())
     maximum_T, channel_T = magnitude_TC.max(1)
     channels = x_TC.shape[1]
     statistics = SiteStatistics(
-        first_C=x_TC[0].clone(),
+        first_C=x_TC[:first].flatten().clone(),
         max_C=torch.cat([rest_TC, torch.full_like(x_TC[:1], -torch.inf)]).amax(0),
         min_C=torch.cat([rest_TC, torch.full_like(x_TC[:1], torch.inf)]).amin(0),
         sum_C=rest_TC.double().sum(0),
-        sum_2_C=square_TC[1:].sum(0),
-        sum_4_C=(square_TC[1:] ** 2).sum(0),
+        sum_2_C=square_TC[first:].sum(0),
+        sum_4_C=(square_TC[first:] ** 2).sum(0),
         sum_3=float((square_TC * x_TC).sum()),
         rms=rms,
         position_max_abs_T=maximum_T,
@@ -234,8 +265,7 @@ def medians(x_TC: torch.Tensor, max_abs_T: np.ndarray, median_abs: float, median
     """Put together what follows from the median magnitude of a hidden state, and the largest and median of each row."""
     is_massive_T = (max_abs_T > MASSIVE_FLOOR) & (max_abs_T.astype(np.float64) >= MASSIVE_RATIO * median_abs)
     row_N = np.flatnonzero(is_massive_T)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mmr_T = (max_abs_T / median_T).astype(np.float32)
+    mmr_T = max_median_ratio(max_abs_T, median_T)
     if len(row_N) == 0:
         none = np.zeros(0, np.int32)
         return MedianStatistics(median_abs, mmr_T, none, none, np.zeros(0, np.float32))
@@ -283,6 +313,24 @@ def _count(magnitude_TC: torch.Tensor, grid_G: torch.Tensor, reached_TC: torch.T
     level_TC = torch.bucketize(magnitude_TC, grid_G, right=True).to(torch.uint8)
     torch.maximum(reached_TC, level_TC, out=reached_TC)
     return Histogram.of_levels(level_TC, len(grid_G) + 1)
+
+
+def _spreads(magnitude_TC: torch.Tensor, first: int) -> Columns:
+    """Count magnitudes, and the largest of every 16 and 32 neighbouring channels, in cells, by token class."""
+    tables = [[_cells(part), *(_cells(_block_largest(part, width)) for width in (16, 32))]
+              for part in (magnitude_TC[:first], magnitude_TC[first:])]  # fmt: skip
+    return spread_columns(np.array(tables, np.int32))
+
+
+def _cells(magnitudes: torch.Tensor) -> np.ndarray:
+    edges = _float32(EDGES.tolist(), magnitudes.device)
+    cell = torch.bucketize(magnitudes, edges, right=True) + 1
+    return torch.bincount(cell.where(magnitudes > 0, 0).flatten(), minlength=CELLS).cpu().numpy()
+
+
+def _block_largest(magnitude_TC: torch.Tensor, width: int) -> torch.Tensor:
+    padded = torch.nn.functional.pad(magnitude_TC, (0, -magnitude_TC.shape[1] % width))
+    return padded.unflatten(1, (-1, width)).amax(2)
 
 
 def _float32(values: Sequence[float], device: torch.device) -> torch.Tensor:
