@@ -1,10 +1,12 @@
 """Site names: the tensors of a decoder block that are observed, each defined by what consumes it."""
 
-from typing import Literal
+from typing import Literal, get_args
 
-SiteName = Literal[
-    "attn_in", "keys", "values", "out_proj_in", "mlp_in", "down_in", "shared_down_in", "residual"
-]
+SiteName = Literal["attn_in", "keys", "values", "out_proj_in", "mlp_in", "down_in", "shared_down_in", "residual"]
+
+PositionalSite = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
+"""Those with one row a position in every block, which definitions of outlier features may name."""
+POSITIONAL: tuple[SiteName, ...] = get_args(PositionalSite)
 
 SITES: dict[SiteName, str] = {
     "attn_in": "input of the attention",

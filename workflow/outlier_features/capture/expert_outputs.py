@@ -1,16 +1,17 @@
-"""Expert outputs: how large the outputs of routed experts are, seen while the model runs them.
+"""Expert outputs: what the down projections of routed experts read and put out, seen while the model runs them.
 
 transformers keeps the experts of a block in one module, fused, and runs it in one of several ways: a loop, grouped
 products, batched ones. Nothing is computed again here: every torch call of the module's own forward is looked at, and a
 product with one of its matrices is known by the memory that the matrix lies in, whichever way is taken.
 """
 
-# Shapes: S pair of a token and an expert it is routed to, C channel, E expert.
+# Shapes: S pair of a token and an expert it is routed to, T token, k expert of a token, C channel, I channel of the
+# hidden layer, E expert.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,22 +25,42 @@ NONE = -1.0
 """Stands for the largest magnitude where there was none."""
 
 
-@contextmanager
-def observed(fused: nn.Module, record: Callable[[torch.Tensor, float], None]) -> Iterator[None]:
-    """Call `record(largest_E, seconds)` after every forward of fused experts while the context is open.
+@dataclass(frozen=True)
+class Pass:
+    """What fused experts did with one window; rows are in the order of tokens, then of experts, however they ran."""
 
-    `largest_E` (float32, on their device) is each expert's largest |down-projection output| over the tokens routed to
-    it, its bias included and the router's weight not yet applied; NONE for an expert without tokens. A token
-    for which an expert puts out NaN or infinity is left out: it shows in the residual stream, where both are counted.
-    `seconds` is what looking took. A forward without a down projection that is recognised records nothing.
+    largest_E: torch.Tensor
+    """Each expert's largest |down-projection output| (float32) over the tokens routed to it, its bias included and the
+    router's weight not yet applied; NONE for an expert without tokens. A token for which an expert puts out NaN or
+    infinity is left out: it shows in the residual stream, where both are counted."""
+    hidden_TC: torch.Tensor
+    """What they were handed."""
+    output: torch.Tensor
+    """What they returned: the weighted sum of the experts."""
+    inputs_SI: torch.Tensor | None
+    """What the down projections read; None where it was not seen which token a row belongs to."""
+    tokens_S: torch.Tensor | None
+    experts_S: torch.Tensor | None
+    norms_S: torch.Tensor | None
+    """Euclidean norm of each down-projection output, float32; 0 where it is not finite."""
+    seconds: float
+    """What looking took."""
+
+
+@contextmanager
+def observed(fused: nn.Module, record: Callable[[Pass], None]) -> Iterator[None]:
+    """Call `record` after every forward of fused experts while the context is open.
+
+    A forward without a down projection that is recognised records nothing.
     """
     forward = fused.forward
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        with _Products(fused, _channels(args, kwargs)) as products:
+        hidden = _hidden(args, kwargs)
+        with _Products(fused, hidden) as products:
             output = forward(*args, **kwargs)
-        if (largest_E := products.largest()) is not None:
-            record(largest_E, products.seconds)
+        if (found := products.found(output)) is not None:
+            record(found)
         return output
 
     fused.forward = watched
@@ -67,6 +88,8 @@ class _Product:
     output_SC: torch.Tensor
     experts_S: torch.Tensor
     """E for a row that belongs to no expert."""
+    input_SI: torch.Tensor
+    tokens_S: torch.Tensor | None
 
 
 class _Products(TorchFunctionMode):
@@ -76,17 +99,19 @@ class _Products(TorchFunctionMode):
     of the same width, comes before it. Where they have a bias of that width, a product is complete with the bias.
     """
 
-    def __init__(self, fused: nn.Module, channels: int) -> None:
+    def __init__(self, fused: nn.Module, hidden: torch.Tensor) -> None:
         super().__init__()
-        self._experts, self._channels = expert_count(fused), channels
+        self._experts, self._channels, self._hidden = expert_count(fused), hidden.shape[-1], hidden
         parameters = list(fused.parameters(recurse=False))
         # where a parameter begins in memory, how many bytes on the next expert does, how many dimensions it has
         self._places = [(p.data_ptr(), p.stride(0) * p.element_size(), p.dim()) for p in parameters]
-        self._has_bias = any(p.shape == (self._experts, channels) for p in parameters)
+        self._has_bias = any(p.shape == (self._experts, self._channels) for p in parameters)
         self._gathered = WeakTensorKeyDictionary()
         self._incomplete: _Product | None = None
         self._largest: dict[int, torch.Tensor] = {}
         self._last: int | None = None
+        self._tokens_S: torch.Tensor | None = None
+        self._rows: dict[int, list[tuple[torch.Tensor | None, ...]]] = {}
         self.seconds = 0.0
 
     def __torch_function__(self, function: Callable, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -98,11 +123,26 @@ class _Products(TorchFunctionMode):
             self.seconds += time.perf_counter() - start
         return output
 
-    def largest(self) -> torch.Tensor | None:
-        """Return the largest magnitude of each expert (E,), None if no down projection was seen."""
-        return None if self._last is None else self._largest[self._last][: self._experts]
+    def found(self, output: Any) -> Pass | None:
+        """Return what was seen, None if no down projection was."""
+        start = time.perf_counter()
+        if self._last is None:
+            return None
+        largest_E = self._largest[self._last][: self._experts]
+        pieces = self._rows[self._last]
+        if any(piece is None for row in pieces for piece in row):
+            inputs_SI = tokens_S = experts_S = norms_S = None
+        else:
+            inputs_SI, tokens_S, experts_S, norms_S = (torch.cat(column) for column in zip(*pieces, strict=True))
+            order_S = (tokens_S * self._experts + experts_S).argsort()
+            inputs_SI, tokens_S = inputs_SI[order_S], tokens_S[order_S]
+            experts_S, norms_S = experts_S[order_S], norms_S[order_S]
+        seconds = self.seconds + time.perf_counter() - start
+        hidden_TC = self._hidden.reshape(-1, self._channels)
+        return Pass(largest_E, hidden_TC, output, inputs_SI, tokens_S, experts_S, norms_S, seconds)
 
     def _see(self, operands: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+        self._note_tokens(operands, output)
         floats = [(x, self._share(x)) for x in operands if x.is_floating_point()]
         shares = [share for _, share in floats if share is not None]
         if not shares:
@@ -113,13 +153,13 @@ class _Products(TorchFunctionMode):
         if not others:
             self._note_gathered(shares, operands, output)
         elif matrices:
-            product = self._product(matrices[0], operands, output)
+            product = self._product(matrices[0], others[0], operands, output)
             if product is not None and (is_with_bias or not self._has_bias):
                 self._measure(product)
             else:
                 self._incomplete = product
         elif self._incomplete is not None and any(_is_same(x, self._incomplete.output_SC) for x in others):
-            self._measure(_Product(self._incomplete.parameter, output, self._incomplete.experts_S))
+            self._measure(replace(self._incomplete, output_SC=output))
             self._incomplete = None
 
     def _share(self, x: torch.Tensor) -> _Share | None:
@@ -134,13 +174,28 @@ class _Products(TorchFunctionMode):
                 return _Share(index, None if is_whole else expert)
         return None
 
+    def _note_tokens(self, operands: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+        """Remember which tokens rows are of that were picked out of what the experts were handed."""
+        if not output.is_floating_point() or output.dim() != 2 or output.shape[1] != self._channels:
+            return
+        if not any(_is_same(x, self._hidden) for x in operands) or _is_same(output, self._hidden):
+            return
+        picked = next((x for x in operands if not x.is_floating_point() and x.numel() == len(output)), None)
+        tokens = self._hidden.numel() // self._channels
+        if picked is not None:
+            self._tokens_S = picked.reshape(-1).long()
+        elif len(output) % tokens == 0:  # every token several times over, one after the other
+            self._tokens_S = torch.arange(tokens, device=output.device).repeat_interleave(len(output) // tokens)
+
     def _note_gathered(self, shares: Sequence[_Share], operands: Sequence[torch.Tensor], output: torch.Tensor) -> None:
         """Remember a copy that has a row of a parameter for each of a list of experts."""
         of_rows = _integers(operands, len(output) if output.dim() else 0)
         if of_rows is not None and shares[0].experts is None and self._share(output) is None:
             self._gathered[output] = _Share(shares[0].parameter, of_rows)
 
-    def _product(self, share: _Share, operands: Sequence[torch.Tensor], output: torch.Tensor) -> _Product | None:
+    def _product(
+        self, share: _Share, x: torch.Tensor, operands: Sequence[torch.Tensor], output: torch.Tensor
+    ) -> _Product | None:
         """Return a product with a matrix of the module, None where it is not as wide as what they return."""
         if output.dim() < 2 or output[:1].numel() != self._channels:
             return None
@@ -149,11 +204,13 @@ class _Products(TorchFunctionMode):
             if ends_E is None:
                 return None
             rows = torch.arange(len(output), dtype=ends_E.dtype, device=ends_E.device)
-            return _Product(share.parameter, output, torch.searchsorted(ends_E, rows, right=True))
-        if isinstance(share.experts, int):
+            of_rows = torch.searchsorted(ends_E, rows, right=True)
+        elif isinstance(share.experts, int):
             of_rows = torch.full((len(output),), share.experts, device=output.device)
-            return _Product(share.parameter, output, of_rows)
-        return _Product(share.parameter, output, share.experts)
+        else:
+            of_rows = share.experts
+        is_known = self._tokens_S is not None and len(self._tokens_S) == len(output)
+        return _Product(share.parameter, output, of_rows, x, self._tokens_S if is_known else None)
 
     def _measure(self, product: _Product) -> None:
         """Raise the largest magnitude of each expert by a product; the host waits for nothing."""
@@ -162,12 +219,16 @@ class _Products(TorchFunctionMode):
         if product.parameter not in self._largest:
             self._largest[product.parameter] = torch.full((self._experts + 1,), NONE, device=x_SC.device)
         self._largest[product.parameter].scatter_reduce_(0, product.experts_S.long(), largest_S, "amax")
+        norms_S = torch.linalg.vector_norm(x_SC, dim=1, dtype=torch.float32).nan_to_num(0.0, 0.0, 0.0)
+        inputs_SI = product.input_SI.reshape(len(x_SC), -1)
+        rows = (inputs_SI, product.tokens_S, product.experts_S.long(), norms_S)
+        self._rows.setdefault(product.parameter, []).append(rows)
         self._last = product.parameter
 
 
-def _channels(args: tuple, kwargs: dict) -> int:
-    """Return how wide the tensor is that the experts are handed, which is how wide its output is."""
-    return next(x for x in _tensors((*args, *kwargs.values())) if x.is_floating_point()).shape[-1]
+def _hidden(args: tuple, kwargs: dict) -> torch.Tensor:
+    """Return the tensor that the experts are handed; their output is as wide."""
+    return next(x for x in _tensors((*args, *kwargs.values())) if x.is_floating_point())
 
 
 def _tensors(values: Sequence[Any]) -> list[torch.Tensor]:

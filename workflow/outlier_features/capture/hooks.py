@@ -1,4 +1,6 @@
-"""Hooks: the tensors of sites and the choices of routers, handed on while the model runs."""
+"""Hooks: the tensors of sites, handed on while the model runs."""
+
+# Shapes: T position, C channel.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -7,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from outlier_features.errors import ArchitectureError
 from outlier_features.models.fused_experts import arguments
 from outlier_features.models.sites import Probe
 from outlier_features.site_names import SiteName
@@ -23,13 +24,14 @@ def observed(probe_list: Sequence[Probe], record: Callable[[SiteName, torch.Tens
 
 
 @contextmanager
-def routed(fused: nn.Module, record: Callable[[torch.Tensor], None]) -> Iterator[None]:
-    """Call `record(choices)` with the experts (positions, top_k) the router picked, as handed to the experts."""
+def passing(module: nn.Module, record: Callable[[torch.Tensor, torch.Tensor], None]) -> Iterator[None]:
+    """Call `record(x_TC, y_TC)` with what a module is handed and what it returns while the context is open."""
 
-    def read(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-        record(_choices(args, kwargs))
+    def after(_module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        handed = next(value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+        record(_rows(handed), _rows(output if isinstance(output, torch.Tensor) else output[0]))
 
-    handle = fused.register_forward_pre_hook(read, with_kwargs=True)
+    handle = module.register_forward_hook(after, with_kwargs=True)
     try:
         yield
     finally:
@@ -53,10 +55,3 @@ def _hook(probe: Probe, record: Callable[[SiteName, torch.Tensor], None]) -> Any
 
 def _rows(x: torch.Tensor) -> torch.Tensor:
     return x.reshape(-1, x.shape[-1])
-
-
-def _choices(args: tuple, kwargs: dict) -> torch.Tensor:
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, torch.Tensor) and not value.is_floating_point():
-            return value
-    raise ArchitectureError("the experts were handed no integer tensor; routing of this model cannot be observed.")

@@ -25,6 +25,7 @@ from outlier_features.errors import ArchitectureError, ConfigError, DamagedFile,
 from outlier_features.kernels.reference import Reached
 
 PROGRESS = "progress.json"
+SHARDS = ("block-*.arrow", "experts-*.arrow")
 SHARE = 0.01
 """The most of the time that may go into saving; where blocks are faster than that, not every block is saved."""
 CODEC = "lz4"
@@ -46,6 +47,8 @@ class State:
     timings: list[dict[str, Any]]
     consumers: dict[str, list[str]]
     """The names of the modules that read each tensor."""
+    absent: dict[str, str]
+    """What blocks do not have, and why."""
 
 
 class Unfinished:
@@ -87,7 +90,7 @@ class Unfinished:
                 levels = [_unpacked(tensors.get_tensor(name), entry["shape"], device) for name in entry["names"]]
                 reached[entry["site"], entry["window"]] = Reached(*levels)
         known = self._progress
-        return State(known["block"], outputs, reached, known["timings"], known["consumers"])
+        return State(known["block"], outputs, reached, known["timings"], known["consumers"], known["absent"])
 
     def is_due(self) -> bool:
         """Return whether saving now keeps within its share of the time."""
@@ -100,6 +103,7 @@ class Unfinished:
         reached: Mapping[Key, Reached],
         timings: Sequence[Any],
         consumers: Mapping[str, Sequence[str]],
+        absent: Mapping[str, str],
     ) -> None:
         """Save the state after `block`, whose shard and those before it are in the folder; the older state goes."""
         start = time.perf_counter()
@@ -107,7 +111,7 @@ class Unfinished:
         tensors: dict[str, torch.Tensor] = {}
         trees = [_flat(tree, f"output/{window}", tensors) for window, tree in enumerate(outputs)]
         entries = _packed(reached, tensors)
-        shards = sorted(self.directory.glob("block-*.arrow"))
+        shards = sorted(path for pattern in SHARDS for path in self.directory.glob(pattern))
         known = older["files"] if older is not None else {}
         with atomic.file(self.directory / name) as unfinished:
             save_file(tensors, unfinished)
@@ -119,6 +123,7 @@ class Unfinished:
             "reached": entries,
             "timings": list(timings),
             "consumers": dict(consumers),
+            "absent": dict(absent),
             "files": {path.name: known.get(path.name) or atomic.digest(path) for path in shards}
             | {name: atomic.digest(self.directory / name)},
         }
@@ -164,7 +169,7 @@ class Unfinished:
 
 def finished_bytes(directory: Path) -> int:
     """Return what the shards take that an earlier run has written to its folder."""
-    return sum(path.stat().st_size for path in directory.glob("block-*.arrow"))
+    return sum(path.stat().st_size for pattern in SHARDS for path in directory.glob(pattern))
 
 
 def _flat(tree: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

@@ -87,7 +87,12 @@ def capture(
         rows = [{"window": window, "loss": score.host_losses} for window, score in zip(chosen, scores, strict=True)]
         shards.write(work.directory / shards.LOSSES, schemas.LOSS_SCHEMA, rows, origin)
         recorder.timings.write(work.directory / timings.FILE, origin)
-        facts = {**_facts(weights, packed, chosen, settings), "consumers": recorder.consumers, **nonfinite}
+        facts = {
+            **_facts(weights, packed, chosen, settings),
+            "consumers": recorder.consumers,
+            "absent": recorder.absent,
+        }
+        facts |= nonfinite
         shards.write_manifest(manifest.with_name(f".{manifest.name}.new"), work.directory, facts, origin)
         work.finish(final)
         manifest.with_name(f".{manifest.name}.new").replace(manifest)

@@ -27,6 +27,8 @@ class Settings:
     """Count NaN and infinity and continue, where the default is to stop."""
     experts_implementation: str | None = None
     """The way of transformers in which experts run, by default the fastest that can."""
+    is_full: bool = True
+    """Keep more than the criteria of outlier features need."""
 
     @property
     def against_nonfinite(self) -> str:
@@ -46,12 +48,14 @@ class Settings:
         experts_implementation: str | None = None,
     ) -> "Settings":
         """Return the settings of a `capture` entry of the configuration."""
+        is_full = entry.statistics == "all"
         return cls(
-            sites=entry.sites,
+            sites=entry.sites if is_full else tuple(counted),
             counted=tuple(counted),
             coverages=tuple(coverages),
             grids=Grids(grid(entry.thresholds), grid(entry.rms_thresholds)),
             dtype=getattr(torch, dtype),
             count_nonfinite=entry.nonfinite == "count",
             experts_implementation=experts_implementation,
+            is_full=is_full,
         )

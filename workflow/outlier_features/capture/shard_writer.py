@@ -13,14 +13,22 @@ import torch
 
 from outlier_features.artefacts import provenance
 from outlier_features.capture import expert_outputs
+from outlier_features.capture.expert_sums import BlockExperts
 from outlier_features.capture.settings import Settings
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.kernels.reference import Columns, Histogram, Reached, hit_columns
-from outlier_features.site_names import SiteName
+from outlier_features.site_names import CACHED, SiteName
 from outlier_features.statistics import schemas, shards
 
-ROUTER, EXPERTS = "router", "experts"
-"""What is found of the choices of a router and of the outputs of its experts; both go to the row of the router."""
+ATTENTION = "attention"
+ATTENTION_COLUMNS = ("attention_top1", "attention_entropy", "attention_sink")
+"""What is found of the attention of sampled queries, a row of its own."""
+INPUT_RMS, INPUT_COSINE = "input_rms", "input_cosine"
+"""What is found of a block's input; both go to the row of `residual`."""
+ROUTER, EXPERTS, MARGIN = "router", "experts", "router_margin"
+DISTANCE, SHARED, ROUTED = "router_distance", "shared_energy", "routed_energy"
+"""What is found of the choices of a router, the outputs of its experts, the lead of the last choice, the matrix of the
+router and what experts add; all go to the row of the router."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,10 @@ class Seen:
     """What is the same in every window of a router; nothing in a dense block."""
     experts: str
     """The class of the experts, for errors."""
+    heads: int
+    """Key-value heads; 0 where none were seen."""
+    sums: BlockExperts | None
+    """What each expert read."""
 
 
 class ShardWriter:
@@ -88,16 +100,26 @@ class ShardWriter:
             if site in self._settings.sites:
                 self._require_finite(seen.block, site, self._windows[index], columns)
                 rows[site, index] = columns
+            if site in CACHED:
+                columns["heads"] = seen.heads
             if site == "residual":
                 columns["massive_token"] = self._ids[index][columns["massive_position"]]
+                columns |= {name: found[name, index] for name in (INPUT_RMS, INPUT_COSINE) if (name, index) in found}
+            if site == ATTENTION:
+                rows[site, index] = dict(zip(ATTENTION_COLUMNS, columns.tolist(), strict=True))
         for index in range(len(self._windows)) if seen.router else ():  # after the sites, whose errors say more
             columns = self._expert_columns(seen, index, found[ROUTER, index], found[EXPERTS, index])
-            rows[ROUTER, index] = seen.router | columns
+            energies = {n: float(found[n, index][0]) for n in (DISTANCE, SHARED, ROUTED) if (n, index) in found}
+            margin = {MARGIN: found[MARGIN, index]} if (MARGIN, index) in found else {}
+            rows[ROUTER, index] = seen.router | columns | energies | margin
         ordered = [
             {"block": seen.block, "site": site, "window": self._windows[index]} | rows[site, index]
             for site, index in sorted(rows)
         ]
         shards.write(self._folder / shards.block_name(seen.block), schemas.BLOCK_SCHEMA, ordered, self._origin)
+        if seen.sums is not None and (of_experts := [{"block": seen.block} | row for row in seen.sums.rows()]):
+            path = self._folder / shards.experts_name(seen.block)
+            shards.write(path, schemas.EXPERT_SCHEMA, of_experts, self._origin)
 
     def _expert_columns(self, seen: Seen, index: int, choices: np.ndarray, largest_E: np.ndarray) -> Columns:
         is_seen_E = largest_E != expert_outputs.NONE

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from outlier_features.config import series
-from outlier_features.site_names import SiteName
+from outlier_features.site_names import PositionalSite, SiteName
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(@step\d+)?$")]
 """A key of config.yaml: the wildcard, the folder and the default label. `@step…` names one revision of a series."""
@@ -163,7 +163,7 @@ class Corpus(Strict):
 class Definition(Strict):
     """A criterion for outlier features: |x| >= threshold in enough layers and at enough positions."""
 
-    sites: tuple[SiteName, ...] = Field(min_length=1)
+    sites: tuple[PositionalSite, ...] = Field(min_length=1)
     """The tensors that count as layers: these sites of every block."""
     threshold: Threshold = 6.0
     min_layers: Share = 0.25
@@ -182,6 +182,8 @@ class Capture(Strict):
     """Magnitudes at which hits are counted; any of them can be asked for later without another pass."""
     rms_thresholds: Thresholds
     """The same in units of each tensor's RMS, for the scale-free twins."""
+    statistics: Literal["all", "criteria"] = "all"
+    """Everything that is kept of these sites, or only what definitions of outlier features need, of their sites."""
     nonfinite: Literal["error", "count"] = "error"
     """What NaN and infinity in activations, logits and losses do: stop the pass, or be counted and left out."""
     scatter: int = Field(default=1, ge=1)

@@ -18,7 +18,7 @@ from numba.extending import overload
 
 from outlier_features import magnitude_bins
 from outlier_features.kernels import reference
-from outlier_features.kernels.reference import ALIKE, FAINT, Columns, Grids, Reached
+from outlier_features.kernels.reference import ALIKE, FAINT, Columns, ExpertSums, Grids, Reached
 from outlier_features.thresholds import inverse_rms
 
 _BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16}
@@ -68,6 +68,15 @@ class CpuReduction:
             columns |= _spread_columns(bits, columns["position_max_abs"], first)
         return columns
 
+    def by_expert(self, x_RC: torch.Tensor, rows_S: torch.Tensor, experts_S: torch.Tensor, sums: ExpertSums) -> None:
+        """Do what `reference.by_expert` does; sums agree with it to float64 rounding, everything else exactly."""
+        if x_RC.dtype not in _BITS:
+            x_RC = x_RC.float()
+        bits = np.from_dlpack(x_RC.contiguous().view(_BITS[x_RC.dtype]))
+        square_EC = np.zeros(sums.sum_2_EC.shape)
+        _by_expert(bits, rows_S.numpy(), experts_S.numpy(), square_EC, sums.max_abs_EC.numpy())
+        sums.add(torch.from_numpy(square_EC), experts_S)
+
     def keep(self, values: torch.Tensor) -> np.ndarray:
         """Return values (N,) that are kept as they are."""
         return values.numpy()
@@ -94,7 +103,9 @@ class CpuReduction:
 def compile_for(dtype: str) -> None:
     """Compile every kernel for activations of a type, or load it where Numba keeps it."""
     x_TC = torch.ones(2, _TILE, dtype=getattr(torch, dtype))
-    CpuReduction(Grids((1.0,), (1.0,))).site(x_TC, Reached.nothing(2, _TILE, x_TC.device), medians=True, spread=True)
+    reduction, none = CpuReduction(Grids((1.0,), (1.0,))), torch.zeros(1, dtype=torch.long)
+    reduction.site(x_TC, Reached.nothing(2, _TILE, x_TC.device), medians=True, spread=True)
+    reduction.by_expert(x_TC, none, none, ExpertSums.nothing(1, _TILE, x_TC.device))
 
 
 def _moment_columns(bits: np.ndarray, first: int) -> Columns | None:
@@ -467,6 +478,19 @@ def _tally_largest(largest, width, counts):
         counts[top >> magnitude_bins.BITS] += 1
         zeros += top == 0
     return zeros
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _by_expert(bits, rows, experts, square, largest):
+    """Add the squares of rows to the expert each belongs to, and raise its largest magnitudes."""
+    scratch = np.empty((1, bits.shape[1]), np.float32)
+    for s in range(rows.shape[0]):
+        row = _rows(bits, rows[s], rows[s] + 1, scratch)[0]
+        total, top = square[experts[s]], largest[experts[s]]
+        for c in range(row.shape[0]):
+            v = row[c] if abs(row[c]) < np.inf else np.float32(0)
+            total[c] += np.float64(v) * np.float64(v)
+            top[c] = max(top[c], abs(v))
 
 
 @njit(boundscheck=False, nogil=True, cache=True)

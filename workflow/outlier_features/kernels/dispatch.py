@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import torch
 
-from outlier_features.kernels.reference import Columns, Grids, Reached
+from outlier_features.kernels.reference import Columns, ExpertSums, Grids, Reached
 
 
 class Reduction(Protocol):
@@ -25,8 +25,11 @@ class Reduction(Protocol):
     ) -> Any:
         """Begin what `reference.reduce` does with one activation (T, C) of any float type."""
 
+    def by_expert(self, x_RC: torch.Tensor, rows_S: torch.Tensor, experts_S: torch.Tensor, sums: ExpertSums) -> None:
+        """Add rows of an activation to what is kept of each expert, as `reference.by_expert` does."""
+
     def keep(self, values: torch.Tensor) -> Any:
-        """Take values (N,) along as they are, integers of 16 bits or float32, such as the experts a router chose."""
+        """Take values (N,) along as they are, numbers of any type, such as the experts a router chose."""
 
     def collect(self, found: Sequence[Any]) -> Callable[[], list[Columns | Any]]:
         """Begin to bring results to the host; the function returned waits for them, and may be called on any thread."""

@@ -1,11 +1,11 @@
 """GPU reduction: Triton kernels that read an activation once, and again only where something was found.
 
-`moments` and `spread` read every value; `finish` adds up what its programs left and looks for hits, for which it reads only the
-segments of a row whose largest magnitude can be one. The medians of a hidden state take two more readings, in float32
-four. No sum is made with float atomics, so the same input gives the same bits. Sums are float32 within a tile, where
-no value passes through more than 256 additions, and float64 beyond: within 256 float32 roundings of the exact one,
-relative to its sum of magnitudes. A tile that holds a NaN, an infinity or a value whose fourth power is no float32 is
-summed again in float64.
+`moments` reads every value, and `spread` once more where magnitudes are counted; `finish` adds up what the programs of
+`moments` left and looks for hits, for which it reads only the segments of a row whose largest magnitude can be one.
+Medians of rows take another reading, the median of a hidden state two more, in float32 four. No sum is made with float
+atomics, so the same input gives the same bits. Sums are float32 within a tile, where no value passes through more than
+256 additions, and float64 beyond: within 256 float32 roundings of the exact one, relative to its sum of magnitudes. A
+tile that holds a NaN, an infinity or a value whose fourth power is no float32 is summed again in float64.
 
 Nothing here waits for the device. With TRITON_INTERPRET=1 in the environment before triton is imported the kernels run
 on tensors in host memory.
@@ -28,8 +28,11 @@ from outlier_features.kernels.gpu_medians import BINS, DIGIT, count_digit, massi
 from outlier_features.kernels.gpu_moments import moments
 from outlier_features.kernels.gpu_record import MASSIVE_ROOM, Record
 from outlier_features.kernels.gpu_spread import spread as count_magnitudes
-from outlier_features.kernels.reference import ALIKE, FAINT, MASSIVE_FLOOR, MASSIVE_RATIO, Grids, Reached
+from outlier_features.kernels.reference import ALIKE, FAINT, MASSIVE_FLOOR, MASSIVE_RATIO, ExpertSums, Grids, Reached
 from outlier_features.thresholds import SMALLEST_RMS
+
+EXPERT_ROWS = 4096
+"""Rows of experts that are summed at once."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ class Tiles:
     """Rows whose medians are found at once; a row is in registers as a whole."""
 
 
-INTERPRETED = Tiles(rows=256, step=256, bytes=4096, finish_rows=256, partials=64, fill=3, batch=4096, median_rows=256,
-    spread_rows=256)
+INTERPRETED = Tiles(
+    rows=256, step=256, bytes=4096, finish_rows=256, partials=64, fill=3, batch=4096, median_rows=256, spread_rows=256
+)
 """Few large programs: what an interpreter is quickest at."""
 
 
@@ -108,6 +112,11 @@ class CudaReduction:
         if spread:
             self._count_magnitudes(x_TC, record, real.view(torch.int32)[record.spread_at :])
         return _OnDevice(content, record.columns)
+
+    def by_expert(self, x_RC: torch.Tensor, rows_S: torch.Tensor, experts_S: torch.Tensor, sums: ExpertSums) -> None:
+        """Do what `reference.by_expert` does, a part of the rows at a time: they are widened to float64."""
+        for rows, experts in zip(rows_S.split(EXPERT_ROWS), experts_S.split(EXPERT_ROWS), strict=True):
+            reference.by_expert(x_RC, rows, experts, sums)
 
     def keep(self, values: torch.Tensor) -> _OnDevice:
         """Return values (N,) of any type that are kept as they are."""

@@ -13,7 +13,7 @@ def moments(
     x, stride, sums_C, extremes_C, sums_T, totals_P, largest_TS, positions, channels, first_rows, rows,
     STEP: tl.constexpr, HALF: tl.constexpr, SEGMENT: tl.constexpr,
 ):  # fmt: skip
-    """Leave sums and extremes of a tile of rows and channels; the last program along T has the `first_rows` of position 0.
+    """Leave sums and extremes of a tile of rows and channels; the last program along T has those of position 0.
 
     A tile is worked on in two halves, each as wide as what a warp loads at once: a row is then in one warp, whose lanes
     add up two values of it before they add up among themselves.

@@ -93,8 +93,8 @@ class Record:
             found |= {"median_abs": float(content[3 * channels + 2]), "mmr": mmr_T}
             found |= self._massive(rest[-2 * self.massive :], int(rest[2]))
         if self.spread:
-            counts = whole[self.spread_at : self.spread_at + self.cells]
-            found |= {"mmr": mmr_T} | reference.spread_columns(counts.reshape(2, len(SPREADS), CELLS))
+            cells = whole[self.spread_at : self.spread_at + self.cells]
+            found |= {"mmr": mmr_T} | reference.spread_columns(cells.reshape(2, len(SPREADS), CELLS))
         return found
 
     def _massive(self, listed: np.ndarray, count: int) -> Columns:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from outlier_features.kernels import exact_sums
 from outlier_features.magnitude_bins import CELLS, EDGES, SPREADS
 from outlier_features.thresholds import inverse_rms
 
@@ -128,6 +129,39 @@ class MedianStatistics:
     massive_value_N: np.ndarray
 
 
+@dataclass
+class ExpertSums:
+    """What a capture keeps of the inputs (rows, C) of each expert, over the rows it was sent; device tensors."""
+
+    tokens_E: torch.Tensor
+    sum_2_EC: torch.Tensor
+    sum_2_low_EC: torch.Tensor
+    max_abs_EC: torch.Tensor
+
+    @classmethod
+    def nothing(cls, experts: int, channels: int, device: torch.device) -> "ExpertSums":
+        """Return the sums of no row."""
+        sums = torch.zeros(2, experts, channels, dtype=torch.float64, device=device)
+        tokens = torch.zeros(experts, dtype=torch.int64, device=device)
+        return cls(tokens, sums[0], sums[1], torch.zeros(experts, channels, device=device))
+
+    def add(self, square_EC: torch.Tensor, experts_S: torch.Tensor) -> None:
+        """Add the sums of squares of a window, whose rows belong to `experts_S`."""
+        zero = torch.zeros_like(square_EC)
+        self.sum_2_EC, self.sum_2_low_EC = exact_sums.add(self.sum_2_EC, self.sum_2_low_EC, square_EC, zero)
+        self.tokens_E += torch.bincount(experts_S, minlength=len(self.tokens_E))
+
+
+def by_expert(x_RC: torch.Tensor, rows_S: torch.Tensor, experts_S: torch.Tensor, sums: ExpertSums) -> None:
+    """Add rows of an activation to `sums`: row `rows_S[s]` belongs to expert `experts_S[s]`. In place."""
+    x_SC = x_RC[rows_S].float().nan_to_num(0.0, 0.0, 0.0)
+    of_expert_SC = experts_S[:, None].expand(x_SC.shape)
+    sums.max_abs_EC.scatter_reduce_(0, of_expert_SC, x_SC.abs(), "amax")
+    # a product: a sum by index would add in another order on each run of a GPU
+    is_own_ES = torch.nn.functional.one_hot(experts_S, len(sums.tokens_E)).T.double()
+    sums.add(is_own_ES @ x_SC.double().square(), experts_S)
+
+
 def reduce(
     x_TC: torch.Tensor,
     grids: Grids,
@@ -191,7 +225,7 @@ def spread_columns(counts: np.ndarray) -> Columns:
 
 
 def max_median_ratio(max_abs_T: np.ndarray, median_T: np.ndarray) -> np.ndarray:
-    """Return the largest magnitude of each row over its median one (He et al. 2024): infinite or NaN where that is 0."""
+    """Return the largest magnitude of each row over its median (He et al. 2024); infinite or NaN where that is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return (max_abs_T / median_T).astype(np.float32)
 

@@ -12,10 +12,8 @@ from outlier_features.metrics import int8_estimates
 from outlier_features.site_names import MATRIX_INPUTS
 from outlier_features.statistics.shards import BlockTable, SiteTable, Statistics
 
-TOKEN_CLASSES = {"all": slice(None), "first": slice(0, 1), "rest": slice(1, None)}
+TOKEN_CLASSES = ("all", "first", "rest")
 """Which positions of a sequence a row is about: attention sinks live at the first."""
-
-"""The sites that a matrix reads."""
 
 TOP_MASSIVE = 5
 
@@ -41,6 +39,12 @@ LAYER_COLUMNS = {
     "kurtosis_channel_mean": "float64",
     "mmr": "float64",
     "input_correlation": "float64",
+    "channel_entropy": "float64",
+    "input_cosine": "float64",
+    "gain": "float64",
+    "attention_top1": "float64",
+    "attention_entropy": "float64",
+    "attention_sink": "float64",
     "median_abs": "float64",
     "int8_tensor_db": "float64",
     "int8_token_db": "float64",
@@ -54,18 +58,28 @@ LAYER_COLUMNS = {
     "expert_load": "object",
     "routing_entropy": "float64",
     "unused_experts": "Int32",
+    "router_margin": "float64",
+    "router_margin_low": "float64",
+    "router_distance": "float64",
+    "shared_energy_share": "float64",
     "expert_max_abs": "object",
     "super_experts": "object",
 }
-"""Columns of the table of layers, one row per block, site and token class; routers have the site `router`.
+"""Columns of the table of layers, one row per block, site and token class; routers have the site `router`, the
+attention of sampled queries (DEFINITIONS: attention) `attention`.
 
 The formulas are those of DEFINITIONS: `kurtosis_neuron_rms` He et al. 2024 Eq. 1, `kurtosis_flattened` Bondarenko et
 al. 2023, `kurtosis_token_excess` Outlier-Safe Pre-Training, `kurtosis_channel_mean` llama.cpp imatrix, `mmr` and
-`input_correlation` He et al. 2024, massive activations Sun et al. 2024 (`residual` only, as is `mmr`).
+`input_correlation` He et al. 2024, massive activations Sun et al. 2024 (`residual` only).
+`channel_entropy` is the entropy in bits of how energy is shared among channels. At `residual`, `input_cosine` is the
+mean cosine between what a block was handed at a position and what it returned, `gain` the ratio of their RMS.
 `int8_tensor_db` and `int8_token_db` are what symmetric int8 would lose at a matrix input, estimated (int8_estimates).
 `hit_share` is the share of values with |x| >= `hit_threshold`; `routing_entropy` is in bits. `expert_max_abs` is each
 expert's largest |down-projection output| before the router's weight, over the tokens routed to it (None without any);
-`super_experts` lists the experts of the block that are super experts of the model (Su et al. 2025).
+`router_margin` is the median over tokens of the lead, in logits, of the last chosen expert over the first unchosen,
+`router_margin_low` its 5th percentile, `router_distance` the RMS distance between two rows of the router's matrix, and
+`shared_energy_share` the share of the shared expert in the sum of squares that it and the routed experts put out
+(before a gate of its own, where it has one). `super_experts` lists the experts of the block that are super experts of the model (Su et al. 2025).
 """
 
 
@@ -85,6 +99,8 @@ def layers(statistics: Statistics, hit_threshold: float) -> pd.DataFrame:
 def _rows(table: BlockTable, site: str, hit_threshold: float) -> Iterator[dict[str, Any]]:
     if site == "router":
         return _router_rows(table)
+    if site == "attention":
+        return iter([_attention_row(table.site(site))])
     return _site_rows(table.site(site), hit_threshold, is_matrix_input=site in MATRIX_INPUTS)
 
 
@@ -104,7 +120,7 @@ def super_experts(largest: Sequence[Sequence[float | None]]) -> list[list[int]]:
 
 def _site_rows(site: SiteTable, hit_threshold: float, *, is_matrix_input: bool) -> Iterator[dict[str, Any]]:
     int8_columns = int8_estimates.of_site(site) if is_matrix_input else {}
-    for token_class, positions in TOKEN_CLASSES.items():
+    for token_class in TOKEN_CLASSES:
         moments = _Moments(site, token_class)
         yield {
             "token_class": token_class,
@@ -113,13 +129,15 @@ def _site_rows(site: SiteTable, hit_threshold: float, *, is_matrix_input: bool) 
             "max_abs": float(moments.max_abs_SC.max()),
             "kurtosis_neuron_rms": moments.kurtosis_neuron_rms(),
             "kurtosis_flattened": moments.kurtosis_flattened(),
-            "kurtosis_token_excess": float(site.at_positions("position_kurtosis", positions).mean()),
+            "kurtosis_token_excess": _mean(site.of_class("position_kurtosis", token_class)),
             "kurtosis_channel_mean": moments.kurtosis_channel_mean(),
             "input_correlation": moments.input_correlation(),
+            "channel_entropy": moments.channel_entropy(),
+            **_block_metrics(site, token_class, moments),
             "nan_count": int(site.values("nan_count").sum()) if token_class == "all" else None,
             "inf_count": int(site.values("inf_count").sum()) if token_class == "all" else None,
             **_hit_share(site, token_class, hit_threshold, moments.values),
-            **_median_metrics(site, token_class, positions),
+            **_median_metrics(site, token_class),
             **(int8_columns if token_class == "all" else {}),
         }
 
@@ -128,19 +146,19 @@ class _Moments:
     """Sums over the positions of one token class, per sequence and channel."""
 
     def __init__(self, site: SiteTable, token_class: str) -> None:
-        first_SC = site.matrix("first").astype(np.float64)
-        self.channels = first_SC.shape[1]
+        first_SFC = site.first.astype(np.float64)
+        _, rows, self.channels = first_SFC.shape
         use_first, use_rest = token_class != "rest", token_class != "first"
-        self.tokens_S = use_first + use_rest * (site.statistics.lengths - 1)
+        self.tokens_S = rows * (use_first + use_rest * (site.statistics.lengths - 1))
         self.values = int(self.tokens_S.sum()) * self.channels
         sums = [use_rest * site.matrix(name) for name in ("sum", "sum_2", "sum_4")]
         self.sum_SC, self.sum_2_SC, self.sum_4_SC = (
-            total + use_first * first_SC**power for total, power in zip(sums, (1, 2, 4), strict=True)
+            total + use_first * (first_SFC**power).sum(1) for total, power in zip(sums, (1, 2, 4), strict=True)
         )
-        first_3_S = (first_SC**3).sum(1)
+        first_3_S = (first_SFC**3).sum((1, 2))
         self.sum_3_S = use_first * first_3_S + use_rest * (site.values("sum_3") - first_3_S)
         rest_SC = np.maximum(np.abs(site.matrix("max")), np.abs(site.matrix("min")))
-        self.max_abs_SC = np.maximum(use_first * np.abs(first_SC), use_rest * rest_SC)
+        self.max_abs_SC = np.maximum(use_first * np.abs(first_SFC).max(1), use_rest * rest_SC)
 
     def kurtosis_neuron_rms(self) -> float:
         """Return (mean_c s_c^4) / (mean_c s_c^2)^2 with s_c^2 the mean square of a channel; 1 to C."""
@@ -178,23 +196,53 @@ class _Moments:
         scale_S = energy_S / (tokens_S * self.channels) * tokens_S * (tokens_S - 1) * self.channels
         return float(np.mean([_ratio(p, s) for p, s in zip(pairs_S, scale_S, strict=True)]))
 
+    def channel_entropy(self) -> float:
+        """Return the entropy in bits of how the energy is shared among channels: 0 to log2(C)."""
+        energy_C = self.sum_2_SC.sum(0)
+        share_C = energy_C[energy_C > 0] / energy_C.sum()
+        return float(-(share_C * np.log2(share_C)).sum()) if len(share_C) else np.nan
+
+
+def _block_metrics(site: SiteTable, token_class: str, moments: _Moments) -> dict[str, Any]:
+    """Return how a block's output compares with its input; nothing at other sites."""
+    if site.rows["input_rms"].null_count:
+        return {}
+    input_rms = site.of_class("input_rms", token_class).astype(np.float64)
+    energy = float((input_rms**2).sum()) * moments.channels
+    return {
+        "input_cosine": _mean(site.of_class("input_cosine", token_class)),
+        "gain": float(np.sqrt(_ratio(moments.sum_2_SC.sum(), energy))),
+    }
+
+
+def _attention_row(site: SiteTable) -> dict[str, Any]:
+    """Return where sampled queries look, averaged over windows."""
+    names = ("attention_top1", "attention_entropy", "attention_sink")
+    return {"token_class": "all"} | {name: float(site.values(name).mean()) for name in names}
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else np.nan
+
 
 def _hit_share(site: SiteTable, token_class: str, threshold: float, values: int) -> dict[str, Any]:
     if site.hits is None:
         return {}
-    first = int((np.abs(site.matrix("first").astype(np.float64)) >= threshold).sum())
+    first = int((np.abs(site.first.astype(np.float64)) >= threshold).sum())
     everything = int(site.hits.reaching(threshold).sum())
     hits = {"all": everything, "first": first, "rest": everything - first}[token_class]
     return {"hit_threshold": threshold, "hit_share": hits / values}
 
 
-def _median_metrics(site: SiteTable, token_class: str, positions: slice) -> dict[str, Any]:
-    """Return MMR and the massive activations of a hidden state; nothing at sites whose medians were not taken."""
+def _median_metrics(site: SiteTable, token_class: str) -> dict[str, Any]:
+    """Return MMR and, of a hidden state, its massive activations; nothing where no median was taken."""
     if site.rows["mmr"].null_count:
         return {}
+    mmr = {"mmr": _mean(site.of_class("mmr", token_class))}
+    if site.rows["median_abs"].null_count:
+        return mmr
     found = _massive(site, token_class)
-    return {
-        "mmr": float(site.at_positions("mmr", positions).mean()),
+    return mmr | {
         "median_abs": float(site.values("median_abs").mean()) if token_class == "all" else np.nan,
         "massive_count": len(found),
         "massive_top": sorted(found, key=lambda entry: -abs(entry["value"]))[:TOP_MASSIVE],
@@ -230,7 +278,22 @@ def _router_rows(table: BlockTable) -> Iterator[dict[str, Any]]:
         "routing_entropy": float(-(used * np.log2(used)).sum()),
         "unused_experts": int((tokens_E == 0).sum()),
         "expert_max_abs": [None if np.isnan(value) else value for value in largest_E.tolist()],
+        **_margins(site),
     }
+
+
+def _margins(site: SiteTable) -> dict[str, float]:
+    """Return how far the last chosen expert leads, and what a shared expert adds; nothing where that is not known."""
+    found: dict[str, float] = {}
+    if not site.rows["router_margin"].null_count:
+        margins = np.concatenate(site.lists("router_margin"))
+        found |= {"router_margin": float(np.median(margins)), "router_margin_low": float(np.percentile(margins, 5))}
+    if not site.rows["router_distance"].null_count:
+        found["router_distance"] = float(site.values("router_distance")[0])
+    if not site.rows["shared_energy"].null_count and not site.rows["routed_energy"].null_count:
+        shared, routed = (float(site.values(f"{part}_energy").sum()) for part in ("shared", "routed"))
+        found["shared_energy_share"] = _ratio(shared, shared + routed)
+    return found
 
 
 def _ratio(numerator: float, denominator: float) -> float:

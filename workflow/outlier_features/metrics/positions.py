@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from outlier_features.artefacts import ragged
+from outlier_features.site_names import POSITIONAL
 from outlier_features.statistics.shards import SiteTable, Statistics
 
 COLUMNS = {
@@ -29,11 +30,11 @@ threshold, `outlier_share` the share where moreover the channel of that largest 
 
 
 def positions(statistics: Statistics, hit_threshold: float, outlier_channels: Collection[int]) -> pd.DataFrame:
-    """Return what every site holds at each position, with COLUMNS."""
+    """Return what every site with one row a position holds at each, with COLUMNS."""
     sums: dict[str, _Sums] = {}
     for block in range(statistics.blocks):
         table = statistics.block(block)
-        for name in (site for site in table.sites if site != "router"):
+        for name in (site for site in table.sites if site in POSITIONAL):
             sums.setdefault(name, _Sums(statistics)).add(table.site(name), hit_threshold, outlier_channels)
     parts = [found.table(site) for site, found in sums.items()]
     return pd.concat([pd.DataFrame(columns=list(COLUMNS)), *parts], ignore_index=True).astype(COLUMNS)

@@ -1,16 +1,20 @@
 """Sites: where in a decoder block activations are read, found by what consumes the tensor.
 
 Attention is the part of a block that is handed a mask or a cache; the MLP is the other part that holds matrices; the
-output projection is the last matrix of the attention. No name of a class or of a norm is looked at, so a new
-architecture costs nothing unless its structure is ambiguous.
+output projection is the last matrix of the attention, the down projection the last of the MLP that leads back to the
+width of the block, and that of a shared expert likewise. No name of a class or of a norm is looked at, so a new
+architecture costs nothing unless its structure is ambiguous. What fused experts and attention functions are handed is
+no input of a module: capture/expert_outputs.py and capture/attention.py see it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from outlier_features.errors import ArchitectureError
+from outlier_features.models import fused_experts
 from outlier_features.models.fused_experts import MIXES_POSITIONS, arguments
 from outlier_features.site_names import SiteName
 
@@ -25,14 +29,20 @@ class Probe:
 
 
 def probes(block: nn.Module, sites: Sequence[SiteName]) -> list[Probe]:
-    """Return where each of `sites` is read in `block`. Raises ArchitectureError if the structure does not tell."""
-    finders: dict[SiteName, Callable[[nn.Module], Probe]] = {
-        "attn_in": lambda block: Probe("attn_in", attention(block)),
-        "out_proj_in": lambda block: Probe("out_proj_in", output_projection(block)),
-        "mlp_in": lambda block: Probe("mlp_in", mlp(block)),
-        "residual": lambda block: Probe("residual", block, reads_output=True),
+    """Return where each of `sites` that `block` has is read as what a module is handed or returns.
+
+    Raises ArchitectureError if the structure does not tell.
+    """
+    finders: dict[SiteName, Callable[[nn.Module], nn.Module | None]] = {
+        "attn_in": attention,
+        "out_proj_in": output_projection,
+        "mlp_in": mlp,
+        "down_in": down_projection,
+        "shared_down_in": shared_down_projection,
+        "residual": lambda block: block,
     }
-    return [finders[site](block) for site in sites]
+    found = [(site, finders[site](block)) for site in sites if site in finders]
+    return [Probe(site, module, reads_output=site == "residual") for site, module in found if module is not None]
 
 
 def attention(block: nn.Module) -> nn.Module:
@@ -66,6 +76,74 @@ def output_projection(block: nn.Module) -> nn.Module:
             f"the attention of {type(block).__name__} holds no matrix; leave out_proj_in out of capture.sites."
         )
     return matrices[-1]
+
+
+def down_projection(block: nn.Module) -> nn.Module | None:
+    """Return the last matrix of the MLP of a dense block; None where fused experts hold the down projections."""
+    if fused_experts.of_block(block) is not None:
+        return None
+    first = mlp(block)
+    inside = [module for module in first.modules() if _is_matrix(module)]
+    # OPT has the matrices of its MLP side by side in the block
+    matrices = inside if len(inside) > 1 else [module for module in block.children() if _is_matrix(module)]
+    found = _last_back(matrices, block)
+    if found is None:
+        raise ArchitectureError(
+            f"the MLP of {type(block).__name__} has no matrix back to the width of the block; leave down_in out of "
+            "capture.sites."
+        )
+    return found
+
+
+def shared_expert(block: nn.Module) -> nn.Module | None:
+    """Return what every token passes beside the fused experts of `block`: a part with two matrices or more."""
+    experts = fused_experts.of_block(block)
+    if experts is None:
+        return None
+    parts = [child for child in block.children() if child is not attention(block)]
+    while parts:
+        part = parts.pop(0)
+        if any(module is experts for module in part.modules()):
+            parts = [*part.children(), *parts] if part is not experts else parts
+        elif sum(map(_is_matrix, part.modules())) > 1:
+            return part
+    return None
+
+
+def shared_down_projection(block: nn.Module) -> nn.Module | None:
+    """Return the last matrix of the shared expert of `block`; None where it has none."""
+    part = shared_expert(block)
+    return None if part is None else _last_back([module for module in part.modules() if _is_matrix(module)], block)
+
+
+def router_matrix(block: nn.Module) -> torch.Tensor | None:
+    """Return the matrix (E, C) whose products choose among the fused experts of `block`; None if no one matrix does."""
+    experts = fused_experts.of_block(block)
+    if experts is None:
+        return None
+    count, width = fused_experts.expert_count(experts), _outputs(output_projection(block))
+    mixer = set(attention(block).modules())
+    parameters = [
+        parameter
+        for module in block.modules()
+        if module is not experts and module not in mixer
+        for parameter in module.parameters(recurse=False)
+    ]
+    found = [parameter for parameter in parameters if parameter.shape == (count, width)]
+    return found[0] if len(found) == 1 else None
+
+
+def _last_back(matrices: Sequence[nn.Module], block: nn.Module) -> nn.Module | None:
+    """Return the last of some matrices, the first left out, that is as wide as the block."""
+    width = _outputs(output_projection(block))
+    return next((matrix for matrix in reversed(matrices[1:]) if _outputs(matrix) == width), None)
+
+
+def _outputs(matrix: nn.Module) -> int:
+    """Return how many outputs a matrix has; GPT-2's Conv1D stores it transposed, and says so by `nf`."""
+    named = (getattr(matrix, name, None) for name in ("out_features", "nf"))
+    weights = (parameter for parameter in matrix.parameters(recurse=False) if parameter.dim() == 2)
+    return int(next((value for value in named if value is not None), next(weights).shape[0]))
 
 
 def _has_matrix(module: nn.Module) -> bool:

@@ -28,6 +28,11 @@ def block_name(block: int) -> str:
     return f"block-{block:03d}.arrow"
 
 
+def experts_name(block: int) -> str:
+    """Return the file name of what was kept of a block's experts."""
+    return f"experts-{block:03d}.arrow"
+
+
 def write(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]], origin: provenance.Provenance) -> None:
     """Write rows as one compressed Arrow file, atomically. Columns that a row lacks are null."""
     arrow.write(path, schema, rows, origin, compression="zstd")
@@ -134,8 +139,13 @@ class SiteTable:
         """Return a column with a list of equal length a window: (S, C), (S, T) or (S, E); NaN where it has null."""
         return _matrix(self.rows, column)
 
-    def at_positions(self, column: str, wanted: slice) -> np.ndarray:
-        """Return what a column has at some positions of every window: (S, T), flat if windows differ in length."""
+    def of_class(self, column: str, token_class: str) -> np.ndarray:
+        """Return what a column has for each row of a token class in every window: (S, N), flat if windows differ.
+
+        `first` are the rows of position 0, `rest` all others, `all` both.
+        """
+        first = self.first.shape[1]
+        wanted = {"all": slice(None), "first": slice(0, first), "rest": slice(first, None)}[token_class]
         if len(set(self.statistics.facts["positions_per_window"])) == 1:
             return self.matrix(column)[:, wanted]
         return np.concatenate([entry[wanted] for entry in self.lists(column)])
@@ -147,7 +157,12 @@ class SiteTable:
     @property
     def width(self) -> int:
         """Channels of this tensor."""
-        return len(self.rows["first"][0])
+        return len(self.rows["max"][0])
+
+    @property
+    def first(self) -> np.ndarray:
+        """The rows of position 0 (S, F, C): one, or one for each expert it was sent to."""
+        return self.matrix("first").reshape(self.rows.num_rows, -1, self.width)
 
     @property
     def hits(self) -> "HitTable | None":

@@ -1,0 +1,72 @@
+"""Expert sums: what a block's experts read over all windows of a capture, each for the tokens it was sent."""
+
+# Shapes: T token, k expert of a token, S pair of them, C channel, E expert.
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from outlier_features.capture.expert_outputs import Pass
+from outlier_features.capture.routing import Choice
+from outlier_features.kernels import exact_sums
+from outlier_features.kernels.dispatch import Reduction
+from outlier_features.kernels.reference import ExpertSums
+
+READ = ("mlp_in", "down_in")
+"""What the matrices of an expert read: those into the hidden layer, and the down projection."""
+
+
+@dataclass
+class BlockExperts:
+    """The experts of one block, while windows run through it."""
+
+    count: int
+    reduction: Reduction
+    choice: Choice | None = None
+    """What the router chose for the window that runs."""
+    _sums: dict[str, ExpertSums] = field(default_factory=dict)
+    _saliency: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def add(self, found: Pass) -> None:
+        """Add what the experts did with one window."""
+        if found.inputs_SI is None or found.tokens_S is None or found.experts_S is None or found.norms_S is None:
+            return
+        rows_S = torch.arange(len(found.tokens_S), device=found.tokens_S.device)
+        inputs = (found.hidden_TC, found.tokens_S), (found.inputs_SI, rows_S)
+        for site, (x_RC, of_x_S) in zip(READ, inputs, strict=True):
+            if site not in self._sums:
+                self._sums[site] = ExpertSums.nothing(self.count, x_RC.shape[1], x_RC.device)
+            self.reduction.by_expert(x_RC, of_x_S, found.experts_S, self._sums[site])
+        self._add_saliency(found.experts_S, found.norms_S)
+
+    def _add_saliency(self, experts_S: torch.Tensor, norms_S: torch.Tensor) -> None:
+        """Add the router's weight times the norm of the output (REAP: Lasby et al. 2025), where weights are handed."""
+        if self.choice is None or self.choice.weights_Tk is None:
+            return
+        order_Tk = self.choice.experts_Tk.long().argsort(
+            1
+        )  # rows of a pass are in the order of tokens, then of experts
+        weights_S = self.choice.weights_Tk.gather(1, order_Tk).flatten().double()
+        is_own_ES = torch.nn.functional.one_hot(experts_S, self.count).T.double()
+        window_E = is_own_ES @ (weights_S * norms_S.double())
+        high_E, low_E = self._saliency or (torch.zeros_like(window_E), torch.zeros_like(window_E))
+        self._saliency = exact_sums.add(high_E, low_E, window_E, torch.zeros_like(window_E))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield a row for each site and expert, with the columns of `schemas.EXPERT_SCHEMA` but `block`."""
+        for site, sums in self._sums.items():
+            tables = [x.cpu().numpy() for x in (sums.sum_2_EC, sums.sum_2_low_EC, sums.max_abs_EC)]
+            for expert, tokens in enumerate(sums.tokens_E.tolist()):
+                of_expert = dict(
+                    zip(("sum_2", "sum_2_low", "max_abs"), (table[expert] for table in tables), strict=True)
+                )
+                saliency = self._saliency_of(expert) if site == "down_in" else {}
+                yield {"site": site, "expert": expert, "tokens": tokens} | ((of_expert | saliency) if tokens else {})
+
+    def _saliency_of(self, expert: int) -> dict[str, float]:
+        if self._saliency is None:
+            return {}
+        high_E, low_E = self._saliency
+        return {"saliency": float(high_E[expert]), "saliency_low": float(low_E[expert])}
