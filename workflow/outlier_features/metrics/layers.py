@@ -79,7 +79,8 @@ expert's largest |down-projection output| before the router's weight, over the t
 `router_margin` is the median over tokens of the lead, in logits, of the last chosen expert over the first unchosen,
 `router_margin_low` its 5th percentile, `router_distance` the RMS distance between two rows of the router's matrix, and
 `shared_energy_share` the share of the shared expert in the sum of squares that it and the routed experts put out
-(before a gate of its own, where it has one). `super_experts` lists the experts of the block that are super experts of the model (Su et al. 2025).
+(before a gate of its own, where it has one). `super_experts` lists the experts of the block that are super experts of
+the model (Su et al. 2025).
 """
 
 
