@@ -18,7 +18,7 @@ from outlier_features.capture.hooks import observed
 from outlier_features.capture.run import capture
 from outlier_features.models import sites
 from outlier_features.models.sizes import Footprint
-from outlier_features.site_names import SITES
+from outlier_features.site_names import POSITIONAL
 from projects import once, words_project
 from published_sizes import read_sizes, write_sizes
 from small_models import (
@@ -114,7 +114,7 @@ def activations(checkpoints: dict[str, Path], ids: np.ndarray) -> dict[str, dict
         seen = defaultdict(list)
         with ExitStack() as hooks, torch.inference_mode():
             for block in model.model.layers:
-                probes = sites.probes(block, SITES)
+                probes = sites.probes(block, POSITIONAL)
                 hooks.enter_context(observed(probes, _keep(seen)))
             for window in ids:
                 model(torch.from_numpy(window).long()[None], use_cache=False)

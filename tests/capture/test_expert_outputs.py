@@ -55,7 +55,7 @@ def seen_and_handed(model: PreTrainedModel) -> tuple[list[torch.Tensor], list[tu
     handed: list[tuple] = []
     with ExitStack() as hooks:
         for bank in banks_of(model):
-            hooks.enter_context(expert_outputs.observed(bank, lambda largest_E, _: seen.append(largest_E)))
+            hooks.enter_context(expert_outputs.observed(bank, lambda found: seen.append(found.largest_E)))
             hook = bank.register_forward_pre_hook(lambda _, *given: handed.append(all_of(*given)), with_kwargs=True)
             hooks.callback(hook.remove)
         model(IDS, use_cache=False)
@@ -162,7 +162,7 @@ def test_tokens_with_nan_or_infinity_are_left_out(value: float, implementation: 
     choices_Tk = torch.tensor([[0, 1], [0, 1], [0, 1], [0, 1], [0, 1], [2, 1]])
     x_TC[[2, 5]] = value
     seen: list[torch.Tensor] = []
-    with expert_outputs.observed(bank, lambda largest_E, _: seen.append(largest_E)):
+    with expert_outputs.observed(bank, lambda found: seen.append(found.largest_E)):
         bank(x_TC, choices_Tk, weights_Tk)
     finite = [0, 1, 3, 4]
     expected = by_a_loop(bank, x_TC[finite].double(), choices_Tk[finite])

@@ -10,7 +10,7 @@ from forwards import run_engine, run_ordinary, whole_model
 from outlier_features.config.entries import Model
 from outlier_features.models import architectures, fused_experts, parameters
 from outlier_features.models.weights import Weights
-from outlier_features.site_names import SITES
+from outlier_features.site_names import POSITIONAL
 from outlier_features.sources.fetch import fetch
 
 CPU = torch.device("cpu")
@@ -37,12 +37,12 @@ def test_logits_and_sites_are_those_of_the_ordinary_forward_to_the_bit(
     expected, full_logits = run_ordinary(whole_model(checkpoint, dtype), windows)
 
     assert all(torch.equal(*pair) for pair in zip(logits, full_logits, strict=True))
-    assert observed.keys() == {(block, site) for block in range(len(weights.blocks)) for site in SITES}
+    assert observed.keys() == {(block, site) for block in range(len(weights.blocks)) for site in POSITIONAL}
     assert expected.keys() == observed.keys()
     for key, tensors in observed.items():
         assert [len(tensor) for tensor in tensors] == [LENGTH] * WINDOWS, key
         assert all(torch.equal(*pair) for pair in zip(tensors, expected[key], strict=True)), key
-    rows = {site: sum(len(x) for x in observed[0, site]) for site in SITES}
+    rows = {site: sum(len(x) for x in observed[0, site]) for site in POSITIONAL}
     families_table.add(name, type(weights.model).__name__, len(weights.blocks), rows, dtype)
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 from outlier_features.capture.hooks import observed
-from outlier_features.capture.hooks import routed as observe_routing
-from outlier_features.models import fused_experts, sites
-from outlier_features.site_names import SITES
+from outlier_features.models import sites
+from outlier_features.site_names import POSITIONAL
 from small_models import BLOCKS, HIDDEN, LENGTH
 from transformers import AutoModelForCausalLM
 
@@ -28,14 +27,14 @@ def test_observed_tensors_are_what_the_modules_receive(
 
     with ExitStack() as hooks, torch.inference_mode():
         for block in model.model.layers:
-            probes = sites.probes(block, SITES)
+            probes = sites.probes(block, POSITIONAL)
             hooks.enter_context(observed(probes, lambda site, x: seen[site].append(x.clone())))
             modules = {"attn_in": block.self_attn, "mlp_in": block.mlp, "out_proj_in": block.self_attn.o_proj}
             for site, module in modules.items():
                 module.register_forward_pre_hook(keep(site), with_kwargs=True)
             block.register_forward_hook(lambda _m, _a, output: expected["residual"].append(output[0]))
         model(window, use_cache=False)
-    for site in SITES:
+    for site in POSITIONAL:
         assert len(seen[site]) == BLOCKS
         assert seen[site][0].shape == (LENGTH, HIDDEN)
         assert all(torch.equal(a, b) for a, b in zip(seen[site], expected[site], strict=True)), site
@@ -48,19 +47,6 @@ def test_hooks_leave_logits_untouched_and_are_gone_afterwards(checkpoints: dict[
         plain = model(window).logits
         with ExitStack() as hooks:
             for block in model.model.layers:
-                hooks.enter_context(observed(sites.probes(block, SITES), lambda *_: None))
-                if (bank := fused_experts.of_block(block)) is not None:
-                    hooks.enter_context(observe_routing(bank, lambda _: None))
+                hooks.enter_context(observed(sites.probes(block, POSITIONAL), lambda *_: None))
             assert torch.equal(model(window).logits, plain)
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
-
-
-def test_routing_is_the_choice_of_the_router(checkpoints: dict[str, Path], ids: np.ndarray) -> None:
-    model = AutoModelForCausalLM.from_pretrained(checkpoints["moe"], dtype=torch.float32).eval()
-    block = model.model.layers[1]
-    chosen, routed = [], []
-    block.mlp.gate.register_forward_hook(lambda _m, _a, output: chosen.append(output[2]))
-    with torch.inference_mode(), observe_routing(fused_experts.of_block(block), routed.append):
-        model(torch.from_numpy(ids[:1]).long())
-    assert torch.equal(routed[0], chosen[0])
-    assert routed[0].shape == (LENGTH, 2)

@@ -1,4 +1,4 @@
-"""Every matrix input, and what attention is handed, is what independent hooks of the ordinary forward see, in each family."""
+"""Matrix inputs, and what attention is handed, are what hooks on the ordinary forward see, in each family."""
 
 # Shapes: T position, C channel, E expert, H head, G key-value head, D channel of a head.
 
@@ -131,7 +131,7 @@ def by_a_loop(seen: Seen, key: tuple[int, str]) -> Callable:
 
 @contextmanager
 def attention_seen(blocks: nn.ModuleList, seen: Seen) -> Iterator[None]:
-    """See queries, keys and values where scores are computed: by torch's own attention, or before heads are repeated."""
+    """See queries, keys and values where torch's own attention computes scores."""
     where: list[int] = []
     sdpa = nn.functional.scaled_dot_product_attention
 

@@ -20,19 +20,25 @@ from torch import nn
 
 QKV = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]
 DENSE_MLP = ["mlp.gate_proj", "mlp.up_proj"]
-LLAMA = {"attn_in": QKV, "out_proj_in": ["self_attn.o_proj"], "mlp_in": DENSE_MLP}
-ROUTED = LLAMA | {"mlp_in": ["mlp.gate", "mlp.experts"]}
+ATTENTION = {"attn_in": QKV, "out_proj_in": ["self_attn.o_proj"]}
+LLAMA = ATTENTION | {"mlp_in": DENSE_MLP, "down_in": ["mlp.down_proj"]}
+ROUTED = ATTENTION | {"mlp_in": ["mlp.gate", "mlp.experts"]}
 OPT = {
     "attn_in": ["self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj"],
     "out_proj_in": ["self_attn.out_proj"],
     "mlp_in": ["fc1"],
+    "down_in": ["fc2"],
 }
 PARALLEL = ["attn.k_proj", "attn.v_proj", "attn.q_proj", "mlp.fc_in"]
 SHARED_EXPERT = ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj", "mlp.shared_expert_gate"]
-QWEN3_NEXT = {"mlp_in": ["mlp.gate", "mlp.experts", *SHARED_EXPERT]}
+QWEN3_NEXT = {
+    "mlp_in": ["mlp.gate", "mlp.experts", *SHARED_EXPERT],
+    "shared_down_in": ["mlp.shared_expert.down_proj"],
+}
 LINEAR = {"attn_in": ["linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba"], "out_proj_in": ["linear_attn.out_proj"]}
 WITH_SHARED = ["mlp.experts", "mlp.gate", "mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"]
-LATENT = LLAMA | {"attn_in": ["self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"]}
+SHARED = {"mlp_in": WITH_SHARED, "shared_down_in": ["mlp.shared_experts.down_proj"]}
+LATENT = {"attn_in": ["self_attn.q_a_proj", "self_attn.kv_a_proj_with_mqa"], "out_proj_in": ["self_attn.o_proj"]}
 EXPECTED = {
     "llama": [LLAMA] * 3,
     "smollm2": [LLAMA] * 3,
@@ -46,20 +52,30 @@ EXPECTED = {
             "attn_in": ["attention.query_key_value"],
             "out_proj_in": ["attention.dense"],
             "mlp_in": ["mlp.dense_h_to_4h"],
+            "down_in": ["mlp.dense_4h_to_h"],
         }
     ]
     * 3,
     "opt-350m": [OPT] * 3,
     "opt": [OPT] * 3,
-    "gpt2": [{"attn_in": ["attn.c_attn"], "out_proj_in": ["attn.c_proj"], "mlp_in": ["mlp.c_fc"]}] * 3,
-    "gptj": [{"attn_in": PARALLEL, "out_proj_in": ["attn.out_proj"], "mlp_in": PARALLEL}] * 3,  # one tensor for both
+    "gpt2": [
+        {
+            "attn_in": ["attn.c_attn"],
+            "out_proj_in": ["attn.c_proj"],
+            "mlp_in": ["mlp.c_fc"],
+            "down_in": ["mlp.c_proj"],
+        }
+    ]
+    * 3,
+    "gptj": [{"attn_in": PARALLEL, "out_proj_in": ["attn.out_proj"], "mlp_in": PARALLEL, "down_in": ["mlp.fc_out"]}]
+    * 3,  # one tensor for both
     "olmoe": [ROUTED] * 3,
     "mixtral": [ROUTED] * 3,
     "qwen3-moe": [ROUTED, LLAMA, ROUTED],
-    "gpt-oss": [LLAMA | {"mlp_in": ["mlp.router", "mlp.experts"]}] * 4,
-    "qwen3-next": [QWEN3_NEXT | LINEAR] * 3 + [LLAMA | QWEN3_NEXT],
-    "glm4-moe": [LLAMA] + [LLAMA | {"mlp_in": WITH_SHARED}] * 2,
-    "deepseek-v3": [LATENT] + [LATENT | {"mlp_in": WITH_SHARED}] * 2,
+    "gpt-oss": [ATTENTION | {"mlp_in": ["mlp.router", "mlp.experts"]}] * 4,
+    "qwen3-next": [QWEN3_NEXT | LINEAR] * 3 + [ATTENTION | QWEN3_NEXT],
+    "glm4-moe": [LLAMA] + [ATTENTION | SHARED] * 2,
+    "deepseek-v3": [LLAMA | LATENT] + [LATENT | SHARED] * 2,
 }
 
 

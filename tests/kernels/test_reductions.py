@@ -26,6 +26,12 @@ def test_everything_kept_is_that_of_numpy(
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
+@pytest.mark.parametrize("first", [2, 8, 60])
+def test_position_0_may_have_several_rows(reduce: Reduce, first: int) -> None:
+    check(reduce, activation("planted", (60, 70), torch.float32), first)
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_position_kurtosis_is_that_of_numpy(reduce: Reduce) -> None:
     x_TC = torch.randn(50, 300, generator=torch.Generator().manual_seed(0)) ** 3
     found = reduce(x_TC, GRIDS)["position_kurtosis"]
@@ -63,8 +69,8 @@ def test_nan_and_infinity_are_counted_and_left_out(reduce: Reduce) -> None:
     for row, column, value in ((0, 1, "nan"), (5, 2, "inf"), (6, 2, "-inf"), (7, 3, "nan")):
         x_TC[row, column], clean[row, column] = float(value), 0.0
     reached = [Reached.nothing(40, 20, x_TC.device) for _ in range(2)]
-    found = reduce(x_TC, GRIDS, reached[0], medians=True)
-    expected = reference.reduce(clean, GRIDS, reached[1], medians=True)
+    found = reduce(x_TC, GRIDS, reached[0], medians=True, spread=True)
+    expected = reference.reduce(clean, GRIDS, reached[1], medians=True, spread=True)
     assert (found.pop("nan_count"), found.pop("inf_count")) == (2, 2)
     for name in found:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
@@ -84,7 +90,7 @@ def test_the_same_input_gives_the_same_bits(reduce: Reduce) -> None:
     x_TC = activation("planted", (130, 70), torch.float32)
 
     def run() -> reference.Columns:
-        return reduce(x_TC, GRIDS, Reached.nothing(130, 70, x_TC.device), medians=True)
+        return reduce(x_TC, GRIDS, Reached.nothing(130, 70, x_TC.device), medians=True, spread=True)
 
     first = run()
     for _ in range(10 if reduce is not reductions.reduced_by_kernels else 2):
@@ -92,12 +98,12 @@ def test_the_same_input_gives_the_same_bits(reduce: Reduce) -> None:
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
-@pytest.mark.parametrize("medians", [False, True])
-def test_every_way_keeps_the_same_of_the_same_kind(reduce: Reduce, medians: bool) -> None:
+@pytest.mark.parametrize("asked", [{}, {"medians": True}, {"spread": True}, {"medians": True, "spread": True}])
+def test_every_way_keeps_the_same_of_the_same_kind(reduce: Reduce, asked: dict[str, bool]) -> None:
     x_TC = activation("random", (9, 8), torch.float32)
     for rows in (x_TC, x_TC[:0]):
-        expected = reference.reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), medians=medians)
-        found = reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), medians=medians)
+        expected = reference.reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), **asked)
+        found = reduce(rows, GRIDS, Reached.nothing(len(rows), 8, x_TC.device), **asked)
         kinds = [{name: np.asarray(value).dtype for name, value in kept.items()} for kept in (found, expected)]
         assert kinds[0] == kinds[1]
     assert "hit_count" not in reduce(x_TC, GRIDS)
@@ -105,8 +111,8 @@ def test_every_way_keeps_the_same_of_the_same_kind(reduce: Reduce, medians: bool
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 def test_nothing_is_kept_of_no_position(reduce: Reduce) -> None:
-    found = reduce(torch.zeros(0, 3), GRIDS, Reached.nothing(0, 3, torch.device("cpu")), medians=True)
-    check_equal(found, reference.nothing(3, hits=True, medians=True))
+    found = reduce(torch.zeros(0, 3), GRIDS, Reached.nothing(0, 3, torch.device("cpu")), medians=True, spread=True)
+    check_equal(found, reference.nothing(3, hits=True, medians=True, spread=True))
 
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)

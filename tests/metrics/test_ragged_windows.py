@@ -18,7 +18,7 @@ from outlier_features.metrics import layers as metrics
 from outlier_features.metrics.bootstrap import resampling_counts
 from outlier_features.metrics.draws import draws
 from outlier_features.models import sites
-from outlier_features.site_names import SITES
+from outlier_features.site_names import POSITIONAL
 from outlier_features.statistics.shards import Statistics
 from small_models import BLOCKS, HIDDEN, VOCABULARY, capture_settings, write_windows
 from transformers import AutoModelForCausalLM
@@ -61,7 +61,7 @@ def activations(checkpoints: dict[str, Path], ragged_ids: list[np.ndarray]) -> d
         seen: dict[str, list[np.ndarray]] = defaultdict(list)
         with ExitStack() as hooks, torch.inference_mode():
             for block in model.model.layers:
-                probes = sites.probes(block, SITES)
+                probes = sites.probes(block, POSITIONAL)
                 hooks.enter_context(observed(probes, lambda site, x, seen=seen: seen[site].append(x.double().numpy())))
             for window in ragged_ids:
                 model(torch.from_numpy(window).long()[None], use_cache=False)

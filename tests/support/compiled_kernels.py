@@ -41,7 +41,7 @@ def main() -> None:
     compile_only()
     x_TC = torch.zeros(40, 1024, dtype=getattr(torch, sys.argv[1]))
     reduction = CudaReduction(torch.device("cpu"), Grids((3.0, 6.0), (3.0, 6.0)), Tiles())
-    reduction.site(x_TC, Reached.nothing(*x_TC.shape, x_TC.device), medians=True)
+    reduction.site(x_TC, Reached.nothing(*x_TC.shape, x_TC.device), medians=True, spread=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from outlier_features.capture import engine
 from outlier_features.capture.hooks import observed
 from outlier_features.models import architectures, sites
 from outlier_features.models.weights import Weights
-from outlier_features.site_names import SITES
+from outlier_features.site_names import POSITIONAL
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -45,7 +45,7 @@ def run_engine(weights: Weights, windows: list[torch.Tensor]) -> tuple[Seen, lis
     seen: Seen = defaultdict(list)
     with ExitStack() as hooks:
         for index, block in enumerate(weights.blocks):
-            hooks.enter_context(observed(sites.probes(block, SITES), keep(seen, index)))
+            hooks.enter_context(observed(sites.probes(block, POSITIONAL), keep(seen, index)))
         logits = engine.run(weights, windows, lambda _, logits: logits.clone(), Silent())
     return seen, logits
 

@@ -1,6 +1,7 @@
 """Activations to reduce, what float64 NumPy says is kept of them, and the ways to reduce them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,16 +38,14 @@ SHAPES = [(1, 5), (2, 1), (3, 17), (64, 16), (65, 33), (200, 130)]
 Reduce = Callable[..., Columns]
 
 
-def reduced(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None, *, medians: bool = False) -> Columns:
-    """Reduce on the device of the activation, by the reference."""
-    return reference.reduce(x_TC, grids, reached, medians=medians)
+def reduced(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None, **asked: Any) -> Columns:
+    """Reduce on the device of the activation, by the reference; `asked` is what else to keep."""
+    return reference.reduce(x_TC, grids, reached, **asked)
 
 
-def reduced_on_cpu(
-    x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None, *, medians: bool = False
-) -> Columns:
+def reduced_on_cpu(x_TC: torch.Tensor, grids: Grids, reached: Reached | None = None, **asked: Any) -> Columns:
     """Reduce by what is compiled for the CPU."""
-    return CpuReduction(grids).site(x_TC, reached, medians=medians)
+    return CpuReduction(grids).site(x_TC, reached, **asked)
 
 
 def reduced_by_kernels(
@@ -54,13 +53,13 @@ def reduced_by_kernels(
     grids: Grids,
     reached: Reached | None = None,
     *,
-    medians: bool = False,
     tiles: Tiles | None = None,
+    **asked: Any,
 ) -> Columns:
     """Reduce by the kernels for a GPU, on a GPU or interpreted."""
     reduction = CudaReduction(x_TC.device, grids, tiles)
     with np.errstate(all="ignore"):  # interpreted, the arithmetic is NumPy's, and a GPU's does not warn
-        (found,) = reduction.collect([reduction.site(x_TC, reached, medians=medians)])()
+        (found,) = reduction.collect([reduction.site(x_TC, reached, **asked)])()
     return found
 
 
@@ -69,22 +68,39 @@ def activation(kind: str, shape: tuple[int, int], dtype: torch.dtype) -> torch.T
     return torch.from_numpy(INPUTS[kind](np.random.default_rng(0), shape)).to(dtype)
 
 
-def check(reduce: Reduce, x_TC: torch.Tensor) -> None:
-    """Compare everything that is kept with float64 NumPy."""
+def check(reduce: Reduce, x_TC: torch.Tensor, first: int = 1) -> None:
+    """Compare everything that is kept with float64 NumPy; `first` rows are those of position 0."""
     wide = x_TC.double().cpu().numpy()
     reached = Reached.nothing(*wide.shape, x_TC.device)
-    found = reduce(x_TC, GRIDS, reached, medians=True)
-    check_moments(found, wide)
+    found = reduce(x_TC, GRIDS, reached, medians=True, spread=True, first=first)
+    check_moments(found, wide, min(first, len(wide)))
+    check_spread(found, wide, first)
     check_hits(found, reached, wide)
     check_medians(found, wide)
     assert (found["nan_count"], found["inf_count"]) == (0, 0)
 
 
-def check_moments(found: Columns, wide: np.ndarray) -> None:
+def check_spread(found: Columns, wide: np.ndarray, first: int) -> None:
+    """Compare the counts of magnitudes, and of the largest of neighbouring channels, by a search among the edges."""
+    edges = [side * 2.0**k for k in range(-20, 17) for side in (1.0, 1.5)]
+    for part, rows in (("first", wide[:first]), ("rest", wide[first:])):
+        blocks = {16: [], 32: []}
+        for width, largest in blocks.items():
+            for start in range(0, rows.shape[1], width):
+                largest.append(np.abs(rows[:, start : start + width]).max(1))
+        kinds = {"magnitudes": np.abs(rows), "block16": np.array(blocks[16]), "block32": np.array(blocks[32])}
+        for kind, values in kinds.items():
+            cells = np.where(values == 0, 0, 1 + np.searchsorted(edges, values, side="right"))
+            counts = np.bincount(cells.ravel(), minlength=len(edges) + 2)
+            np.testing.assert_array_equal(found[f"{kind}_{part}"], counts, err_msg=f"{kind} {part}")
+
+
+def check_moments(found: Columns, wide: np.ndarray, first: int = 1) -> None:
     """Compare sums and extremes; sums within 256 float32 roundings of their magnitudes, all else exactly."""
-    rest, magnitude = wide[1:], np.abs(wide)
+    rest, magnitude = wide[first:], np.abs(wide)
     tiny = 1e-36  # a square below 1e-38 is 0 in float32
-    np.testing.assert_array_equal(found["first"], wide[0])
+    np.testing.assert_array_equal(found["first"], wide[:first].ravel())
+    assert found["first_rows"] == first
     np.testing.assert_array_equal(found["max"], rest.max(0, initial=-np.inf))
     np.testing.assert_array_equal(found["min"], rest.min(0, initial=np.inf))
     bound = 256 * np.finfo(np.float32).eps / 2

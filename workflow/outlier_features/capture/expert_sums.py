@@ -29,10 +29,15 @@ class BlockExperts:
     _sums: dict[str, ExpertSums] = field(default_factory=dict)
     _saliency: tuple[torch.Tensor, torch.Tensor] | None = None
 
+    def is_whole(self, found: Pass) -> bool:
+        """Return whether a row was seen for every choice of the router."""
+        assert self.choice is not None
+        return found.tokens_S is not None and len(found.tokens_S) == self.choice.experts_Tk.numel()
+
     def add(self, found: Pass) -> None:
-        """Add what the experts did with one window."""
-        if found.inputs_SI is None or found.tokens_S is None or found.experts_S is None or found.norms_S is None:
-            return
+        """Add what the experts did with one window, which is whole."""
+        assert found.inputs_SI is not None and found.tokens_S is not None
+        assert found.experts_S is not None and found.norms_S is not None
         rows_S = torch.arange(len(found.tokens_S), device=found.tokens_S.device)
         inputs = (found.hidden_TC, found.tokens_S), (found.inputs_SI, rows_S)
         for site, (x_RC, of_x_S) in zip(READ, inputs, strict=True):
@@ -43,7 +48,8 @@ class BlockExperts:
 
     def _add_saliency(self, experts_S: torch.Tensor, norms_S: torch.Tensor) -> None:
         """Add the router's weight times the norm of the output (REAP: Lasby et al. 2025), where weights are handed."""
-        if self.choice is None or self.choice.weights_Tk is None:
+        assert self.choice is not None
+        if self.choice.weights_Tk is None:
             return
         order_Tk = self.choice.experts_Tk.long().argsort(
             1

@@ -202,9 +202,11 @@ class Recorder:
 
     def _require_every_site(self, running: _Running) -> None:
         experts = self._experts[running.block]
-        routed = () if experts is None else (ROUTER, EXPERTS, *({"down_in"} & set(self._settings.sites)))
-        seen = [site for site in CACHED if any((site, index) in running.found for index in range(len(self._ids)))]
-        names = {*(probe.site for probe in self._probes[running.block]), *routed, *seen}
+        routed = () if experts is None else (ROUTER, EXPERTS)
+        seen = {site for site in CACHED if any((site, index) in running.found for index in range(len(self._ids)))}
+        names = {*self._settings.sites, *routed} - (set(CACHED) - seen)
+        if sites.shared_down_projection(self._weights.blocks[running.block]) is None:
+            names -= {"shared_down_in"}
         missing = sorted(
             {name for name in names for index in range(len(self._ids)) if (name, index) not in running.found}
         )
@@ -302,11 +304,15 @@ class Recorder:
         running.observed += found.seconds
         with running.looking():
             self._keep(running, EXPERTS, found.largest_E)
-            if "down_in" in self._settings.sites and found.inputs_SI is not None:
+            if self._settings.is_full:
+                self._keep(running, ROUTED, _energy(found.output))
+            if not running.experts.is_whole(found):
+                return  # an error once the block is done, which names the experts whose rows were not seen
+            if "down_in" in self._settings.sites:
+                assert found.inputs_SI is not None
                 self._reduce(running, "down_in", found.inputs_SI, int(running.router["top_k"]))
             if self._settings.is_full:
                 running.experts.add(found)
-                self._keep(running, ROUTED, _energy(found.output))
 
     def _record_shared(self, _: torch.Tensor, y_TC: torch.Tensor) -> None:
         if (running := self._running) is not None:

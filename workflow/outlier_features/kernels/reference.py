@@ -149,7 +149,7 @@ class ExpertSums:
         """Add the sums of squares of a window, whose rows belong to `experts_S`."""
         zero = torch.zeros_like(square_EC)
         self.sum_2_EC, self.sum_2_low_EC = exact_sums.add(self.sum_2_EC, self.sum_2_low_EC, square_EC, zero)
-        self.tokens_E += torch.bincount(experts_S, minlength=len(self.tokens_E))
+        self.tokens_E.scatter_add_(0, experts_S, torch.ones_like(experts_S))
 
 
 def by_expert(x_RC: torch.Tensor, rows_S: torch.Tensor, experts_S: torch.Tensor, sums: ExpertSums) -> None:

@@ -12,6 +12,7 @@ from outlier_features.metrics.criteria import Criterion, Gap
 from outlier_features.metrics.evidence import Evidence
 from outlier_features.metrics.model_answer_words import sentences
 from outlier_features.metrics.shares import Shares, shares_over
+from outlier_features.site_names import SITES
 from outlier_features.statistics.shards import Statistics
 from outlier_features.thresholds import exact, round_to_bfloat16
 
@@ -158,7 +159,7 @@ def _massive_count(layers: pd.DataFrame, token_class: str) -> int:
 def _largest(layers: pd.DataFrame) -> list[dict[str, Any]]:
     """Return of each site the block of the largest magnitude, with and without position 0."""
     result = []
-    for site in dict.fromkeys(layers.loc[layers["site"] != "router", "site"]):
+    for site in dict.fromkeys(layers.loc[layers["site"].isin(list(SITES)), "site"]):
         entry: dict[str, Any] = {"site": site}
         for token_class in ("all", "rest"):
             rows = layers[(layers["site"] == site) & (layers["token_class"] == token_class)]
