@@ -27,6 +27,8 @@ from outlier_features.capture.scores import token_losses
 from outlier_features.config.config import Config
 from outlier_features.machine import devices, memory
 from outlier_features.models.weights import Weights
+from outlier_features.site_names import SITES
+from outlier_features.statistics.shards import Statistics
 from outlier_features.text.windows import read_windows
 
 HEADER = [
@@ -68,12 +70,19 @@ def plain(subject: Subject) -> None:
     torch.cat(found).cpu()  # waits for a device
 
 
-def observed(subject: Subject) -> int:
-    """Capture into a temporary folder; return the bytes of the statistics."""
+def observed(subject: Subject) -> None:
+    """Capture into a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        capture(subject.checkpoint, subject.tokens, Path(folder) / "statistics.json", subject.settings, {})
+
+
+def sizes(subject: Subject) -> tuple[int, int]:
+    """Capture; return the bytes of the statistics, and of the activations they stand for."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "statistics.json"
         capture(subject.checkpoint, subject.tokens, manifest, subject.settings, {})
-        return sum(path.stat().st_size for path in Path(folder).rglob("*.arrow"))
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.arrow"))
+        return size, activations(Statistics([manifest])) * subject.settings.dtype.itemsize
 
 
 def main() -> None:
@@ -127,15 +136,14 @@ def _written(name: str, options: argparse.Namespace) -> Iterator[tuple[Path, Pat
 
 def row(name: str, subject: Subject, options: argparse.Namespace) -> list[str]:
     """Return a row of the table; the rounds are in turns, and the first of each is not counted."""
-    size = observed(subject)  # also compiles the kernels
+    size, raw = sizes(subject)  # also compiles the kernels
     plain(subject)
     rounds = [(_took(plain, subject), _took(observed, subject)) for _ in range(options.rounds)]
     walls, cpus = ([(without[i], with_[i]) for without, with_ in rounds] for i in (0, 1))
     ratios = [with_ / without for without, with_ in walls]
     windows = read_windows(subject.tokens).ids_ST.shape
-    raw, blocks = activations(subject, windows[0] * windows[1])
     return [
-        f"{Path(name.partition(':')[0]).name}, {blocks} blocks",
+        f"{Path(name.partition(':')[0]).name}, {_blocks(subject)} blocks",
         f"{windows[0]} x {windows[1]}",
         options.dtype,
         *(f"{statistics.median(times):.2f}" for times in zip(*walls, strict=True)),
@@ -162,12 +170,15 @@ def _memory(subject: Subject, dtype: str) -> float:
     return float(output.splitlines()[-1])
 
 
-def activations(subject: Subject, tokens: int) -> tuple[int, int]:
-    """Return the bytes of the activations at every site, in the precision of the pass, and the number of blocks."""
-    settings = subject.settings
-    config = Weights(subject.checkpoint, settings.dtype, torch.device("cpu")).model.config.get_text_config()
-    size = tokens * config.num_hidden_layers * config.hidden_size * len(settings.sites) * settings.dtype.itemsize
-    return size, config.num_hidden_layers
+def activations(kept: Statistics) -> int:
+    """Return how many values the observed tensors hold, over all blocks, sites and windows."""
+    tables = [kept.block(block) for block in range(kept.blocks)]
+    sites = [table.site(site) for table in tables for site in table.sites if site in SITES]
+    return sum(site.width * sum(map(len, site.lists("position_max_abs"))) for site in sites)
+
+
+def _blocks(subject: Subject) -> int:
+    return len(Weights(subject.checkpoint, subject.settings.dtype, torch.device("cpu")).blocks)
 
 
 def section(rows: list[list[str]], options: argparse.Namespace) -> str:

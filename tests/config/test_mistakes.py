@@ -17,7 +17,7 @@ from outlier_features.errors import ConfigError
         ("models.one", {"train": {**RECIPE, "step": 5}}, ["models.one.train.step", "did you mean 'steps'?"]),
         ("corpora.text.sequence", 4, ["corpora.text.sequence", "did you mean 'sequences'?", "allowed: package, path"]),
         ("definitions.strict.treshold", 3, ["definitions.strict.treshold", "did you mean 'threshold'?"]),
-        ("capture.site", [], ["capture.site", "did you mean 'sites'?", "thresholds, rms_thresholds, nonfinite"]),
+        ("capture.site", [], ["capture.site", "did you mean 'sites'?", "thresholds, rms_thresholds, statistics"]),
         ("experiments.small.definitions", ["x"], ["experiments.small.definitions", "allowed: models, corpus"]),
         # a name that is not defined: where, what was meant, what is known
         ("experiment", "smal", ["experiment: unknown 'smal'", "did you mean 'small'?", "known: small"]),

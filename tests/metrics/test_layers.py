@@ -63,10 +63,10 @@ class TestMetrics:
             assert row["kurtosis_channel_mean"] == pytest.approx(channel, rel=1e-4, abs=1e-4)
             if site != "residual":
                 assert row["hit_share"] == pytest.approx((np.abs(x_STC) >= 6).mean())
-                assert np.isnan(row["mmr"])
-            else:
-                ratio = np.abs(x_STC).max(2) / np.median(np.abs(x_STC), axis=2)
-                assert row["mmr"] == pytest.approx(ratio.mean(), rel=1e-5)
+            ratio = np.abs(x_STC).max(2) / np.median(np.abs(x_STC), axis=2)
+            assert row["mmr"] == pytest.approx(ratio.mean(), rel=1e-5)
+            share_C = (x_STC**2).sum((0, 1)) / (x_STC**2).sum()
+            assert row["channel_entropy"] == pytest.approx(-(share_C * np.log2(share_C)).sum(), rel=1e-5)
             if token_class != "first":
                 unit = x_STC / np.sqrt((x_STC**2).mean((1, 2), keepdims=True))
                 gram = unit @ unit.swapaxes(1, 2) / x_STC.shape[2]

@@ -25,8 +25,8 @@ CONTENT = {
 """The files, by name without suffix, and what their tensors are: float32 (C,), one for each matrix."""
 
 ABSENT = (
-    "matrices that read a tensor which is not captured have no entry, never zeros: down projections inside an MLP or "
-    "an expert, inner projections of a low-rank attention, the output head"
+    "matrices that read a tensor which is not captured have no entry, never zeros: inner projections of a low-rank "
+    "attention, the output head"
 )
 EXPERTS = (
     "fused experts are one name; its entry is over all tokens of the block, not over those routed to each "
@@ -79,11 +79,11 @@ class MatrixInputs:
 
 def _inputs(site: SiteTable) -> dict[str, np.ndarray]:
     """Return the three quantities of one tensor, each float32 (C,)."""
-    first_SC = site.matrix("first")
+    first_RC = site.first.reshape(-1, site.width)
     rest_C = np.maximum(site.matrix("max"), -site.matrix("min")).max(0)
-    square_C = site.matrix("sum_2").sum(0) + (first_SC.astype(np.float64) ** 2).sum(0)
+    square_C = site.matrix("sum_2").sum(0) + (first_RC.astype(np.float64) ** 2).sum(0)
     return {
-        "act_scales": np.maximum(np.abs(first_SC).max(0), rest_C),
+        "act_scales": np.maximum(np.abs(first_RC).max(0), rest_C),
         "act_scales_rest": rest_C,
-        "importance": (square_C / site.statistics.lengths.sum()).astype(np.float32),
+        "importance": (square_C / (site.first.shape[1] * site.statistics.lengths.sum())).astype(np.float32),
     }
