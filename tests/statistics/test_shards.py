@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from outlier_features.artefacts import arrow
 from outlier_features.capture.run import capture
 from outlier_features.config.entries import Definition
 from outlier_features.errors import ConfigError, DamagedFile, StaleFile
 from outlier_features.metrics import criteria, evidence, outlier_features
 from outlier_features.metrics import layers as metrics
-from outlier_features.statistics.shards import Statistics, block_name
-from small_models import WINDOWS, capture_settings
+from outlier_features.site_names import SITES
+from outlier_features.statistics.shards import Statistics, block_name, experts_name
+from small_models import WINDOWS, capture_settings, write_windows
 
 CRITERIA = criteria.criteria({"llm_int8": Definition(sites=("attn_in", "mlp_in"))})
 
@@ -116,3 +118,32 @@ def test_statistics_are_much_smaller_than_the_activations(manifests: dict[str, P
 def test_parts_that_overlap_are_refused(manifests: dict[str, Path]) -> None:
     with pytest.raises(ConfigError, match="captures of the same windows"):
         Statistics([manifests["dense"], manifests["dense"]])
+
+
+@pytest.mark.parametrize("parts", [([0, 3], [1, 2, 4]), ([2], [4, 0], [1], [3])])
+def test_what_experts_read_in_parts_is_that_of_one_pass_to_the_bit(parts, checkpoints, tokens, tmp_path) -> None:
+    settings = capture_settings(sites=tuple(SITES))
+    merged = [tmp_path / f"{index}.json" for index in range(len(parts))]
+    for path, windows in zip(merged, parts, strict=True):
+        capture(checkpoints["moe"], tokens, path, settings, {"statistics": "test"}, windows=windows)
+    capture(checkpoints["moe"], tokens, tmp_path / "whole.json", settings, {"statistics": "test"})
+    for site in ("mlp_in", "down_in"):
+        found, expected = (Statistics(files).experts(1, site) for files in (merged, [tmp_path / "whole.json"]))
+        for name, values in vars(expected).items():
+            np.testing.assert_array_equal(getattr(found, name), values, err_msg=name)
+    assert Statistics(merged).experts(0, "down_in") is None  # a dense block
+
+
+def test_an_expert_without_tokens_has_none_and_nothing(checkpoints, tmp_path) -> None:
+    ids = np.random.default_rng(3).integers(160, size=(1, 2))  # two tokens go to at most four of six experts
+    tokens = write_windows(tmp_path / "tokens.arrow", ids)
+    settings = capture_settings(sites=tuple(SITES))
+    capture(checkpoints["moe"], tokens, tmp_path / "x.json", settings, {"statistics": "test"})
+    statistics = Statistics([tmp_path / "x.json"])
+    counts = np.bincount(statistics.block(1).site("router").lists("expert_choices")[0], minlength=6)
+    assert (counts == 0).sum() >= 2
+    rows = arrow.read(tmp_path / "x" / experts_name(1))[0].to_pandas()
+    for _, row in rows.iterrows():
+        assert row["tokens"] == counts[row["expert"]]
+        assert (row["sum_2"] is None) == (row["max_abs"] is None) == (row["tokens"] == 0)
+    assert (statistics.experts(1, "down_in").sum_2_EC[counts == 0] == 0).all()

@@ -26,8 +26,30 @@ NONE = -1.0
 
 
 @dataclass(frozen=True)
+class Rows:
+    """A row for each pair of a token and an expert, in the order of tokens, then of experts, however they ran."""
+
+    inputs_SI: torch.Tensor
+    """What the down projections read."""
+    tokens_S: torch.Tensor
+    experts_S: torch.Tensor
+    norms_S: torch.Tensor
+    """Euclidean norm of each down-projection output, float32; 0 where it is not finite."""
+
+    @classmethod
+    def ordered(cls, pieces: Sequence["Rows"], experts: int) -> "Rows":
+        """Put the rows of several products into order."""
+        inputs_SI, tokens_S, experts_S, norms_S = (
+            torch.cat([getattr(piece, name) for piece in pieces])
+            for name in ("inputs_SI", "tokens_S", "experts_S", "norms_S")
+        )
+        order_S = (tokens_S * experts + experts_S).argsort()
+        return cls(inputs_SI[order_S], tokens_S[order_S], experts_S[order_S], norms_S[order_S])
+
+
+@dataclass(frozen=True)
 class Pass:
-    """What fused experts did with one window; rows are in the order of tokens, then of experts, however they ran."""
+    """What fused experts did with one window."""
 
     largest_E: torch.Tensor
     """Each expert's largest |down-projection output| (float32) over the tokens routed to it, its bias included and the
@@ -37,12 +59,8 @@ class Pass:
     """What they were handed."""
     output: torch.Tensor
     """What they returned: the weighted sum of the experts."""
-    inputs_SI: torch.Tensor | None
-    """What the down projections read; None where it was not seen which token a row belongs to."""
-    tokens_S: torch.Tensor | None
-    experts_S: torch.Tensor | None
-    norms_S: torch.Tensor | None
-    """Euclidean norm of each down-projection output, float32; 0 where it is not finite."""
+    rows: Rows | None
+    """None where it was not seen which token a row belongs to."""
     seconds: float
     """What looking took."""
 
@@ -111,7 +129,7 @@ class _Products(TorchFunctionMode):
         self._largest: dict[int, torch.Tensor] = {}
         self._last: int | None = None
         self._tokens_S: torch.Tensor | None = None
-        self._rows: dict[int, list[tuple[torch.Tensor | None, ...]]] = {}
+        self._rows: dict[int, list[Rows | None]] = {}
         self.seconds = 0.0
 
     def __torch_function__(self, function: Callable, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -130,16 +148,10 @@ class _Products(TorchFunctionMode):
             return None
         largest_E = self._largest[self._last][: self._experts]
         pieces = self._rows[self._last]
-        if any(piece is None for row in pieces for piece in row):
-            inputs_SI = tokens_S = experts_S = norms_S = None
-        else:
-            inputs_SI, tokens_S, experts_S, norms_S = (torch.cat(column) for column in zip(*pieces, strict=True))
-            order_S = (tokens_S * self._experts + experts_S).argsort()
-            inputs_SI, tokens_S = inputs_SI[order_S], tokens_S[order_S]
-            experts_S, norms_S = experts_S[order_S], norms_S[order_S]
+        known = [piece for piece in pieces if piece is not None]
+        rows = Rows.ordered(known, self._experts) if len(known) == len(pieces) else None
         seconds = self.seconds + time.perf_counter() - start
-        hidden_TC = self._hidden.reshape(-1, self._channels)
-        return Pass(largest_E, hidden_TC, output, inputs_SI, tokens_S, experts_S, norms_S, seconds)
+        return Pass(largest_E, self._hidden.reshape(-1, self._channels), output, rows, seconds)
 
     def _see(self, operands: Sequence[torch.Tensor], output: torch.Tensor) -> None:
         self._note_tokens(operands, output)
@@ -219,11 +231,16 @@ class _Products(TorchFunctionMode):
         if product.parameter not in self._largest:
             self._largest[product.parameter] = torch.full((self._experts + 1,), NONE, device=x_SC.device)
         self._largest[product.parameter].scatter_reduce_(0, product.experts_S.long(), largest_S, "amax")
-        norms_S = torch.linalg.vector_norm(x_SC, dim=1, dtype=torch.float32).nan_to_num(0.0, 0.0, 0.0)
-        inputs_SI = product.input_SI.reshape(len(x_SC), -1)
-        rows = (inputs_SI, product.tokens_S, product.experts_S.long(), norms_S)
-        self._rows.setdefault(product.parameter, []).append(rows)
+        self._rows.setdefault(product.parameter, []).append(_rows(product, x_SC))
         self._last = product.parameter
+
+
+def _rows(product: _Product, x_SC: torch.Tensor) -> Rows | None:
+    """Return the rows of a product whose output is `x_SC`, in the order it has them."""
+    if product.tokens_S is None:
+        return None
+    norms_S = torch.linalg.vector_norm(x_SC, dim=1, dtype=torch.float32).nan_to_num(0.0, 0.0, 0.0)
+    return Rows(product.input_SI.reshape(len(x_SC), -1), product.tokens_S, product.experts_S.long(), norms_S)
 
 
 def _hidden(args: tuple, kwargs: dict) -> torch.Tensor:

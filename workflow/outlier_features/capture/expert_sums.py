@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from outlier_features.capture.expert_outputs import Pass
+from outlier_features import exact_sums
+from outlier_features.capture.expert_outputs import Pass, Rows
 from outlier_features.capture.routing import Choice
-from outlier_features.kernels import exact_sums
 from outlier_features.kernels.dispatch import Reduction
 from outlier_features.kernels.reference import ExpertSums
 
@@ -29,22 +29,21 @@ class BlockExperts:
     _sums: dict[str, ExpertSums] = field(default_factory=dict)
     _saliency: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def is_whole(self, found: Pass) -> bool:
-        """Return whether a row was seen for every choice of the router."""
+    def whole(self, found: Pass) -> Rows | None:
+        """Return the rows of a window, None unless there is one for every choice of the router."""
         assert self.choice is not None
-        return found.tokens_S is not None and len(found.tokens_S) == self.choice.experts_Tk.numel()
+        is_whole = found.rows is not None and len(found.rows.tokens_S) == self.choice.experts_Tk.numel()
+        return found.rows if is_whole else None
 
-    def add(self, found: Pass) -> None:
-        """Add what the experts did with one window, which is whole."""
-        assert found.inputs_SI is not None and found.tokens_S is not None
-        assert found.experts_S is not None and found.norms_S is not None
-        rows_S = torch.arange(len(found.tokens_S), device=found.tokens_S.device)
-        inputs = (found.hidden_TC, found.tokens_S), (found.inputs_SI, rows_S)
+    def add(self, hidden_TC: torch.Tensor, rows: Rows) -> None:
+        """Add what the experts were handed in one window, and the rows they made of it."""
+        places_S = torch.arange(len(rows.tokens_S), device=rows.tokens_S.device)
+        inputs = (hidden_TC, rows.tokens_S), (rows.inputs_SI, places_S)
         for site, (x_RC, of_x_S) in zip(READ, inputs, strict=True):
             if site not in self._sums:
                 self._sums[site] = ExpertSums.nothing(self.count, x_RC.shape[1], x_RC.device)
-            self.reduction.by_expert(x_RC, of_x_S, found.experts_S, self._sums[site])
-        self._add_saliency(found.experts_S, found.norms_S)
+            self.reduction.by_expert(x_RC, of_x_S, rows.experts_S, self._sums[site])
+        self._add_saliency(rows.experts_S, rows.norms_S)
 
     def _add_saliency(self, experts_S: torch.Tensor, norms_S: torch.Tensor) -> None:
         """Add the router's weight times the norm of the output (REAP: Lasby et al. 2025), where weights are handed."""

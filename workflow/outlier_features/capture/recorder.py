@@ -306,13 +306,12 @@ class Recorder:
             self._keep(running, EXPERTS, found.largest_E)
             if self._settings.is_full:
                 self._keep(running, ROUTED, _energy(found.output))
-            if not running.experts.is_whole(found):
+            if (rows := running.experts.whole(found)) is None:
                 return  # an error once the block is done, which names the experts whose rows were not seen
             if "down_in" in self._settings.sites:
-                assert found.inputs_SI is not None
-                self._reduce(running, "down_in", found.inputs_SI, int(running.router["top_k"]))
+                self._reduce(running, "down_in", rows.inputs_SI, int(running.router["top_k"]))
             if self._settings.is_full:
-                running.experts.add(found)
+                running.experts.add(found.hidden_TC, rows)
 
     def _record_shared(self, _: torch.Tensor, y_TC: torch.Tensor) -> None:
         if (running := self._running) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from outlier_features.kernels import exact_sums
+from outlier_features import exact_sums
 from outlier_features.magnitude_bins import CELLS, EDGES, SPREADS
 from outlier_features.thresholds import inverse_rms
 

@@ -2,6 +2,7 @@
 
 # Shapes: S sequence (window), T position, C channel, G value of a threshold grid, L decoder block, E expert.
 
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from outlier_features import exact_sums
 from outlier_features.artefacts import arrow, atomic, provenance, ragged, remedies
 from outlier_features.errors import ConfigError, DamagedFile
 from outlier_features.statistics.timings import FILE
@@ -93,6 +95,18 @@ class Statistics:
                 "capture again with a definition over these sites."
             )
         return HitTable(rows.combine_chunks(), int(self.facts["channels"]), self.facts["grids"])
+
+    def experts(self, block: int, site: str) -> "ExpertInputs | None":
+        """Return what each expert of a block read at a site over all captures, None where it is not kept.
+
+        Parts add up to the bits of one pass.
+        """
+        name = experts_name(block)
+        if not all(part.has(name) for part in self._parts):
+            return None
+        tables = [part.read(name) for part in self._parts]
+        found = [ExpertInputs.of_table(table.filter(pa.compute.equal(table["site"], site))) for table in tables]
+        return functools.reduce(ExpertInputs.together, found)
 
     def losses(self) -> np.ndarray:
         """Return the negative log-likelihood in nats of each token after the first: (S, T - 1).
@@ -201,6 +215,44 @@ class HitTable:
         return count_SCG
 
 
+@dataclass(frozen=True)
+class ExpertInputs:
+    """What each expert of a block read at a site, over the rows that the router sent to it; 0 of what has no row."""
+
+    tokens_E: np.ndarray
+    sum_2_EC: np.ndarray
+    sum_2_low_EC: np.ndarray
+    """What rounding left of `sum_2_EC`."""
+    max_abs_EC: np.ndarray
+    saliency_E: np.ndarray
+    """Sum of the router's weight times the norm of the output; NaN where weights are not known, or at another site."""
+    saliency_low_E: np.ndarray
+
+    @classmethod
+    def of_table(cls, rows: pa.Table) -> "ExpertInputs":
+        """Return the rows of one capture and site, one an expert."""
+        rows = rows.sort_by("expert")
+        tokens_E = rows["tokens"].to_numpy()
+        channels = max((len(entry) for entry in rows["max_abs"] if entry.is_valid), default=0)
+        tables = [np.zeros((len(tokens_E), channels)) for _ in range(3)]
+        for table, name in zip(tables, ("sum_2", "sum_2_low", "max_abs"), strict=True):
+            for expert in np.flatnonzero(tokens_E):
+                table[expert] = rows[name][int(expert)].values.to_numpy()
+        sums = [rows[name].to_numpy(zero_copy_only=False).astype(np.float64) for name in ("saliency", "saliency_low")]
+        unseen = [np.where(tokens_E > 0, values, 0.0) for values in sums]
+        return cls(tokens_E, tables[0], tables[1], tables[2].astype(np.float32), *unseen)
+
+    def together(self, other: "ExpertInputs") -> "ExpertInputs":
+        """Return these and those of another part; experts of a part without any row have no channels."""
+        parts = [part for part in (self, other) if part.tokens_E.any()]
+        if len(parts) < 2:
+            return parts[0] if parts else self
+        sums = exact_sums.add(self.sum_2_EC, self.sum_2_low_EC, other.sum_2_EC, other.sum_2_low_EC)
+        saliency = exact_sums.add(self.saliency_E, self.saliency_low_E, other.saliency_E, other.saliency_low_E)
+        tokens_E = self.tokens_E + other.tokens_E
+        return ExpertInputs(tokens_E, *sums, np.maximum(self.max_abs_EC, other.max_abs_EC), *saliency)
+
+
 class _Part:
     """The shards of one capture."""
 
@@ -218,6 +270,10 @@ class _Part:
         windows = self.facts["windows"]
         lengths = self.facts.get("positions_per_window", [self.facts.get("positions")] * len(windows))
         return list(zip(windows, lengths, strict=True))
+
+    def has(self, name: str) -> bool:
+        """Return whether the manifest names a shard."""
+        return name in self._digests
 
     def read(self, name: str) -> pa.Table:
         path = self._directory / name

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from outlier_features.kernels.exact_sums import add
+from outlier_features.exact_sums import add
 
 
 def total(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,15 +1,10 @@
 """Exact sums: a float64 sum with what its rounding left, so that parts add up to the same bits in any order."""
 
-from typing import TypeVar
-
-import numpy as np
-import torch
-
-Values = TypeVar("Values", float, np.ndarray, torch.Tensor)
+from typing import Any
 
 
-def add(high: Values, low: Values, value_high: Values, value_low: Values) -> tuple[Values, Values]:
-    """Return the sum of two sums, each `high + low`, as float64 values of the same form.
+def add(high: Any, low: Any, value_high: Any, value_low: Any) -> tuple[Any, Any]:
+    """Return the sum of two sums, each `high + low`: float64 numbers, NumPy arrays or torch tensors alike.
 
     The sum is exact where its terms span less than 2^53, and `high` is it rounded to float64; beyond that it is within
     2^-104 (two-sum and fast two-sum: Knuth 1969, Dekker 1971).
