@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,7 +14,7 @@ from outlier_features.errors import StaleFile
 from outlier_features.exports.export import export
 from projects import HOSTILE as MARKUP
 from projects import PROJECT, words_project
-from small_models import BLOCKS, HIDDEN, LENGTH, PLANTED, WINDOWS
+from small_models import PLANTED
 
 
 def test_stale_tables_are_refused(exported: dict[str, Exported], manifests: dict[str, Path], tmp_path: Path) -> None:
@@ -27,7 +26,7 @@ def test_stale_tables_are_refused(exported: dict[str, Exported], manifests: dict
 
 def test_the_files_are_as_readable_as_any_other(exported: dict[str, Exported]) -> None:
     modes = {path.name: path.stat().st_mode for path in exported["dense"].folder.iterdir()}
-    assert modes.keys() == {path.name for path in paths.of("export", "words", "moe").values()}
+    assert modes.keys() == {"imatrix.gguf", *(path.name for path in paths.of("export", "words", "moe").values())}
     assert len(set(modes.values())) == 1
 
 
@@ -69,20 +68,6 @@ def test_smoothing_by_the_documentation_moves_the_planted_range_into_the_weights
     assert variables["spread"] > 1.5 * variables["smoothed"]
 
 
-def test_the_imatrix_of_the_documentation_holds_sums_of_squares(documented: Path, inputs) -> None:
-    import gguf
-
-    exec(SNIPPETS[4], {"__name__": "snippet"})
-    reader = gguf.GGUFReader(documented / "imatrix.gguf")
-    found = {tensor.name: tensor.data for tensor in reader.tensors}
-    assert len(found) == 2 * 6 * BLOCKS
-    x_STC = inputs["dense"]["model.layers.1.mlp.up_proj"]
-    np.testing.assert_allclose(found["blk.1.ffn_up.weight.in_sum2"], [(x_STC**2).sum((0, 1))], rtol=1e-5)
-    assert found["blk.1.ffn_up.weight.counts"].tolist() == [[WINDOWS * LENGTH]]
-    assert found["blk.1.attn_q.weight.in_sum2"].shape == (1, HIDDEN)
-    assert reader.fields["general.type"].contents() == "imatrix"
-
-
 def test_the_command_writes_every_file_and_nothing_twice(tmp_path, monkeypatch, capsys) -> None:
     project = words_project(tmp_path)
     config = yaml.safe_load((project / "config.yaml").read_text())
@@ -93,7 +78,7 @@ def test_the_command_writes_every_file_and_nothing_twice(tmp_path, monkeypatch, 
         commands.main([stage])
     commands.main(["export"])
     files = {path.name for path in paths.export("words", "moe").iterdir()}
-    assert files == {path.name for path in paths.of("export", "words", "moe").values()}
+    assert files == {"imatrix.gguf", *(path.name for path in paths.of("export", "words", "moe").values())}
     label = "".join(f"\\{letter}" if letter == "<" else letter for letter in MARKUP)
     assert f"| {label} | " in paths.of("export_summary", "words")["markdown"].read_text()
     capsys.readouterr()

@@ -25,7 +25,7 @@ DEFINITIONS = {
     "llm_int8_paper": Definition(sites=("attn_in", "out_proj_in", "mlp_in")),
 }
 LINEAGE = {"export": "test", "statistics": "test", "reduction m": "test", "perplexity m": "test"}
-SCALES = ("act_scales", "act_scales_rest", "importance")
+SCALES = ("act_scales", "act_scales_rest", "importance", "input_scales", "kv_scales")
 
 
 def consumers(kind: str, blocks: int = BLOCKS) -> dict[str, list[str]]:
@@ -35,8 +35,10 @@ def consumers(kind: str, blocks: int = BLOCKS) -> dict[str, list[str]]:
         name = f"model.layers.{block}"
         found[f"{block}.attn_in"] = [f"{name}.self_attn.{matrix}_proj" for matrix in "qkv"]
         found[f"{block}.out_proj_in"] = [f"{name}.self_attn.o_proj"]
-        mlp = ("experts", "gate") if kind == "moe" and block else ("gate_proj", "up_proj")
+        is_mixture = kind == "moe" and block
+        mlp = ("experts", "gate") if is_mixture else ("gate_proj", "up_proj")
         found[f"{block}.mlp_in"] = [f"{name}.mlp.{matrix}" for matrix in mlp]
+        found[f"{block}.down_in"] = [f"{name}.mlp.{'experts' if is_mixture else 'down_proj'}"]
     return found
 
 
@@ -64,6 +66,13 @@ class Exported:
         found = json.loads((self.folder / "outlier_channels.json").read_text(), parse_constant=pytest.fail)
         schema = json.loads((PROJECT / "resources/schemas/outlier_channels.json").read_text())
         jsonschema.validate(found, schema)
+        return found
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        """What experts saw and whether there is an imatrix, in the form that is documented."""
+        found = json.loads((self.folder / "calibration.json").read_text(), parse_constant=pytest.fail)
+        jsonschema.validate(found, json.loads((PROJECT / "resources/schemas/calibration.json").read_text()))
         return found
 
     def tensors(self, name: str) -> dict[str, np.ndarray]:

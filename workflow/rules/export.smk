@@ -1,8 +1,9 @@
 """Export: what each model gives to those who quantise and to those who write papers. No model, no GPU, no torch.
 
 In: the statistics of a model and its tables; for the experiment its summary.
-Out: results/{corpus}/export/{model}/ with the outlier channels (JSON), per-channel maxima and mean squares of the inputs of
-its matrices (safetensors) and a table (LaTeX, Markdown); results/{corpus}/export/summary.{tex,md}, one row a model.
+Out: results/{corpus}/export/{model}/ with the outlier channels (JSON), per-channel maxima, mean squares and scales of the
+inputs of its matrices and of keys and values (safetensors), what experts saw (JSON), imatrix.gguf where gguf has names for
+the architecture, and a table (LaTeX, Markdown); results/{corpus}/export/summary.{tex,md}, one row a model.
 """
 
 
@@ -23,6 +24,9 @@ rule export:
         scales="results/{corpus}/export/{model}/act_scales.safetensors",
         scales_rest="results/{corpus}/export/{model}/act_scales_rest.safetensors",
         importance="results/{corpus}/export/{model}/importance.safetensors",
+        input_scales="results/{corpus}/export/{model}/input_scales.safetensors",
+        kv_scales="results/{corpus}/export/{model}/kv_scales.safetensors",
+        calibration="results/{corpus}/export/{model}/calibration.json",
         latex="results/{corpus}/export/{model}/table.tex",
         markdown="results/{corpus}/export/{model}/table.md",
     log:

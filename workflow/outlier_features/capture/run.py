@@ -174,6 +174,7 @@ def _facts(weights: Weights, packed: TokenWindows, windows: Sequence[int], setti
     return {
         **parameters.count(weights.model).facts(),
         "architecture": type(weights.model).__name__,
+        "model_type": weights.model.config.get_text_config().model_type,
         "blocks": len(weights.blocks),
         "channels": weights.model.config.get_text_config().hidden_size,
         "dtype": str(settings.dtype).removeprefix("torch."),

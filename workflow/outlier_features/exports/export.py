@@ -11,15 +11,20 @@ from outlier_features.artefacts import atomic, provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_table
 from outlier_features.config.entries import Definition
+from outlier_features.errors import ArchitectureError
 from outlier_features.experiment.summary import Entry, summarize
-from outlier_features.exports import paper_tables
+from outlier_features.exports import expert_scores, paper_tables
+from outlier_features.exports.imatrix import Imatrix
 from outlier_features.exports.matrix_inputs import MatrixInputs
 from outlier_features.exports.outlier_channels import OutlierChannels
+from outlier_features.exports.tensor_files import TensorFiles
 from outlier_features.metrics import criteria
 from outlier_features.statistics.shards import Statistics
 
-SCHEMA = "outlier_channels/1"
-"""Name and version of the form of outlier_channels.json."""
+SCHEMA, CALIBRATION_SCHEMA = "outlier_channels/1", "calibration/1"
+"""Names and versions of the forms of outlier_channels.json and calibration.json."""
+IMATRIX = "imatrix.gguf"
+"""Written where gguf has names for the architecture; calibration.json says whether, and why not."""
 
 
 def export(
@@ -37,14 +42,21 @@ def export(
     """
     statistics = Statistics(manifests, lineage.get("statistics"))
     features, reduced = read_table(entry.outliers, "reduction", lineage.get(f"reduction {entry.model}"))
-    inputs = MatrixInputs(statistics, manifests[0])
+    inputs, files, experts = MatrixInputs(statistics, manifests[0]), TensorFiles(), []
+    imatrix, reason = _imatrix(statistics)
     channels = {
         each.name: OutlierChannels(each, features, reduced["estimates"][each.name]["note"])
         for each in criteria.criteria(definitions)
     }
     for block in range(statistics.blocks):
         table = statistics.block(block)
-        inputs.add(block, table)
+        read = list(inputs.of_block(block, table))
+        files.add(read)
+        files.add_cache(inputs.attention_module(block), table)
+        if (scores := expert_scores.of_block(statistics, block, table)) is not None:
+            experts.append(scores)
+        if imatrix is not None:
+            imatrix.add(read, len(scores["tokens"]) if scores else None)
         readers = {site: inputs.of(block, site) for site in table.sites}
         for found in channels.values():
             found.add(block, table, readers)
@@ -52,11 +64,29 @@ def export(
     paper = paper_tables.of_model(rows, definitions, corpus)
     origin = provenance.record(lineage, statistics=statistics.provenance)
     about = _about(entry, statistics, corpus)
-    inputs.write(folder, about, origin)
+    counted = about | {"tokens": int(statistics.lengths.sum())}
+    files.write(folder, counted, origin, is_moe=statistics.facts["kind"] == "moe")
+    if imatrix is not None:
+        imatrix.write(folder / IMATRIX, about)
+        reason = f"gguf has no name for {', '.join(imatrix.unnamed)}" if imatrix.unnamed else None
+    else:
+        (folder / IMATRIX).unlink(missing_ok=True)
+        print(f"{entry.model}: {reason}")
+    calibration = {"imatrix": imatrix is not None, "imatrix_note": reason, "experts": experts}
+    content = {"schema": CALIBRATION_SCHEMA, **counted, **calibration, "provenance": origin}
+    atomic.write_json(folder / "calibration.json", content)
     paper_tables.write(paper, folder / "table.tex", folder / "table.md", origin)
     by_definition = {name: found.result() for name, found in channels.items()}
     content = {"schema": SCHEMA, **about, "definitions": by_definition, "provenance": origin}
     atomic.write_json(folder / "outlier_channels.json", content)
+
+
+def _imatrix(statistics: Statistics) -> tuple[Imatrix | None, str | None]:
+    """Return what becomes the imatrix of the model, or why there will be none."""
+    try:
+        return Imatrix(statistics.facts["model_type"], statistics.blocks), None
+    except ArchitectureError as error:
+        return None, str(error)
 
 
 def export_summary(

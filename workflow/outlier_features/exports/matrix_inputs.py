@@ -1,41 +1,59 @@
-"""Matrix inputs: per channel, how large what each matrix reads becomes, under the matrix's full name, as safetensors.
+"""Matrix inputs: what each matrix of a model reads, under the name that the checkpoint has for it.
 
-Maxima serve as the `act_scales` of SmoothQuant (Xiao et al. 2023), mean squares as an importance matrix (llama.cpp).
+Experts have names of their own: the fused module's, the number of the expert, and what Mixtral or all others call its
+three matrices.
 """
 
-# Shapes: S sequence, C channel.
+# Shapes: S sequence, C channel, E expert.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors.numpy import save
 
-from outlier_features.artefacts import atomic, strict_json
-from outlier_features.artefacts.provenance import Provenance
 from outlier_features.errors import StaleFile
+from outlier_features.site_names import MATRIX_INPUTS
 from outlier_features.statistics.shards import BlockTable, SiteTable, Statistics
-
-CONTENT = {
-    "act_scales": "largest |x| of each input channel of each matrix, over every position",
-    "act_scales_rest": "largest |x| of each input channel of each matrix, without position 0 of each sequence",
-    "importance": "mean of x^2 of each input channel of each matrix, over every position",
-}
-"""The files, by name without suffix, and what their tensors are: float32 (C,), one for each matrix."""
 
 ABSENT = (
     "matrices that read a tensor which is not captured have no entry, never zeros: inner projections of a low-rank "
-    "attention, the output head"
+    "attention, the output head, what an expert without tokens reads"
 )
 EXPERTS = (
-    "fused experts are one name; its entry is over all tokens of the block, not over those routed to each "
-    "expert, whose inputs are not kept apart"
+    "experts are apart, each over the tokens that the router sent to it; maxima without position 0 are not kept of them"
 )
+GATE, UP, DOWN = "gate_proj", "up_proj", "down_proj"
+PARTS = {"mlp_in": (GATE, UP), "down_in": (DOWN,)}
+"""The matrices of an expert that read a site."""
+OF_MIXTRAL = {GATE: "w1", UP: "w3", DOWN: "w2"}
+
+
+@dataclass(frozen=True)
+class MatrixInput:
+    """What one matrix reads."""
+
+    name: str
+    block: int
+    site: str
+    rows: int
+    """Tokens it was handed."""
+    max_abs_C: np.ndarray
+    square_C: np.ndarray
+    """Sum of squares over those rows, float64."""
+    rest_max_abs_C: np.ndarray | None
+    """Without position 0 of each sequence; None for an expert."""
+    window_max_abs_S: np.ndarray | None
+    """Largest |x| of each window; None for an expert."""
+    expert: int | None = None
+    fused: str | None = None
+    """The module that holds the expert."""
+    part: str | None = None
+    """Which of the expert's matrices it is: GATE, UP or DOWN."""
 
 
 class MatrixInputs:
-    """Collects the input of every matrix, block by block."""
+    """The inputs of all matrices, block by block."""
 
     def __init__(self, statistics: Statistics, source: Path) -> None:
         """Take the names of the matrices from the facts of `statistics`, which `source` holds.
@@ -49,41 +67,58 @@ class MatrixInputs:
             )
         self._statistics = statistics
         self._consumers: Mapping[str, Sequence[str]] = statistics.facts["consumers"]
-        self._found: dict[str, dict[str, np.ndarray]] = {name: {} for name in CONTENT}
 
     def of(self, block: int, site: str) -> list[str]:
         """Return the full names of the matrices that read a tensor; `residual` has none."""
         return list(self._consumers.get(f"{block}.{site}", ()))
 
-    def add(self, block: int, table: BlockTable) -> None:
-        """Take in one block."""
-        for site in table.sites:
-            names = self.of(block, site)
-            if names:
-                for content, values_C in _inputs(table.site(site)).items():
-                    self._found[content] |= dict.fromkeys(names, values_C)
+    def of_block(self, block: int, table: BlockTable) -> Iterator[MatrixInput]:
+        """Yield what each matrix of a block reads."""
+        fused = self.of(block, "down_in") if "router" in table.sites else []
+        for site in (site for site in MATRIX_INPUTS if site in table.sites):
+            if names := [name for name in self.of(block, site) if name not in fused]:
+                yield from _of_site(table.site(site), block, site, names)
+            for name in fused if site in PARTS else ():
+                yield from self._of_experts(block, site, name)
 
-    def write(self, folder: Path, about: Mapping[str, Any], origin: Provenance) -> None:
-        """Write the three files to `folder`, each with what it is and where it comes from in its metadata."""
-        facts = self._statistics.facts
-        sequences, tokens = self._statistics.sequences, int(self._statistics.lengths.sum())
-        common = {key: str(value) for key, value in about.items()}
-        common |= {"absent": ABSENT, "provenance": strict_json.dumps(origin)}
-        common |= {"experts": EXPERTS} if facts["kind"] == "moe" else {}
-        for name, tensors in self._found.items():
-            positions = tokens - sequences if name == "act_scales_rest" else tokens
-            metadata = common | {"content": CONTENT[name], "tokens": str(positions)}
-            with atomic.file(folder / f"{name}.safetensors") as unfinished:
-                unfinished.write_bytes(save(tensors, metadata))  # save_file would let no one else read it
+    def _of_experts(self, block: int, site: str, fused: str) -> Iterator[MatrixInput]:
+        found = self._statistics.experts(block, site)
+        if found is None:
+            return
+        for expert in np.flatnonzero(found.tokens_E):
+            for part in PARTS[site]:
+                yield MatrixInput(
+                    f"{fused}.{expert}.{part_name(fused, part)}",
+                    block,
+                    site,
+                    rows=int(found.tokens_E[expert]),
+                    max_abs_C=found.max_abs_EC[expert],
+                    square_C=found.sum_2_EC[expert],
+                    rest_max_abs_C=None,
+                    window_max_abs_S=None,
+                    expert=int(expert),
+                    fused=fused,
+                    part=part,
+                )
+
+    def attention_module(self, block: int) -> str | None:
+        """Return the name of the attention of a block: what holds its output projection."""
+        names = self.of(block, "out_proj_in")
+        return names[0].rpartition(".")[0] if names else None
 
 
-def _inputs(site: SiteTable) -> dict[str, np.ndarray]:
-    """Return the three quantities of one tensor, each float32 (C,)."""
-    first_RC = site.first.reshape(-1, site.width)
-    rest_C = np.maximum(site.matrix("max"), -site.matrix("min")).max(0)
-    square_C = site.matrix("sum_2").sum(0) + (first_RC.astype(np.float64) ** 2).sum(0)
-    return {
-        "act_scales": np.maximum(np.abs(first_RC).max(0), rest_C),
-        "act_scales_rest": rest_C,
-        "importance": (square_C / (site.first.shape[1] * site.statistics.lengths.sum())).astype(np.float32),
-    }
+def part_name(fused: str, part: str) -> str:
+    """Return what the checkpoint calls a matrix of an expert."""
+    return OF_MIXTRAL[part] if "block_sparse_moe" in fused else part
+
+
+def _of_site(site: SiteTable, block: int, name: str, readers: Sequence[str]) -> Iterator[MatrixInput]:
+    first_SFC = site.first
+    first_C = np.abs(first_SFC).max((0, 1))
+    rest_SC = np.maximum(site.matrix("max"), -site.matrix("min"))
+    square_C = site.matrix("sum_2").sum(0) + (first_SFC.astype(np.float64) ** 2).sum((0, 1))
+    windows = np.array([window.max() for window in site.lists("position_max_abs")])
+    rows = int(first_SFC.shape[1] * site.statistics.lengths.sum())
+    rest_C = rest_SC.max(0)
+    for reader in readers:
+        yield MatrixInput(reader, block, name, rows, np.maximum(first_C, rest_C), square_C, rest_C, windows)

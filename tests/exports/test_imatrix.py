@@ -1,0 +1,81 @@
+"""Imatrix: sums of squares and counts as gguf reads them back, against hooks, under the names of llama.cpp."""
+
+import gguf
+import numpy as np
+import pytest
+from exports import Exported
+from outlier_features.errors import ArchitectureError
+from outlier_features.exports.imatrix import architecture
+from small_models import BLOCKS, HIDDEN, LENGTH, WINDOWS
+
+THEIRS = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "mlp.gate": "ffn_gate_inp",
+}
+OF_EXPERTS = {"gate_proj": "ffn_gate_exps", "up_proj": "ffn_up_exps", "down_proj": "ffn_down_exps"}
+
+
+def read(found: Exported) -> dict[str, np.ndarray]:
+    return {tensor.name: tensor.data for tensor in gguf.GGUFReader(found.folder / "imatrix.gguf").tensors}
+
+
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_sums_of_squares_of_every_matrix_are_those_of_hooks(kind: str, exported, inputs) -> None:
+    found = read(exported[kind])
+    for name, x_STC in inputs[kind].items():
+        _, _, block, *rest = name.split(".")
+        theirs = f"blk.{block}.{THEIRS['.'.join(rest)]}.weight"
+        np.testing.assert_allclose(found[f"{theirs}.in_sum2"], [(x_STC**2).sum((0, 1))], rtol=1e-5)
+        assert found[f"{theirs}.counts"].tolist() == [[WINDOWS * LENGTH]]
+    assert len(found) == 2 * (len(inputs[kind]) + (3 * (BLOCKS - 1) if kind == "moe" else 0))
+    assert found["blk.0.attn_q.weight.in_sum2"].shape == (1, HIDDEN)
+
+
+def test_experts_are_rows_with_counts_of_their_own(exported, expert_inputs) -> None:
+    found = read(exported["moe"])
+    for block in (1, 2):
+        for part, theirs in OF_EXPERTS.items():
+            sums, counts = (found[f"blk.{block}.{theirs}.weight.{what}"] for what in ("in_sum2", "counts"))
+            for expert in range(6):
+                rows = expert_inputs[f"model.layers.{block}.mlp.experts.{expert}.{part}"]
+                assert counts[expert, 0] == len(rows)
+                np.testing.assert_allclose(sums[expert], (rows**2).sum(0), rtol=1e-5)
+
+
+def test_the_file_says_what_it_is_and_of_what_text(exported) -> None:
+    fields = gguf.GGUFReader(exported["dense"].folder / "imatrix.gguf").fields
+    assert fields["general.type"].contents() == "imatrix"
+    assert fields["imatrix.datasets"].contents() == ["words"]
+    assert (fields["imatrix.chunk_count"].contents(), fields["imatrix.chunk_size"].contents()) == (WINDOWS, LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "theirs"),
+    [
+        ("llama", "llama"),
+        ("mixtral", "llama"),
+        ("qwen3", "qwen3"),
+        ("qwen3_moe", "qwen3moe"),
+        ("qwen3_next", "qwen3next"),
+        ("gpt_oss", "gpt-oss"),
+        ("gpt_neox", "gptneox"),
+        ("gemma3_text", "gemma3"),
+        ("glm4_moe", "glm4moe"),
+        ("deepseek_v3", "deepseek2"),
+        ("olmoe", "olmoe"),
+        ("smollm3", "smollm3"),
+    ],
+)
+def test_architectures_have_the_name_of_gguf(model_type: str, theirs: str) -> None:
+    assert gguf.MODEL_ARCH_NAMES[architecture(model_type)] == theirs
+
+
+def test_an_architecture_without_names_is_one_line() -> None:
+    with pytest.raises(ArchitectureError, match="gguf has no names for tensors of the architecture opt, so no imatrix"):
+        architecture("opt")
