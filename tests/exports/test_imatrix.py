@@ -28,12 +28,14 @@ def read(found: Exported) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("kind", ["dense", "moe"])
 def test_sums_of_squares_of_every_matrix_are_those_of_hooks(kind: str, exported, inputs) -> None:
     found = read(exported[kind])
-    for name, x_STC in inputs[kind].items():
+    # llama.cpp's Qwen3 mixture has no dense block, as block 0 of that model
+    named = {n: x for n, x in inputs[kind].items() if kind == "dense" or not n.startswith("model.layers.0.mlp")}
+    for name, x_STC in named.items():
         _, _, block, *rest = name.split(".")
         theirs = f"blk.{block}.{THEIRS['.'.join(rest)]}.weight"
         np.testing.assert_allclose(found[f"{theirs}.in_sum2"], [(x_STC**2).sum((0, 1))], rtol=1e-5)
         assert found[f"{theirs}.counts"].tolist() == [[WINDOWS * LENGTH]]
-    assert len(found) == 2 * (len(inputs[kind]) + (3 * (BLOCKS - 1) if kind == "moe" else 0))
+    assert len(found) == 2 * (len(named) + (3 * (BLOCKS - 1) if kind == "moe" else 0))
     assert found["blk.0.attn_q.weight.in_sum2"].shape == (1, HIDDEN)
 
 

@@ -17,7 +17,7 @@ from small_models import BLOCKS, DENSE, PLANTED, capture_settings, save_checkpoi
 def test_outlier_channels_equal_the_naive_float64_computation(kind, name, relative, exported, inputs) -> None:
     definition, readers = DEFINITIONS[name], consumers(kind)
     raw = {
-        site: [inputs[kind][readers[f"{block}.{site}"][0]] for block in range(BLOCKS)]
+        site: [inputs[kind][readers[f"{block}.{site}"][-1]] for block in range(BLOCKS)]
         for site in ("attn_in", "out_proj_in", "mlp_in")
     }
     features = naive_features(raw, definition, relative)
