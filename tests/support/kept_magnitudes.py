@@ -41,7 +41,9 @@ def row(block: int, site: str, window: int, x_TC: np.ndarray, first_rows: int = 
 class Kept:
     """Statistics of blocks, given the windows of each of their sites."""
 
-    def __init__(self, blocks: Sequence[Mapping[str, Sequence[np.ndarray]]], first_rows: Mapping[str, int] = {}) -> None:
+    def __init__(
+        self, blocks: Sequence[Mapping[str, Sequence[np.ndarray]]], first_rows: Mapping[str, int] = {}
+    ) -> None:
         windows = len(next(iter(blocks[0].values())))
         self.facts = {"windows": list(range(windows)), "blocks": len(blocks)}
         self.blocks, self.sequences = len(blocks), windows
@@ -68,4 +70,3 @@ class Kept:
 def statistics(**sites: Sequence[np.ndarray]) -> Kept:
     """Return the statistics of one block."""
     return Kept([sites])
-

@@ -1,4 +1,4 @@
-"""Kept windows: what a capture keeps of one window at one matrix input, as far as the error of a format follows from it.
+"""Kept windows: what a capture keeps of one window at one matrix input, as far as errors of formats follow from it.
 
 Position 0 is kept value by value; of the rest, the magnitudes by half octaves, of every row the largest, the median and
 the RMS, of every channel the extremes, the sum and the sum of squares.
@@ -15,6 +15,7 @@ import numpy as np
 
 from outlier_features.magnitude_bins import CELLS, SPREADS, cell_of
 from outlier_features.metrics import spectra
+from outlier_features.metrics.channel_blocks import ChannelBlocks, channel_blocks
 from outlier_features.statistics.shards import SiteTable
 
 STANDING_OUT = 16
@@ -47,8 +48,8 @@ class KeptWindow:
 
     @property
     def rows(self) -> int:
-        """Rows without those of position 0."""
-        return len(self.largest_T)
+        """Rows without those of position 0, at least one: a row of zeros moves nothing."""
+        return max(1, len(self.largest_T))
 
     @cached_property
     def high(self) -> float:
@@ -66,67 +67,134 @@ class KeptWindow:
         return max(self.high, -self.low)
 
     @cached_property
-    def peak_C(self) -> np.ndarray:
+    def channel_peaks(self) -> np.ndarray:
         """The largest |x| of each channel over the rest (C,)."""
         return np.maximum(np.maximum(self.high_C, -self.low_C), 0)
 
     @cached_property
+    def rest_peak(self) -> float:
+        """The largest |x| of the rest."""
+        return float(self.channel_peaks.max())
+
+    @cached_property
     def top(self) -> int:
         """The channel of the largest |x| of all."""
-        return int(np.maximum(self.peak_C, np.abs(self.first_FC).max(0, initial=0)).argmax())
+        return int(np.maximum(self.channel_peaks, np.abs(self.first_FC).max(0, initial=0)).argmax())
 
     @cached_property
-    def _own_spectra(self) -> dict[int, np.ndarray]:
-        """The spectra of the channels that stand out, and that of the largest."""
-        chosen = np.union1d(np.argsort(-self.sum_2_C, kind="stable")[:STANDING_OUT], [self.top])
-        mean, square = self.sum_C[chosen] / self.rows, self.sum_2_C[chosen] / self.rows
-        own = spectra.of_channels(mean, square, self.low_C[chosen], self.high_C[chosen])
-        return dict(zip(chosen.tolist(), self.rows * own, strict=True))
+    def _chosen(self) -> np.ndarray:
+        """The channels that stand out, and that of the largest |x|."""
+        return np.union1d(np.argsort(-self.sum_2_C, kind="stable")[:STANDING_OUT], [self.top])
+
+    @cached_property
+    def _own_by_sign(self) -> np.ndarray:
+        """The spectra of the positive and the negative values of the channels that stand out, their extremes exact."""
+        mean_C, square_C, low_C, high_C = (
+            each[self._chosen] for each in (self.sum_C / self.rows, self.sum_2_C / self.rows, self.low_C, self.high_C)
+        )
+        own_2CN = max(self.rows - 2, 0) * spectra.of_channels(mean_C, square_C, low_C, high_C)
+        for extreme_C in (low_C, high_C)[: self.rows]:
+            for channel, value in enumerate(extreme_C):
+                own_2CN[int(value < 0), channel] += spectra.of_values(np.array([abs(value)]))
+        return np.asarray(own_2CN)
+
+    @cached_property
+    def own_spectra(self) -> dict[int, np.ndarray]:
+        """The spectrum of each channel that stands out, over the rest."""
+        return dict(zip(self._chosen.tolist(), self._own_by_sign.sum(0), strict=True))
 
     @property
-    def top_N(self) -> np.ndarray:
+    def top_spectrum(self) -> np.ndarray:
         """The spectrum of the largest channel over the rest."""
-        return self._own_spectra[self.top]
+        return self.own_spectra[self.top]
 
     @cached_property
-    def known_N(self) -> np.ndarray:
+    def standing_out(self) -> np.ndarray:
         """The spectrum of all channels that stand out, over the rest."""
-        return np.sum([*self._own_spectra.values()], axis=0)
+        return np.asarray(self._own_by_sign.sum((0, 1)))
 
     def spectrum(self, counts_K: np.ndarray) -> np.ndarray:
         """Return the spectrum of some magnitudes of the rest (N,)."""
-        return spectra.of_counts(counts_K, float(self.peak_C.max()), self.known_N)
+        return spectra.of_counts(counts_K, self.rest_peak, self.standing_out)
 
     @cached_property
-    def all_N(self) -> np.ndarray:
+    def everything(self) -> np.ndarray:
         """The spectrum of the rest."""
         return self.spectrum(self.counts["magnitudes"])
 
     @cached_property
-    def unlike_largest_N(self) -> np.ndarray:
+    def unlike_largest(self) -> np.ndarray:
         """The spectrum of the rest without the largest value of every row."""
         largest_K = np.bincount(cell_of(self.largest_T), minlength=CELLS)
         return self.spectrum(np.maximum(self.counts["magnitudes"] - largest_K, 0))
 
     @cached_property
-    def shift_T(self) -> np.ndarray:
-        """How far the bulk of each row lies from that of a middle one, in steps: by its median, or its RMS."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            median_T = self.largest_T / self.mmr_T
-            bulk_T = median_T if np.all((median_T > 0) & np.isfinite(median_T)) else self.rms_T
-            places_T = spectra.place_of(bulk_T)
-        finite = np.isfinite(places_T)
-        middle = np.median(places_T[finite]) if finite.any() else 0.0
-        return np.where(finite, places_T - middle, 0.0)
+    def blocks(self) -> dict[int, ChannelBlocks]:
+        """The blocks of 16 and of 32 neighbouring channels, by that size."""
+        magnitudes_K, rms_C = self.counts["magnitudes"], np.sqrt(self.sum_2_C / self.rows)
+        return {size: channel_blocks(size, magnitudes_K, self.counts[f"block{size}"], rms_C) for size in (16, 32)}
 
     @cached_property
-    def positive_N(self) -> np.ndarray:
-        """The share of the values in each step that are positive, by how many channels reach it on either side."""
+    def row(self) -> np.ndarray:
+        """The spectrum of a middle row."""
+        return self._row(self.everything)
+
+    @cached_property
+    def row_without_top(self) -> np.ndarray:
+        """The same without the largest channel."""
+        return self._row(self.without_top(self.everything))
+
+    @cached_property
+    def row_unlike_largest(self) -> np.ndarray:
+        """The same of all values but the largest of a row."""
+        return self._row(self.unlike_largest)
+
+    @cached_property
+    def row_unlike_largest_without_top(self) -> np.ndarray:
+        """The same of all values but the largest of a row, without the largest channel."""
+        share = 1 - np.count_nonzero(self.largest_channel_T == self.top) / self.rows
+        return self._row(self.without_top(self.unlike_largest, share))
+
+    def without_top(self, spectrum_N: np.ndarray, share: float | np.ndarray = 1.0) -> np.ndarray:
+        """Return a spectrum without a share of the largest channel's values."""
+        return np.maximum(spectrum_N - share * self.top_spectrum, 0)
+
+    def _row(self, spectrum_N: np.ndarray) -> np.ndarray:
+        return spectra.sharpened(spectrum_N / self.rows, self.shifts)
+
+    @cached_property
+    def shifts(self) -> np.ndarray:
+        """How far the bulk of each row lies from that of a middle one, in steps (T,): by its median, or its RMS."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            medians_T, rms_T = (spectra.place_of(each) for each in (self.largest_T / self.mmr_T, self.rms_T))
+        has_median_T, has_rms_T = np.isfinite(medians_T), np.isfinite(rms_T)
+        if 2 * np.count_nonzero(has_median_T) > len(medians_T):
+            return np.where(has_median_T, medians_T - np.median(medians_T[has_median_T]), 0.0)
+        return (
+            np.where(has_rms_T, rms_T - np.median(rms_T[has_rms_T]), 0.0) if has_rms_T.any() else np.zeros(len(rms_T))
+        )
+
+    @cached_property
+    def positive_share(self) -> np.ndarray:
+        """The share of the values of each step that are positive (N,).
+
+        That of channels that stand out is known; of the others, it is by how many of them reach it on either side.
+        """
+        share_N = self._share_on_positive_side(np.arange(self.channels))
+        others_N = self._share_on_positive_side(np.delete(np.arange(self.channels), self._chosen))
+        share_N = np.where(np.isnan(others_N), np.nan_to_num(share_N, nan=0.5), others_N)
+        rest_N = np.maximum(self.everything - self.standing_out, 0)
+        known_N = self._own_by_sign.sum(1)
+        whole_N = known_N.sum(0) + rest_N
+        positive_N = known_N[0] + share_N * rest_N
+        return np.divide(positive_N, whole_N, out=np.full(spectra.STEPS, 0.5), where=whole_N > 1e-9)
+
+    def _share_on_positive_side(self, channels: np.ndarray) -> np.ndarray:
+        """Return which share of the channels that reach a step do so on the positive side (N,); NaN where none does."""
         bounds_N = spectra.magnitude_of(np.arange(spectra.STEPS))
-        high, low = (
-            len(each) - np.searchsorted(np.sort(each), bounds_N) for each in (self.high_C, -self.low_C)
-        )  # channels that reach it
-        return np.divide(high, high + low, out=np.full(spectra.STEPS, 0.5), where=high + low > 0)
+        ends = np.sort(self.high_C[channels]), np.sort(-self.low_C[channels])
+        high_N, low_N = (len(each) - np.searchsorted(each, bounds_N) for each in ends)
+        return np.divide(high_N, high_N + low_N, out=np.full(spectra.STEPS, np.nan), where=high_N + low_N > 0)
 
 
 def read(site: SiteTable) -> list[KeptWindow]:
@@ -145,10 +213,11 @@ def _window(lists: Mapping[str, Any], counts: Mapping[str, np.ndarray]) -> KeptW
     wide = {name: np.asarray(values, np.float64) for name, values in lists.items()}
     first_FC = wide["first"].reshape(-1, len(wide["max"]))
     rest = slice(len(first_FC), None)
+    high_C, low_C = (np.where(np.isfinite(wide[name]), wide[name], 0) for name in ("max", "min"))  # of no row: infinite
     return KeptWindow(
         first_FC=first_FC,
-        high_C=wide["max"],
-        low_C=wide["min"],
+        high_C=high_C,
+        low_C=low_C,
         sum_C=wide["sum"],
         sum_2_C=wide["sum_2"],
         largest_T=wide["position_max_abs"][rest],

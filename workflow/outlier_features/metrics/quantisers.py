@@ -5,16 +5,15 @@ the spectrum of magnitudes: nothing is assumed of the size of its steps. What ha
 """
 
 # Shapes: N step of a spectrum, U step of a magnitude in units of its scale, F row of position 0, T row of the rest,
-# C channel, K and J cell of a block's largest and of its other magnitudes, B block of channels, P scale.
+# C channel, K and J cell of a block's largest and of its other magnitudes, P scale.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.special import ndtr
 
-from outlier_features.magnitude_bins import CELLS, EDGES
+from outlier_features.magnitude_bins import CELLS
 from outlier_features.metrics import spectra
 from outlier_features.metrics.kept_windows import KeptWindow
 from outlier_features.metrics.spectra import OCTAVE, STEPS
@@ -118,7 +117,7 @@ class PerTensor:
 
     def _errors(self, window: KeptWindow) -> Errors:
         step = self.step(window) or 1.0
-        parts = window.all_N, _without(window.all_N, window.top_N)
+        parts = window.everything, window.without_top(window.everything)
         whole, rest = (summed(part, self.grid.steps_within, np.array([step]), np.zeros(1)) for part in parts)
         return Errors(self.grid.error(window.first_FC / step) * step**2, whole, rest)
 
@@ -139,19 +138,11 @@ class PerToken:
     def _errors(self, window: KeptWindow) -> Errors:
         steps_T = window.largest_T / self.grid.levels[-1]
         used = steps_T > 0
-        not_largest = 1 - (window.largest_channel_T == window.top).mean()
-        parts = window.unlike_largest_N, _without(window.unlike_largest_N, not_largest * window.top_N)
-        whole, rest = (
-            summed(of_row(window, part), self.grid.steps_within, steps_T[used], window.shift_T[used]) for part in parts
-        )
+        parts = window.row_unlike_largest, window.row_unlike_largest_without_top
+        whole, rest = (summed(part, self.grid.steps_within, steps_T[used], window.shifts[used]) for part in parts)
         first_F1 = np.abs(window.first_FC).max(1, keepdims=True) / self.grid.levels[-1]
         first_F1[first_F1 == 0] = 1.0
         return Errors(self.grid.error(window.first_FC / first_F1) * first_F1**2, whole, rest)
-
-
-def of_row(window: KeptWindow, spectrum_N: np.ndarray) -> np.ndarray:
-    """Return the spectrum of one middle row (N,)."""
-    return spectra.sharpened(spectrum_N / window.rows, window.shift_T)
 
 
 def asymmetric_per_token(windows: list[KeptWindow]) -> list[Errors]:
@@ -163,18 +154,16 @@ def asymmetric_per_token(windows: list[KeptWindow]) -> list[Errors]:
 
 
 def _asymmetric_per_token(window: KeptWindow) -> Errors:
-    row_N = of_row(window, window.unlike_largest_N)
     is_high_T = (window.high_C >= -window.low_C)[window.largest_channel_T]
-    other_T = np.where(is_high_T, _side(row_N * (1 - window.positive_N)), _side(row_N * window.positive_N))
-    other_T = np.where(np.isinf(other_T), 0, other_T * 2.0 ** (window.shift_T / OCTAVE))
+    sides = window.row * (1 - window.positive_share), window.row * window.positive_share
+    other_T = np.where(is_high_T, *map(_side, sides))
+    other_T = np.where(np.isinf(other_T), 0, other_T * 2.0 ** (window.shifts / OCTAVE))
     ends = (max(-float(window.low_C.min()), 0), max(float(window.high_C.max()), 0))
     other_T = np.minimum(np.minimum(other_T, window.largest_T), np.where(is_high_T, *ends))
     steps_T = (window.largest_T + other_T) / 254
     used = steps_T > 0
-    parts = window.all_N, _without(window.all_N, window.top_N)
-    whole, rest = (
-        summed(of_row(window, part), ENDLESS.steps_within, steps_T[used], window.shift_T[used]) for part in parts
-    )
+    parts = window.row, window.row_without_top
+    whole, rest = (summed(part, ENDLESS.steps_within, steps_T[used], window.shifts[used]) for part in parts)
     step_F1 = np.ptp(window.first_FC, axis=1, keepdims=True) / 254
     step_F1[step_F1 == 0] = 1.0
     return Errors(ENDLESS.error(window.first_FC / step_F1) * step_F1**2, whole, rest)
@@ -209,11 +198,20 @@ def static(windows: list[KeptWindow]) -> list[Errors]:
     return [_static(window, *ends) for window in windows]
 
 
+def _sides(window: KeptWindow, sign: int) -> np.ndarray:
+    """Return the spectrum of a window's rest on one side (N,): extremes of channels are known, and their signs."""
+    extremes = window.high_C, -window.low_C
+    known = [spectra.of_values(each[each > 0]) for each in extremes]
+    all_N = spectra.of_counts(window.counts["magnitudes"], window.rest_peak, known[0] + known[1])
+    own_N = known[0] if sign > 0 else known[1]
+    share_N = window.positive_share if sign > 0 else 1 - window.positive_share
+    return own_N + _without(all_N, known[0] + known[1]) * share_N
+
+
 def _end(window: KeptWindow, sign: int) -> float:
     """Return the 99.999 percentile of a window's values times `sign`; 0 where it would be negative."""
-    share_N = window.positive_N if sign > 0 else 1 - window.positive_N
     first = sign * window.first_FC.ravel()
-    side_N = window.all_N * share_N + spectra.of_values(first[first > 0])
+    side_N = _sides(window, sign) + spectra.of_values(first[first > 0])
     wanted = (window.rows * window.channels + first.size - 1) * TAIL + 0.5
     beyond_N = side_N[::-1].cumsum()[::-1]
     found = np.flatnonzero(beyond_N >= wanted)
@@ -227,26 +225,26 @@ def _static(window: KeptWindow, low: float, high: float) -> Errors:
     """Return the errors of one window with values from -`low` to `high`."""
     step = (high + low) / 255 or 1.0
     middle_N = spectra.magnitude_of(np.arange(STEPS) + 0.5)
+    ends = ((1, high, window.positive_share), (-1, low, 1 - window.positive_share))
 
-    def error(spectrum_N: np.ndarray) -> float:
-        total = 0.0
-        for end, share_N in ((high, window.positive_N), (low, 1 - window.positive_N)):
-            side_N, is_inside_N = spectrum_N * share_N, middle_N <= end
-            total += summed(side_N * is_inside_N, ENDLESS.steps_within, np.array([step]), np.zeros(1))
-            total += float((side_N * ~is_inside_N) @ (middle_N - end) ** 2)
-        return total
+    def error(side_N: np.ndarray, end: float) -> float:
+        is_inside_N = middle_N <= end
+        inside = summed(side_N * is_inside_N, ENDLESS.steps_within, np.array([step]), np.zeros(1))
+        return inside + float((side_N * ~is_inside_N) @ (middle_N - end) ** 2)
 
+    whole = sum(error(_sides(window, sign), end) for sign, end, _ in ends)
+    without = sum(
+        error(_without(_sides(window, sign), window.top_spectrum * share_N), end) for sign, end, share_N in ends
+    )
     clipped_FC = np.clip(np.round(window.first_FC / step) * step, -low, high)
-    without = error(_without(window.all_N, window.top_N))
-    return Errors((window.first_FC - clipped_FC) ** 2, error(window.all_N), without)
+    return Errors((window.first_FC - clipped_FC) ** 2, whole, without)
 
 
 @dataclass(frozen=True)
 class Blocks:
     """One scale for so many neighbouring channels of a row, from their largest |x|, counted by half octaves.
 
-    Which other magnitudes a block has is taken from how often each is there: the pairs are the nearest to independent
-    channels of the known RMS that have both counts as margins (iterative proportional fitting).
+    Which other magnitudes a block has is assumed (channel_blocks), and where values lie within their half octaves.
     """
 
     size: int
@@ -259,39 +257,48 @@ class Blocks:
         return [self._errors(window) for window in windows]
 
     def _errors(self, window: KeptWindow) -> Errors:
-        largest_K = window.counts[f"block{self.size}"]
-        others_K = np.maximum(window.counts["magnitudes"] - largest_K, 0)
-        largest_N, others_N = window.spectrum(largest_K), window.spectrum(others_K)
-        of_largest_N, of_others_N = self._by_step(window, largest_N, others_N, largest_K, others_K)
-        without = _without(largest_N, window.top_N)
-        whole = float(largest_N @ of_largest_N + of_others_N.sum())
-        return Errors(self._first(window), whole, float(without @ of_largest_N + of_others_N.sum()))
-
-    def _by_step(
-        self,
-        window: KeptWindow,
-        largest_N: np.ndarray,
-        others_N: np.ndarray,
-        largest_K: np.ndarray,
-        others_K: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean error of the largest of a block in each step (N,), and the error of the others by scale."""
-        cell_N = spectra.cells()
-        blocks, values = np.flatnonzero(largest_N > 0), np.flatnonzero(others_N > 0)
-        of_largest_N = np.zeros(STEPS)
+        kept = window.blocks[self.size]
+        own = {channel: own_N * kept.largest_share(channel) for channel, own_N in window.own_spectra.items()}
+        largest_N = spectra.of_counts(kept.largest_K, window.rest_peak, np.sum([*own.values()], axis=0))
+        others_N = window.spectrum(kept.others_K)
+        blocks = np.flatnonzero(largest_N > 0)
         if not len(blocks):
-            return of_largest_N, np.zeros(1)
-        middle = spectra.magnitude_of(blocks + 0.5)
-        scale = self.scale(middle, window.peak)
+            return Errors(self._first(window), 0.0, 0.0)
+        scale = self.scale(spectra.magnitude_of(blocks + 0.5), window.peak)
         place = spectra.place_of(np.where(scale > 0, scale, spectra.HUGE))
-        of_largest_N[blocks] = self._mean(blocks, place) * spectra.magnitude_of(place) ** 2
-        if not len(values):
-            return of_largest_N, np.zeros(1)
-        pairs_KJ = _pairs(window, self.size, largest_K, others_K)
-        share_K, share_J = (_within_cells(each) for each in (largest_N, others_N))
-        counts = pairs_KJ[np.ix_(cell_N[blocks], cell_N[values])] * share_K[blocks][:, None] * share_J[values]
+        of_largest_N = np.zeros(STEPS)
+        of_largest_N[blocks] = self._of_largest(blocks, window.peak)
+        others = self._of_others(blocks, place, largest_N, others_N, kept.pairs_KJ)
+        rest_N = _without(largest_N, own[window.top])
+        return Errors(
+            self._first(window), float(largest_N @ of_largest_N) + others, float(rest_N @ of_largest_N) + others
+        )
+
+    def _of_largest(self, blocks: np.ndarray, peak: float) -> np.ndarray:
+        """Return the mean squared error of the largest of a block, by its step."""
+        parts = (np.arange(PARTS) + 0.5) / PARTS
+        largest = spectra.magnitude_of(blocks[:, None] + parts)
+        return np.asarray(self._error(largest, self.scale(largest, peak)).mean(1))
+
+    def _error(self, values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Return the squared error of values, all of them where a scale is 0."""
+        error = self.grid.error(values / np.where(scale == 0, spectra.HUGE, scale)) * scale**2
+        return np.where(scale == 0, values**2, error)
+
+    def _of_others(
+        self, blocks: np.ndarray, place: np.ndarray, largest_N: np.ndarray, others_N: np.ndarray, pairs_KJ: np.ndarray
+    ) -> float:
+        """Return the error of all but the largest of blocks whose largest is in a step and whose scale is there."""
+        cell_N, values = spectra.cells(), np.flatnonzero(others_N > 0)
+        share_K, share_J = _within_cells(largest_N)[blocks], _within_cells(others_N)[values]
+        beside = (cell_N[blocks][:, None] == cell_N[values]) * share_J  # of the same cell, and so not above the largest
+        beside = beside * np.select([values < blocks[:, None], values == blocks[:, None]], [1.0, 0.5])
+        total = beside.sum(1, keepdims=True)
+        beside = np.where(total > 0, beside / np.where(total > 0, total, 1), values == blocks[:, None])
+        share = np.where(cell_N[blocks][:, None] == cell_N[values], beside, share_J)
+        counts = pairs_KJ[np.ix_(cell_N[blocks], cell_N[values])] * share_K[:, None] * share
         errors = self._mean(values, place[:, None]) * spectra.magnitude_of(place)[:, None] ** 2
-        return of_largest_N, (counts * errors).sum(1)
+        return float((counts * errors).sum())
 
     def _mean(self, steps: np.ndarray, place: np.ndarray) -> np.ndarray:
         """Return the mean squared error of steps at scales, in units; between steps of the scale it is interpolated."""
@@ -305,9 +312,7 @@ class Blocks:
         blocks = np.pad(window.first_FC, ((0, 0), (0, -channels % self.size))).reshape(rows, -1, self.size)
         largest = np.abs(blocks).max(2, keepdims=True)
         scale = self.scale(np.where(largest == 0, 1.0, largest), window.peak)
-        units = blocks / np.where(scale == 0, spectra.HUGE, scale)
-        error = np.where(scale == 0, blocks**2, self.grid.error(units) * scale**2)
-        return np.asarray(error.reshape(rows, -1)[:, :channels])
+        return np.asarray(self._error(blocks, scale).reshape(rows, -1)[:, :channels])
 
 
 def _within_cells(spectrum_N: np.ndarray) -> np.ndarray:
@@ -316,35 +321,8 @@ def _within_cells(spectrum_N: np.ndarray) -> np.ndarray:
     return np.asarray(spectrum_N / np.where(total_K > 0, total_K, 1)[spectra.cells()])
 
 
-ROUNDS = 30
-
-
-def _pairs(window: KeptWindow, size: int, largest_K: np.ndarray, others_K: np.ndarray) -> np.ndarray:
-    """Return how often a value of one cell is in a block whose largest is of another (K, J)."""
-    blocks = -(-window.channels // size)
-    rows_K = largest_K * (window.channels / blocks - 1)
-    pairs_KJ = _independent(window, size)
-    for _ in range(ROUNDS):
-        for margin_K, axis in ((rows_K, 1), (others_K, 0)):
-            total_K = pairs_KJ.sum(axis, keepdims=True)
-            pairs_KJ = pairs_KJ * np.expand_dims(margin_K, axis) / np.where(total_K > 0, total_K, 1)
-    return pairs_KJ
-
-
-def _independent(window: KeptWindow, size: int) -> np.ndarray:
-    """Return the share of each pair (K, J), were channels independent and normal, each of its RMS."""
-    rms_C = np.sqrt(np.maximum(window.sum_2_C / window.rows, 1e-300))
-    edges_J = np.append(EDGES, np.inf)
-    below_CJ = 2 * ndtr(edges_J / rms_C[:, None]) - 1
-    starts = np.arange(0, window.channels, size)
-    below_BJ = np.exp(np.add.reduceat(np.log(np.maximum(below_CJ, 1e-300)), starts))
-    largest_BJ = np.diff(below_BJ, axis=1, prepend=0)
-    others_BJ = np.add.reduceat(np.diff(below_CJ, axis=1, prepend=0), starts)
-    up_to_BJ = np.maximum(others_BJ.cumsum(1), 1e-30)
-    pairs_KJ = np.zeros((CELLS, CELLS))
-    pairs_KJ[1:, 1:] = (largest_BJ / up_to_BJ).T @ others_BJ
-    pairs_KJ[:, 0] = 1e-3 * pairs_KJ.sum(1)
-    return np.asarray(np.tril(pairs_KJ + 1e-9))  # nothing in a block is larger than its largest
+PARTS = 8
+"""Of a step, in which the largest of a block is quantised by its own scale."""
 
 
 def mx(largest_exponent: int) -> Callable[[np.ndarray, float], np.ndarray]:

@@ -74,7 +74,10 @@ def _shape(counts_K: np.ndarray, largest: float) -> np.ndarray:
 
 
 def of_channels(mean_C: np.ndarray, square_C: np.ndarray, low_C: np.ndarray, high_C: np.ndarray) -> np.ndarray:
-    """Return the spectra (C, N), each of sum 1, of channels that are normal between their extremes."""
+    """Return the spectra of the positive and the negative values (2, C, N) of channels, both together of sum 1.
+
+    A channel is taken for normal between its extremes.
+    """
     spread_C = np.sqrt(np.maximum(square_C - mean_C**2, 1e-6 * square_C + 1e-300))
 
     def below(values_CN: np.ndarray) -> np.ndarray:
@@ -83,13 +86,13 @@ def of_channels(mean_C: np.ndarray, square_C: np.ndarray, low_C: np.ndarray, hig
         share_CN = ndtr((inside_CN - mean_C[:, None]) / spread_C[:, None]) - ends_C2[:, :1]
         return share_CN / np.maximum(ends_C2[:, 1:] - ends_C2[:, :1], 1e-12)
 
-    within_CN = below(_bounds()[None]) - below(-_bounds()[None])
-    return np.asarray(np.diff(within_CN, axis=1))
+    return np.stack([np.diff(below(_bounds()[None])), -np.diff(below(-_bounds()[None]))])
 
 
 def of_values(magnitudes: np.ndarray) -> np.ndarray:
-    """Return the spectrum (N,) of magnitudes over 0."""
-    return np.bincount(np.clip(place_of(magnitudes), 0, STEPS - 1).astype(int), minlength=STEPS).astype(float)
+    """Return the spectrum (N,) of magnitudes; zeros are left out."""
+    places = place_of(magnitudes[magnitudes > 0])
+    return np.bincount(np.clip(places, 0, STEPS - 1).astype(int), minlength=STEPS).astype(float)
 
 
 def sharpened(spectrum_N: np.ndarray, shift_P: np.ndarray, rounds: int = 10) -> np.ndarray:
