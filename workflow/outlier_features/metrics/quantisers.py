@@ -54,6 +54,11 @@ class Grid:
         last = STEPS + int(np.ceil(OCTAVE * np.log2(self.levels[-1]))) - 1
         return np.where(np.arange(2 * STEPS) > last, self.steps[last], self.steps)
 
+    @cached_property
+    def squares_within(self) -> np.ndarray:
+        """The square of each step (U,), of those beyond the last level that of the last level."""
+        return np.minimum(2.0 ** ((np.arange(-STEPS, STEPS) + 0.5) / OCTAVE), self.levels[-1]) ** 2
+
 
 def integers(last: int) -> Grid:
     """Return the grid of the integers up to the last."""
@@ -88,16 +93,20 @@ Format = Callable[[list[KeptWindow]], list[Errors]]
 """Predicts the errors of the windows of one tensor."""
 
 
-def summed(spectrum_N: np.ndarray, steps_U: np.ndarray, scale_P: np.ndarray, shift_P: np.ndarray) -> float:
-    """Return the summed squared error of a spectrum that is there once for each scale, moved by so many steps."""
+def summed(spectrum_N: np.ndarray, steps_U: np.ndarray, scale: float) -> float:
+    """Return the summed squared error of a spectrum at one scale."""
+    return float(at_places(spectrum_N, steps_U, spectra.place_of(np.array([scale])))[0] * scale**2)
+
+
+def at_places(spectrum_N: np.ndarray, steps_U: np.ndarray, place_P: np.ndarray) -> np.ndarray:
+    """Return what a spectrum sums up to (P,), in units, at scales that lie there; between steps it is interpolated."""
     used = np.flatnonzero(spectrum_N > 0)
-    if not len(used) or not len(scale_P):
-        return 0.0
-    place_P = spectra.place_of(scale_P) - shift_P
+    if not len(used):
+        return np.zeros(len(place_P))
     begin, end = used[0], used[-1] + 1
     nodes = np.arange(np.floor(place_P.min()), np.ceil(place_P.max()) + 1).astype(int)
     units = np.clip(STEPS + np.arange(begin, end) - nodes[:, None], 0, 2 * STEPS - 1)
-    return float(np.interp(place_P, nodes, steps_U[units] @ spectrum_N[begin:end]) @ scale_P**2)
+    return np.interp(place_P, nodes, steps_U[units] @ spectrum_N[begin:end])
 
 
 def _without(spectrum_N: np.ndarray, part_N: np.ndarray) -> np.ndarray:
@@ -118,7 +127,7 @@ class PerTensor:
     def _errors(self, window: KeptWindow) -> Errors:
         step = self.step(window) or 1.0
         parts = window.everything, window.without_top(window.everything)
-        whole, rest = (summed(part, self.grid.steps_within, np.array([step]), np.zeros(1)) for part in parts)
+        whole, rest = (summed(part, self.grid.steps_within, step) for part in parts)
         return Errors(self.grid.error(window.first_FC / step) * step**2, whole, rest)
 
 
@@ -126,7 +135,7 @@ class PerTensor:
 class PerToken:
     """One scale a row, its largest |x|, exactly known, over what represents that |x| without error.
 
-    The other values of a row are taken for those of all rows, made larger or smaller as its median is.
+    The other values of a row are taken for those of all rows, as `of_rows` moves and stretches them.
     """
 
     grid: Grid
@@ -137,12 +146,46 @@ class PerToken:
 
     def _errors(self, window: KeptWindow) -> Errors:
         steps_T = window.largest_T / self.grid.levels[-1]
-        used = steps_T > 0
+        energy_T = np.maximum(window.channels * window.rms_T**2 - window.largest_T**2, 0)
         parts = window.row_unlike_largest, window.row_unlike_largest_without_top
-        whole, rest = (summed(part, self.grid.steps_within, steps_T[used], window.shifts[used]) for part in parts)
+        whole, rest = of_rows(parts, self.grid, steps_T, window.shifts, energy_T)
         first_F1 = np.abs(window.first_FC).max(1, keepdims=True) / self.grid.levels[-1]
         first_F1[first_F1 == 0] = 1.0
         return Errors(self.grid.error(window.first_FC / first_F1) * first_F1**2, whole, rest)
+
+
+STRETCHES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+"""How much wider than that of a middle row the upper end of a row's spectrum may be, in octaves."""
+BULK = 0.9
+"""The share of a row that is no part of that end."""
+
+
+def of_rows(
+    parts: tuple[np.ndarray, np.ndarray], grid: Grid, scale_T: np.ndarray, shift_T: np.ndarray, energy_T: np.ndarray
+) -> tuple[float, float]:
+    """Return the summed squared errors of rows of two spectra, of which the second is a part of the first.
+
+    The spectrum of a middle row is moved by the shift of a row, and its upper end made wider or narrower until the sum of
+    squares is the one that is known.
+    """
+    is_used_T = (scale_T > 0) & (energy_T > 0)
+    if not is_used_T.any() or not parts[0].any():
+        return 0.0, 0.0
+    scale_T, energy_T = scale_T[is_used_T], energy_T[is_used_T]
+    place_T = spectra.place_of(scale_T) - shift_T[is_used_T]
+    above = spectra.quantile(parts[0], BULK)
+    stretched = [[spectra.stretched(part, above, by) for by in STRETCHES] for part in parts]
+    energies_GT = np.stack([at_places(each, grid.squares_within, place_T) for each in stretched[0]]) * scale_T**2
+    below_T = np.clip((energies_GT <= energy_T).sum(0) - 1, 0, len(STRETCHES) - 2)
+    rows = np.arange(len(scale_T))
+    low_T, high_T = energies_GT[below_T, rows], energies_GT[below_T + 1, rows]
+    part_T = np.clip(np.log(energy_T / low_T) / np.maximum(np.log(high_T / low_T), 1e-12), 0, 1)
+    sums = []
+    for each in stretched:
+        errors_GT = np.stack([at_places(spectrum_N, grid.steps_within, place_T) for spectrum_N in each])
+        error_T = errors_GT[below_T, rows] * (1 - part_T) + errors_GT[below_T + 1, rows] * part_T
+        sums.append(float(error_T @ scale_T**2))
+    return sums[0], sums[1]
 
 
 def asymmetric_per_token(windows: list[KeptWindow]) -> list[Errors]:
@@ -160,10 +203,9 @@ def _asymmetric_per_token(window: KeptWindow) -> Errors:
     other_T = np.where(np.isinf(other_T), 0, other_T * 2.0 ** (window.shifts / OCTAVE))
     ends = (max(-float(window.low_C.min()), 0), max(float(window.high_C.max()), 0))
     other_T = np.minimum(np.minimum(other_T, window.largest_T), np.where(is_high_T, *ends))
-    steps_T = (window.largest_T + other_T) / 254
-    used = steps_T > 0
     parts = window.row, window.row_without_top
-    whole, rest = (summed(part, ENDLESS.steps_within, steps_T[used], window.shifts[used]) for part in parts)
+    energy_T = window.channels * window.rms_T**2
+    whole, rest = of_rows(parts, ENDLESS, (window.largest_T + other_T) / 254, window.shifts, energy_T)
     step_F1 = np.ptp(window.first_FC, axis=1, keepdims=True) / 254
     step_F1[step_F1 == 0] = 1.0
     return Errors(ENDLESS.error(window.first_FC / step_F1) * step_F1**2, whole, rest)
@@ -229,7 +271,7 @@ def _static(window: KeptWindow, low: float, high: float) -> Errors:
 
     def error(side_N: np.ndarray, end: float) -> float:
         is_inside_N = middle_N <= end
-        inside = summed(side_N * is_inside_N, ENDLESS.steps_within, np.array([step]), np.zeros(1))
+        inside = summed(side_N * is_inside_N, ENDLESS.steps_within, step)
         return inside + float((side_N * ~is_inside_N) @ (middle_N - end) ** 2)
 
     whole = sum(error(_sides(window, sign), end) for sign, end, _ in ends)
@@ -288,17 +330,22 @@ class Blocks:
     def _of_others(
         self, blocks: np.ndarray, place: np.ndarray, largest_N: np.ndarray, others_N: np.ndarray, pairs_KJ: np.ndarray
     ) -> float:
-        """Return the error of all but the largest of blocks whose largest is in a step and whose scale is there."""
+        """Return the error of all but the largest of blocks whose largest is in a step and whose scale is there.
+
+        Values in the cell of the largest lie below it, and so those of larger blocks lie where the rest of the cell is.
+        """
         cell_N, values = spectra.cells(), np.flatnonzero(others_N > 0)
-        share_K, share_J = _within_cells(largest_N)[blocks], _within_cells(others_N)[values]
-        beside = (cell_N[blocks][:, None] == cell_N[values]) * share_J  # of the same cell, and so not above the largest
-        beside = beside * np.select([values < blocks[:, None], values == blocks[:, None]], [1.0, 0.5])
-        total = beside.sum(1, keepdims=True)
-        beside = np.where(total > 0, beside / np.where(total > 0, total, 1), values == blocks[:, None])
-        share = np.where(cell_N[blocks][:, None] == cell_N[values], beside, share_J)
-        counts = pairs_KJ[np.ix_(cell_N[blocks], cell_N[values])] * share_K[:, None] * share
+        of_cells = pairs_KJ[np.ix_(cell_N[blocks], cell_N[values])] * _within_cells(largest_N)[blocks][:, None]
+        is_beside = cell_N[blocks][:, None] == cell_N[values]
+        below = np.select([values < blocks[:, None], values == blocks[:, None]], [1.0, 0.5]) * is_beside
+        share_N = _within_cells(others_N)
+        for _ in range(SETTLING):
+            beside = _where_any(below * share_N[values], values == blocks[:, None])
+            left_N = others_N.copy()
+            left_N[values] -= (of_cells * beside).sum(0)
+            share_N = _within_cells(np.maximum(left_N, 0.1 * others_N))
         errors = self._mean(values, place[:, None]) * spectra.magnitude_of(place)[:, None] ** 2
-        return float((counts * errors).sum())
+        return float((of_cells * np.where(is_beside, beside, share_N[values]) * errors).sum())
 
     def _mean(self, steps: np.ndarray, place: np.ndarray) -> np.ndarray:
         """Return the mean squared error of steps at scales, in units; between steps of the scale it is interpolated."""
@@ -315,12 +362,20 @@ class Blocks:
         return np.asarray(self._error(blocks, scale).reshape(rows, -1)[:, :channels])
 
 
+def _where_any(shares: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Return rows of shares with a sum of 1, those without any as they are otherwise."""
+    total = shares.sum(1, keepdims=True)
+    return np.where(total > 0, shares / np.where(total > 0, total, 1), otherwise)
+
+
 def _within_cells(spectrum_N: np.ndarray) -> np.ndarray:
     """Return the share that each step has of its cell (N,)."""
     total_K = np.bincount(spectra.cells(), spectrum_N, CELLS)
     return np.asarray(spectrum_N / np.where(total_K > 0, total_K, 1)[spectra.cells()])
 
 
+SETTLING = 3
+"""Rounds in which the values beside the largest, and all others, share a cell."""
 PARTS = 8
 """Of a step, in which the largest of a block is quantised by its own scale."""
 

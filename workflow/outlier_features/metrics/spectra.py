@@ -111,6 +111,20 @@ def sharpened(spectrum_N: np.ndarray, shift_P: np.ndarray, rounds: int = 10) -> 
     return np.asarray(guess_N)
 
 
+def quantile(spectrum_N: np.ndarray, share: float) -> float:
+    """Return the place below which that share of a spectrum lies."""
+    return float(np.interp(share * spectrum_N.sum(), spectrum_N.cumsum(), np.arange(1, STEPS + 1)))
+
+
+def stretched(spectrum_N: np.ndarray, above: float, by: float) -> np.ndarray:
+    """Return the spectrum with what is above a place spread over so many times as many steps."""
+    bounds = np.arange(STEPS + 1)
+    count = np.concatenate([[0], spectrum_N.cumsum()])
+    return np.asarray(
+        np.diff(np.interp(np.where(bounds > above, above + (bounds - above) / by, bounds), bounds, count))
+    )
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Return a quotient, 0 where nothing is divided by."""
     return np.divide(numerator, denominator, out=np.zeros_like(numerator, float), where=denominator > 0)

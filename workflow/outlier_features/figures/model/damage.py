@@ -28,7 +28,7 @@ MEANINGS = {
     "zeropoint": "int8, one range a window",
     "zeropoint_vector": "int8, one range a token",
     "w8a8_static": "int8, one range frozen for all windows",
-    "int4": "int4, one scale a token",
+    "int4": "one scale a token",
     "fp8_tensor": "e4m3, one scale a window",
     "fp8_token": "e4m3, one scale a token",
     "mxfp8": "e4m3, one scale for 32 channels",
