@@ -22,6 +22,7 @@ def of_model(name, channels, layers, hidden_size, blocks):
     """Return a figure of a model from its tables of channels and layers."""
     none = pd.DataFrame()
     tables = {"channels": channels, "layers": layers, "outliers": none, "convergence": none, "positions": none}
+    tables["damage"] = none
     facts = {"sequences": 16, "hit_threshold": 6.0, "hub": None, "published": {}}
     return draw_model(name, Portrait("Model", hidden_size, blocks, **tables, **facts))
 

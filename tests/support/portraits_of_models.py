@@ -10,7 +10,10 @@ from outlier_features.figures.draw import draw_model
 from outlier_features.figures.style import SITES
 from outlier_features.figures.tables import Portrait
 
-FIGURES = ("kurtosis", "magnitude", "positions", "stability", "experts")
+FIGURES = ("kurtosis", "magnitude", "positions", "stability", "damage", "experts")
+DAMAGED = ("attn_in", "out_proj_in", "mlp_in", "down_in")
+RATIOS = {"absmax": 20.0, "row_wise": 40.0, "mxfp4": 15.0}
+"""Formats of the table of damage, and the ratio at the first site of block 0 in decibels."""
 KURTOSES = ("kurtosis_neuron_rms", "kurtosis_flattened", "kurtosis_token_excess", "kurtosis_channel_mean")
 IN_WORDS = ("over the RMS of channels", "over all values", "within a token", "over the means of channels")
 """What the panels of KURTOSES are called."""
@@ -78,6 +81,17 @@ def position_rows(length, sites=tuple(SITES), hit_share=0.5, outlier_share=0.25,
     return pd.concat([pd.DataFrame({"site": site, **columns}) for site in sites], ignore_index=True)
 
 
+def damage_rows(blocks=BLOCKS, sites=DAMAGED, formats=None):
+    """Return the table of damage: a block more adds 1 dB, a site more 0.25 dB."""
+    rows = [
+        {"block": b, "site": site, "format": name, "predicted_sqnr_db": ratio + b + sites.index(site) / 4}
+        for b in range(blocks)
+        for site in sites
+        for name, ratio in (formats or RATIOS).items()
+    ]
+    return pd.DataFrame(rows, columns=["block", "site", "format", "predicted_sqnr_db"])
+
+
 def outlier_rows(**counts):
     """Return the pooled rows of the table of outliers: by definition, the sequences that each channel qualifies in."""
     rows = [
@@ -109,6 +123,7 @@ def model(**changes):
         outliers=outlier_rows(llm_int8={7: 8, 3: 4, 9: 1}, llm_int8_rms={7: 8}),
         convergence=convergence_rows(arb8020=0.5, llm_int8=0.25, llm_int8_rms=0.75),
         positions=position_rows(64),
+        damage=damage_rows(),
         sequences=SEQUENCES,
         hit_threshold=6.0,
         hub=None,

@@ -56,6 +56,7 @@ rule plot_model:
         outliers=f"results/{CORPUS}/outliers/{{model}}.parquet",
         convergence=f"results/{CORPUS}/convergence/{{model}}.parquet",
         positions=f"results/{CORPUS}/positions/{{model}}.parquet",
+        damage=f"results/{CORPUS}/damage/{{model}}.parquet",
         published=local(
             collect("resources/published/{table}.csv", table=shipped.PUBLISHED)
         ),

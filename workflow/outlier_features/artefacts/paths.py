@@ -17,7 +17,7 @@ _results = [Path("results")]
 FORMATS = ("png", "svg")
 """The formats of a figure, as suffixes."""
 
-TABLES = ("outliers", "channels", "layers", "draws", "convergence", "positions")
+TABLES = ("outliers", "channels", "layers", "draws", "convergence", "positions", "damage")
 """The tables of a model."""
 
 OF_MODEL = {

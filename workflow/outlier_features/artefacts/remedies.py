@@ -12,7 +12,7 @@ STAGES = {
     "checkpoints": "fetch (train, for a model with a recipe)",
     "tokens": "tokenize",
     "statistics": "capture",
-    **dict.fromkeys(("outliers", "channels", "layers", "draws", "convergence", "positions", "perplexity"), "reduce"),
+    **dict.fromkeys((*paths.TABLES, "perplexity"), "reduce"),
     "summary": "summarize",
     "inference": "infer",
     "plots": "plot",

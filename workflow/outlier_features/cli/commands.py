@@ -172,8 +172,15 @@ def _show_layers(rows: "pd.DataFrame") -> None:
     from outlier_features.cli.show_answer import show_layers
 
     chosen = rows.drop_duplicates("model")
-    tables = {row["label"]: paths.table("layers", row["corpus"], row["model"]) for row in chosen.to_dict("records")}
-    show_layers({label: read_table(path)[0] for label, path in tables.items()}, sys.stdout)
+    layers, damage = (
+        {row["label"]: paths.table(name, row["corpus"], row["model"]) for row in chosen.to_dict("records")}
+        for name in ("layers", "damage")
+    )
+    show_layers(
+        {label: read_table(path)[0] for label, path in layers.items()},
+        sys.stdout,
+        damage={label: read_table(path)[0] for label, path in damage.items() if path.is_file()},
+    )
 
 
 def _show_against(run: "Run", selection: "Selection", options: argparse.Namespace, config: Config) -> None:

@@ -43,7 +43,7 @@ PICTURE = "What is measured"
 PLACE, TRAINING = "Inside each model", "In the course of training"
 """Topics."""
 
-MODEL_TABLES = ("channels", "layers", "outliers", "convergence", "positions")
+MODEL_TABLES = ("channels", "layers", "outliers", "convergence", "positions", "damage")
 """The tables of a model that its figures are drawn from."""
 
 FIGURES = {
@@ -199,6 +199,15 @@ FIGURES = {
             "Stability of outlier channels over sequences",
             "In how many sequences each outlier channel of all sequences together qualifies on its own, and how much "
             "of the set of outlier channels fewer windows find.",
+        ),
+        Figure(
+            "damage",
+            "model",
+            PLACE,
+            "What number formats would lose",
+            "How well each format would represent the input of each matrix: signal over error in decibels, over all "
+            "windows. 10 dB less is ten times the error. Predicted from the statistics of the capture; nothing was "
+            "quantised, and errors of weights are not in it.",
         ),
         Figure(
             "experts",

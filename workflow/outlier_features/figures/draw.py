@@ -17,7 +17,7 @@ from outlier_features.artefacts.paths import FORMATS
 from outlier_features.errors import ConfigError
 from outlier_features.figures.catalogue import FIGURES, Figure, Scope, names
 from outlier_features.figures.experiment import llm_int8, phase_shift, reach, reach_lines, residual_stream, training
-from outlier_features.figures.model import blocks, channel_map, experts, positions, stability
+from outlier_features.figures.model import blocks, channel_map, damage, experts, positions, stability
 from outlier_features.figures.style import DPI, style
 from outlier_features.figures.tables import Portrait, Sweep
 
@@ -44,6 +44,7 @@ OF_MODEL: dict[str, Callable[[Figure, Portrait], Drawing]] = {
     "magnitude": blocks.magnitude,
     "positions": positions.positions,
     "stability": stability.stability,
+    "damage": damage.damage,
     "experts": experts.experts,
 }
 """What draws the figures of one model, by their names."""

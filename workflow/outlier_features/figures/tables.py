@@ -36,6 +36,8 @@ class Portrait:
     """One row per definition and number of windows."""
     positions: pd.DataFrame
     """One row per site and position."""
+    damage: pd.DataFrame
+    """One row per block, matrix input and format; none where the capture did not keep what predictions need."""
     sequences: int
     hit_threshold: float
     """The magnitude that `positions` and `layers` count hits at."""

@@ -1,4 +1,4 @@
-"""Evaluate: the statistics of one model become its tables of outlier features, channels and layers."""
+"""Evaluate: the statistics of one model become its tables of outlier features, channels, layers and damage."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from outlier_features.artefacts.tables import write_table
 from outlier_features.config.entries import Definition
 from outlier_features.metrics import criteria, draws, evidence, model_answer, outlier_features
 from outlier_features.metrics.convergence import convergence
+from outlier_features.metrics.damage import damage
 from outlier_features.metrics.layers import layers
 from outlier_features.metrics.positions import positions
 from outlier_features.statistics.shards import Statistics
@@ -38,6 +39,7 @@ def reduce(
     }
     marked = _marked_channels(tables["outliers"], definitions)
     tables["positions"] = positions(statistics, hit_threshold, marked)
+    tables["damage"] = damage(statistics)
     origin = provenance.record(
         lineage,
         facts=statistics.facts,
@@ -48,7 +50,7 @@ def reduce(
     )
     for name in TABLES:
         write_table(outputs[name], tables[name], origin)
-    answer = model_answer.answer(statistics, model_answer.preferred(found), tables["layers"])
+    answer = model_answer.answer(statistics, model_answer.preferred(found), tables["layers"], tables["damage"])
     atomic.write_json(outputs["answer"], answer | {"provenance": origin})
 
 

@@ -27,9 +27,10 @@ Answer = dict[str, Any]
 
 `criterion` (name, threshold, its unit, min_layers, min_positions), `gap` (why the criterion has no answer, or null),
 `outlier_channels` (how many), `channels` (at most MOST_CHANNELS, the farthest reaching first; the NEAREST ones where
-none is an outlier feature), `massive`, `largest` (of each site), `experts` (null for a dense model), `int8`,
-`left_out` (NaN and infinite values; null where all were finite), and `sentences`, which say all of it. Shares are
-fractions; `first` means position 0 of a window, `rest` all others.
+none is an outlier feature), `massive`, `largest` (of each site), `experts` (null for a dense model), `int8`, `damage`
+(by format, the tensors that are predicted to lose most; null where nothing was predicted), `left_out` (NaN and infinite
+values; null where all were finite), and `sentences`, which say all of it. Shares are fractions; `first` means position
+0 of a window, `rest` all others.
 """
 
 
@@ -39,8 +40,8 @@ def preferred(found: Sequence[Evidence | Gap]) -> Evidence | Gap:
     return (pooled or list(found))[0]
 
 
-def answer(statistics: Statistics, found: Evidence | Gap, layers: pd.DataFrame) -> Answer:
-    """Return what one criterion and the table of `layers` say of a model."""
+def answer(statistics: Statistics, found: Evidence | Gap, layers: pd.DataFrame, damage: pd.DataFrame) -> Answer:
+    """Return what one criterion and the tables of `layers` and of `damage` say of a model."""
     told: Answer = {
         "criterion": _criterion(found.criterion),
         "gap": found.reason if isinstance(found, Gap) else None,
@@ -50,6 +51,7 @@ def answer(statistics: Statistics, found: Evidence | Gap, layers: pd.DataFrame) 
         "largest": _largest(layers),
         "experts": _experts(layers),
         "int8": _int8(layers),
+        "damage": _damage(damage),
         "left_out": _left_out(layers),
     }
     if isinstance(found, Evidence):
@@ -201,6 +203,25 @@ def _experts(layers: pd.DataFrame) -> dict[str, Any] | None:
 def _int8(layers: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     """Return the tensors that lose most by one scale a window, and by one scale a token."""
     return {name: _worst(layers, f"int8_{name}_db") for name in ("tensor", "token")}
+
+
+def _damage(damage: pd.DataFrame) -> dict[str, list[dict[str, Any]]] | None:
+    """Return the tensors of the lowest predicted ratios of each format, None where none was predicted."""
+    if damage.empty:
+        return None
+    worst = damage[damage["rank"] <= WORST].sort_values(["format", "rank"])
+    return {
+        str(name): [
+            {"block": int(row["block"]), "site": row["site"], "db": _finite(row["predicted_sqnr_db"])}
+            for _, row in worst[worst["format"] == name].iterrows()
+        ]
+        for name in dict.fromkeys(damage["format"])
+    }
+
+
+def _finite(decibels: float) -> float | None:
+    """Return a ratio, None where nothing is lost."""
+    return float(decibels) if np.isfinite(decibels) else None
 
 
 def _worst(layers: pd.DataFrame, column: str) -> list[dict[str, Any]]:

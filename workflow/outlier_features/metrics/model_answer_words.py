@@ -19,7 +19,7 @@ def sentences(told: Entry) -> list[str]:
         _massive(told["massive"]),
         _largest(told["largest"]),
         _experts(told["experts"]),
-        _int8(told["int8"]),
+        _damage(told["damage"]) or _int8(told["int8"]),
     ]
     return [sentence for sentence in found if sentence]
 
@@ -158,5 +158,20 @@ def _int8(found: Entry) -> str:
     return f"Of the matrix inputs that were captured, int8 loses most {' and '.join(parts)} (estimated; {UNSEEN})."
 
 
+def _damage(found: Entry | None) -> str:
+    """Say where int8 loses most, as predicted from how large values are spread."""
+    if found is None:
+        return ""
+    words = {"absmax": "with one scale a window (absmax)", "row_wise": "with one scale a token (row_wise)"}
+    parts = [f"{word} at {_listed(found[name])}" for name, word in words.items() if found[name][0]["db"] is not None]
+    if not parts:
+        return "Of the matrix inputs that were captured, int8 loses nothing at any (predicted)."
+    return f"Of the matrix inputs that were captured, int8 loses most {' and '.join(parts)} (predicted)."
+
+
 def _listed(worst: Sequence[Entry]) -> str:
-    return ", ".join(f"{entry['site']} of block {entry['block']} ({entry['db']:.0f} dB)" for entry in worst)
+    return ", ".join(
+        f"{entry['site']} of block {entry['block']} ({entry['db']:.0f} dB)"
+        for entry in worst
+        if entry["db"] is not None
+    )

@@ -49,6 +49,7 @@ TABLES = {
     "draws": "bootstrap draws",
     "convergence": "agreement over windows",
     "positions": "positions of the window",
+    "damage": "predicted loss by format",
 }
 """The tables of a model, and what is in a row."""
 
