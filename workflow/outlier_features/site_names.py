@@ -23,5 +23,8 @@ SITES: dict[SiteName, str] = {
 MATRIX_INPUTS: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in", "down_in", "shared_down_in")
 """The sites whose tensor matrices read; what a block returns goes to the norms of the next."""
 
+INNER: tuple[SiteName, ...] = ("down_in", "shared_down_in")
+"""The sites inside an MLP, as wide as its hidden layer."""
+
 CACHED: tuple[SiteName, ...] = ("keys", "values")
 """The sites that a key-value cache would hold, head after head; a block whose attention hands none on has no row."""

@@ -14,6 +14,7 @@ from typing import Any
 from outlier_features.config.config import Config
 from outlier_features.config.entries import Corpus, Model
 from outlier_features.models.sizes import BYTES, Footprint
+from outlier_features.site_names import INNER
 
 FLOPS, BANDWIDTH = 1e13, 1e9
 """Operations a second and bytes read a second that are assumed where nothing is said: a small GPU, a plain SSD."""
@@ -27,6 +28,10 @@ FLOAT32_COPIES = 4
 """Copies of one window's activations, in float32, that the reductions make."""
 CELL, POSITION = 40, 14
 """Bytes that statistics keep per window, tensor and channel, and per window, tensor and position."""
+SPREAD = 1_000
+"""Bytes that counts of magnitudes take per window and tensor, compressed."""
+EXPERT_CELL = 20
+"""Bytes that statistics keep per expert and channel, once a capture."""
 COUNTS = 320
 """Bytes a GPU keeps per window, counted site and channel until a block is done: a count for every threshold."""
 
@@ -41,11 +46,15 @@ class Pass:
     sites: int
     counted: int
     """Sites whose hits are counted; each keeps two bytes a position and channel."""
+    inner: int = 0
+    """Of the sites, those inside an MLP."""
 
     @classmethod
     def of(cls, config: Config, corpus: Corpus, model: Model) -> "Pass":
         """Return the pass of a model over a corpus of the configuration."""
-        return cls(corpus.sequences, corpus.length, model.dtype, len(config.capture.sites), len(config.counted_sites))
+        sites, counted = config.capture.sites, config.counted_sites
+        inner = sum(site in INNER for site in sites)
+        return cls(corpus.sequences, corpus.length, model.dtype, len(sites), len(counted), inner)
 
     @property
     def tokens(self) -> int:
@@ -95,14 +104,18 @@ def estimate(footprint: Footprint, run: Pass) -> Estimate:
     weights = footprint.resident_params + 2 * footprint.block_params + CONVERSIONS * footprint.bank_params
     hidden = 2 * tokens * footprint.channels * width
     hits = 2 * tokens * footprint.channels * run.counted
-    tensors = footprint.blocks * run.sites
-    rows = run.sequences * footprint.channels * (run.sites * CELL + run.counted * COUNTS)
+    # what a site keeps by channel is one entry a channel, of a hidden layer as many as a token has in it
+    cells = footprint.channels * (run.sites - run.inner) + footprint.inner_channels / 3 * run.inner
+    experts = footprint.counts["experts"] or 0
+    of_experts = experts * (footprint.channels + footprint.inner_channels / 3) * EXPERT_CELL if run.inner else 0
+    rows = run.sequences * (cells * CELL + footprint.channels * run.counted * COUNTS) + of_experts
+    of_windows = run.sequences * (cells * CELL + run.sites * (run.length * POSITION + SPREAD))
     return Estimate(
         device_bytes=weights * width + hidden + hits + 2 * rows + _of_one_window(footprint, run),
         hidden_bytes=hidden,
         host_bytes=PROCESS + DRIVER + 2 * rows,
         read_bytes=footprint.stored_bytes,
-        statistics_bytes=tensors * run.sequences * (footprint.channels * CELL + run.length * POSITION),
+        statistics_bytes=footprint.blocks * (of_windows + of_experts),
         operations=_operations(footprint, run),
     )
 
