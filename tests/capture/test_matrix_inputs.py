@@ -2,6 +2,7 @@
 
 # Shapes: T position, C channel, E expert, H head, G key-value head, D channel of a head.
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, MOE, save_family
+from families_table import Table
 from forwards import CPU, whole_model
 from outlier_features.capture.run import capture
 from outlier_features.config.entries import Model
@@ -23,6 +25,7 @@ from outlier_features.statistics import shards
 from outlier_features.statistics.shards import Statistics
 from small_models import capture_settings, write_windows
 from torch import nn
+from transformers.models.gpt_oss import modeling_gpt_oss
 
 WINDOWS, LENGTH = 3, 24
 LINEAGE = {"statistics": "a", "checkpoint": "test", "tokens": "test"}
@@ -131,26 +134,39 @@ def by_a_loop(seen: Seen, key: tuple[int, str]) -> Callable:
 
 @contextmanager
 def attention_seen(blocks: nn.ModuleList, seen: Seen) -> Iterator[None]:
-    """See queries, keys and values where torch's own attention computes scores."""
+    """See queries, keys and values where torch's own attention computes scores, or GPT-OSS does."""
     where: list[int] = []
-    sdpa = nn.functional.scaled_dot_product_attention
+    sdpa, repeat = nn.functional.scaled_dot_product_attention, modeling_gpt_oss.repeat_kv
 
     def watched(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
         seen.setdefault((where[-1], "attention"), []).append((query[0], key[0], value[0], kwargs.get("scale")))
         return sdpa(query, key, value, *args, **kwargs)
+
+    def repeated(heads: torch.Tensor, times: int) -> torch.Tensor:
+        """See keys, then values, where GPT-OSS repeats them for its query heads."""
+        pair = seen.setdefault((where[-1], "repeated"), [])
+        pair.append(heads[0])
+        if len(pair) == 2:
+            seen.setdefault((where[-1], "attention"), []).append((None, pair[0], pair.pop(), None))
+            pair.clear()
+        return repeat(heads, times)
 
     def entered(index: int) -> Callable:
         return lambda *_: where.append(index)
 
     with pytest.MonkeyPatch.context() as patch, ExitStack() as hooks:
         patch.setattr(nn.functional, "scaled_dot_product_attention", watched)
+        patch.setattr(modeling_gpt_oss, "repeat_kv", repeated)
         for index, block in enumerate(blocks):
             hooks.callback(block.register_forward_pre_hook(entered(index)).remove)
         yield
 
 
-def test_down_inputs_are_those_of_independent_hooks(family: tuple[str, Statistics, Seen]) -> None:
+def test_down_inputs_are_those_of_independent_hooks(
+    family: tuple[str, Statistics, Seen], families_table: Table
+) -> None:
     name, statistics, seen = family
+    equal: Counter = Counter()
     for block in range(statistics.blocks):
         table = statistics.block(block)
         for site in ("down_in", "shared_down_in"):
@@ -160,6 +176,8 @@ def test_down_inputs_are_those_of_independent_hooks(family: tuple[str, Statistic
             assert (site in table.sites) == bool(tensors), (name, block, site)
             if tensors:
                 check_rows(table.site(site).rows, tensors, FAMILIES[name].model_type)
+                equal[site] += sum(map(len, tensors))
+    families_table.add_rows(name, equal)
 
 
 def check_rows(rows: Any, tensors: list[torch.Tensor], name: str) -> None:
@@ -173,20 +191,25 @@ def check_rows(rows: Any, tensors: list[torch.Tensor], name: str) -> None:
         np.testing.assert_allclose(rows["sum_2"][index].values.to_numpy(), (wide**2).sum(0), rtol=1e-5, err_msg=name)
 
 
-def test_keys_and_values_are_what_scores_are_computed_of(family: tuple[str, Statistics, Seen]) -> None:
+def test_keys_and_values_are_what_scores_are_computed_of(
+    family: tuple[str, Statistics, Seen], families_table: Table
+) -> None:
     name, statistics, seen = family
+    equal: Counter = Counter()
     for block in range(statistics.blocks):
         table = statistics.block(block)
         is_absent = block in BY_ITSELF.get(name, ())
         for site, place in (("keys", 1), ("values", 2)):
             assert (site in table.sites) != is_absent, (name, block)
             assert (f"{block}.{site}" in statistics.facts["absent"]) == is_absent
-            if is_absent or name == "gpt-oss":  # whose scores are computed without torch's attention
+            if is_absent:
                 continue
             rows, tensors = table.site(site).rows, [window[place] for window in seen[block, "attention"]]
             heads = rows["heads"][0].as_py()
             kept = [x[:: len(x) // heads].transpose(0, 1).flatten(1) for x in tensors]
             check_rows(rows, kept, name)
+            equal[site] += sum(map(len, kept))
+    families_table.add_rows(name, equal)
 
 
 def test_sampled_attention_is_that_of_float64(family: tuple[str, Statistics, Seen]) -> None:
