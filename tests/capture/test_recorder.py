@@ -1,14 +1,19 @@
 """Recorder: what is watched stays as it is; what is not finite stops a pass or is counted."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from outlier_features.capture.run import capture
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
+from outlier_features.metrics import criteria, evidence, outlier_features
 from outlier_features.metrics import layers as metrics
+from outlier_features.site_names import SITES
 from outlier_features.statistics.shards import Statistics
-from small_models import WINDOWS, capture_settings, poisoned
+from safetensors.torch import load_file, save_file
+from small_models import DEFINITIONS, WINDOWS, capture_settings, poisoned
 
 
 def test_observing_does_not_change_the_losses(checkpoints, tokens, manifests, tmp_path) -> None:
@@ -45,3 +50,37 @@ def test_a_site_that_saw_nothing_stops_the_run_and_names_the_block(checkpoints, 
     monkeypatch.setattr(sites, "probes", blind)
     with pytest.raises(ArchitectureError, match="block 0: no activation was seen at mlp_in"):
         capture(checkpoints["dense"], tokens, tmp_path / "x.json", capture_settings(), {"statistics": "test"})
+
+
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_infinity_inside_an_mlp_is_named_by_its_site(kind: str, checkpoints, tokens, tmp_path) -> None:
+    folder = shutil.copytree(checkpoints[kind], tmp_path / "model")
+    part = "mlp.up_proj" if kind == "dense" else "mlp.experts.2.up_proj"
+    name = f"model.layers.1.{part}.weight"
+    (file,) = (path for path in folder.glob("*.safetensors") if name in load_file(path))
+    found = load_file(file)
+    save_file(found | {name: found[name] * 3e38}, file, metadata={"format": "pt"})
+    settings = capture_settings(sites=tuple(SITES))
+    with pytest.raises(NonFiniteActivations, match=r"block 1, down_in, window 0: \d+ NaN and \d+ infinite values"):
+        capture(folder, tokens, tmp_path / "x.json", settings, {"statistics": "test"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_only_what_criteria_need_gives_the_same_outlier_features(kind, checkpoints, tokens, tmp_path) -> None:
+    full = capture_settings(sites=tuple(SITES))
+    fewer = capture_settings(sites=full.counted, is_full=False)
+    for name, settings in (("full", full), ("fewer", fewer)):
+        capture(checkpoints[kind], tokens, tmp_path / f"{name}.json", settings, {"statistics": "test"})
+    kept = Statistics([tmp_path / "fewer.json"]).block(1)
+    assert set(kept.sites) == {*full.counted, *(["router"] if kind == "moe" else [])}
+    assert kept.table["mmr"].null_count == kept.table["magnitudes_rest"].null_count == kept.table.num_rows
+    assert kept.table["router_distance"].null_count == kept.table.num_rows
+    found = [
+        evidence.gather(Statistics([tmp_path / f"{name}.json"]), criteria.criteria(DEFINITIONS))
+        for name in ("full", "fewer")
+    ]
+    for whole, part in zip(*found, strict=True):
+        pd.testing.assert_frame_equal(outlier_features.features(part), outlier_features.features(whole))
+    sizes = [sum(path.stat().st_size for path in (tmp_path / name).iterdir()) for name in ("full", "fewer")]
+    assert sizes[1] < 0.75 * sizes[0]

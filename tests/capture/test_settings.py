@@ -16,6 +16,9 @@ def test_settings_are_those_of_the_entry_with_each_threshold_twice_in_the_grid()
     assert (found.sites, found.counted, found.coverages) == (("attn_in", "mlp_in"), ("mlp_in",), (("mlp_in",),))
     assert set(found.grids.absolute) == {function(value) for value in (3, 6) for function in (exact, rounded)}
     assert set(found.grids.relative) == {exact(4), rounded(4)}
+    assert found.is_full
+    fewer = Settings.of(ENTRY.model_copy(update={"statistics": "criteria"}), ["mlp_in"], [("mlp_in",)], "bfloat16")
+    assert (fewer.sites, fewer.is_full) == (("mlp_in",), False)
     assert (found.dtype, found.count_nonfinite, found.experts_implementation) == (torch.bfloat16, True, "eager")
 
 
