@@ -95,7 +95,8 @@ def _matrix(model: Portrait, name: str, sites: Sequence[str]) -> np.ndarray:
 
 def _paint(axes: Axes, ratios_NL: np.ndarray, scale: Normalize, colors: Colormap) -> None:
     """Paint sites by blocks: pale where there is no such tensor, as the highest where nothing is lost."""
-    image_NL3 = colors(np.clip(np.nan_to_num(scale(np.nan_to_num(ratios_NL, posinf=1e9))), 0, 1))[..., :3]
+    shades_NL = np.asarray(scale(np.nan_to_num(ratios_NL, posinf=1e9)))
+    image_NL3 = colors(np.clip(shades_NL, 0, 1))[..., :3]
     image_NL3[np.isnan(ratios_NL)] = to_rgb(SHADE)
     axes.imshow(image_NL3, aspect="auto", interpolation="nearest")
 
@@ -110,6 +111,8 @@ def _label(axes: Axes, sites: Sequence[str], blocks: int, *, is_left: bool, is_l
 
 def _ring(axes: Axes, lowest: pd.DataFrame, sites: Sequence[str], cell: float) -> None:
     """Ring the tensors that are named; a block is `cell` points wide."""
+    if lowest.empty:
+        return
     places = [sites.index(site) for site in lowest["site"]]
     size = float(np.clip(cell, 7, 10))
     for color, width in (("white", 3.0), (INK, 1.4)):
