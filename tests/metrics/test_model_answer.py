@@ -6,6 +6,7 @@ import pytest
 from outlier_features.config.entries import Definition
 from outlier_features.metrics import criteria, evidence, model_answer
 from outlier_features.metrics import layers as metrics
+from outlier_features.metrics.damage import damage
 from outlier_features.statistics.shards import Statistics
 from small_models import DEFINITIONS, HIDDEN
 
@@ -14,7 +15,7 @@ def answered(manifests, kind: str, definition: Definition) -> dict:
     statistics = Statistics([manifests[kind]])
     found = evidence.gather(statistics, criteria.criteria({"x": definition}))
     layers = metrics.layers(statistics, definition.threshold)
-    return model_answer.answer(statistics, model_answer.preferred(found), layers)
+    return model_answer.answer(statistics, model_answer.preferred(found), layers, damage(statistics))
 
 
 def stacked(raw: dict[str, np.ndarray], definition: Definition) -> tuple[np.ndarray, list[tuple[int, str]]]:
@@ -94,7 +95,7 @@ def test_a_definition_without_an_answer_says_why(manifests) -> None:
     definition = Definition(sites=("attn_in", "out_proj_in"))
     statistics = Statistics([manifests["dense"]])
     gap = criteria.Gap(criteria.Criterion("x", definition, relative=False), "they differ")
-    told = model_answer.answer(statistics, gap, metrics.layers(statistics, 6.0))
+    told = model_answer.answer(statistics, gap, metrics.layers(statistics, 6.0), damage(statistics))
     assert told["outlier_channels"] is None
     assert told["channels"] == []
     assert told["sentences"][0] == "By x there is no answer: they differ."
@@ -104,11 +105,13 @@ def test_what_is_not_finite_is_told_with_its_tensors(manifests) -> None:
     statistics = Statistics([manifests["dense"]])
     found = evidence.gather(statistics, criteria.criteria({"x": DEFINITIONS["llm_int8"]}))
     layers = metrics.layers(statistics, 6.0)
-    assert model_answer.answer(statistics, model_answer.preferred(found), layers)["left_out"] is None
+    assert (
+        model_answer.answer(statistics, model_answer.preferred(found), layers, damage(statistics))["left_out"] is None
+    )
     at = (layers["block"] == 1) & (layers["token_class"] == "all")
     layers.loc[at & (layers["site"] == "residual"), "nan_count"] = 1200
     layers.loc[at & (layers["site"] == "mlp_in"), "inf_count"] = 3
-    told = model_answer.answer(statistics, model_answer.preferred(found), layers)
+    told = model_answer.answer(statistics, model_answer.preferred(found), layers, damage(statistics))
     assert (told["left_out"]["nan"], told["left_out"]["inf"]) == (1200, 3)
     assert told["left_out"]["blocks"] == {"mlp_in": [1], "residual": [1]}
     assert told["sentences"][1] == (
@@ -128,3 +131,36 @@ def test_massive_activations_at_position_0_are_told_apart() -> None:
     assert found is not None
     assert (found["count"], found["count_at_first"], found["channels"], found["blocks"]) == (3, 3, [7], [2])
     assert HIDDEN > 7
+
+
+def predicted(*rows: tuple[int, str, str, float, int]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["block", "site", "format", "predicted_sqnr_db", "rank"])
+
+
+def test_the_tensors_that_a_format_is_predicted_to_lose_most_at_are_named(manifests) -> None:
+    statistics = Statistics([manifests["dense"]])
+    found = model_answer.preferred(evidence.gather(statistics, criteria.criteria(DEFINITIONS)))
+    layers = metrics.layers(statistics, 6.0)
+    absmax = [(1, "mlp_in", "absmax", 9.4, 2), (0, "down_in", "absmax", 3.2, 1), (0, "mlp_in", "absmax", 30.0, 4)]
+    tokens = [(0, "down_in", "row_wise", 25.0, 2), (1, "mlp_in", "row_wise", 20.0, 1)]
+    lossless = [(0, "down_in", "mxfp4", np.inf, 1)]
+    told = model_answer.answer(statistics, found, layers, predicted(*absmax, *tokens, *lossless))
+    assert told["damage"]["absmax"] == [
+        {"block": 0, "site": "down_in", "db": 3.2},
+        {"block": 1, "site": "mlp_in", "db": 9.4},
+    ]
+    assert told["damage"]["mxfp4"] == [{"block": 0, "site": "down_in", "db": None}]
+    sentence = (
+        "Of the matrix inputs that were captured, int8 loses most with one scale a window (absmax) at down_in of block "
+        "0 (3 dB), mlp_in of block 1 (9 dB) and with one scale a token (row_wise) at mlp_in of block 1 (20 dB), "
+        "down_in of block 0 (25 dB) (predicted)."
+    )
+    assert told["sentences"][-1] == sentence
+
+
+def test_without_predictions_the_estimates_of_int8_are_told(manifests) -> None:
+    statistics = Statistics([manifests["dense"]])
+    found = model_answer.preferred(evidence.gather(statistics, criteria.criteria(DEFINITIONS)))
+    told = model_answer.answer(statistics, found, metrics.layers(statistics, 6.0), predicted())
+    assert told["damage"] is None
+    assert "estimated" in told["sentences"][-1]

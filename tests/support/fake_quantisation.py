@@ -20,9 +20,10 @@ def symmetric(x_TC: np.ndarray, levels: int, axis: int | None = None) -> np.ndar
 
 def asymmetric(x_TC: np.ndarray, axis: int | None = None) -> np.ndarray:
     low, high = x_TC.min(axis=axis, keepdims=True), x_TC.max(axis=axis, keepdims=True)
-    per_unit = 254 / np.maximum(high - low, TINY)
+    per_unit = 254 / np.where(high == low, 254, high - low)
     zero = np.round(per_unit * low)
-    return (np.clip(np.round(per_unit * x_TC) - (zero + 127), -127, 127) + 127 + zero) / per_unit
+    found = (np.clip(np.round(per_unit * x_TC) - (zero + 127), -127, 127) + 127 + zero) / per_unit
+    return np.where(high == low, x_TC, found)
 
 
 def ranges(x_STC: Sequence[np.ndarray]) -> tuple[float, float]:

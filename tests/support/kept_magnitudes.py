@@ -29,7 +29,8 @@ def row(block: int, site: str, window: int, x_TC: np.ndarray, first_rows: int = 
         mmr_T = (size.max(1) / np.median(size, axis=1)).astype(np.float32)
     found = {
         "block": block, "site": site, "window": window, "first_rows": first_rows, "first": first.ravel(),
-        "max": rest.max(0), "min": rest.min(0), "sum": rest.sum(0), "sum_2": (rest**2).sum(0),
+        "max": rest.max(0, initial=-np.inf), "min": rest.min(0, initial=np.inf),
+        "sum": rest.sum(0), "sum_2": (rest**2).sum(0),
         "rms": np.sqrt((x**2).mean()), "position_max_abs": size.max(1), "position_channel": size.argmax(1),
         "position_rms": np.sqrt((x**2).mean(1)), "mmr": mmr_T,
     }  # fmt: skip
@@ -48,7 +49,11 @@ class Kept:
         self.facts = {"windows": list(range(windows)), "blocks": len(blocks)}
         self.blocks, self.sequences = len(blocks), windows
         self._rows = [
-            [row(b, site, s, x, first_rows.get(site, 1)) for site, x_STC in sites.items() for s, x in enumerate(x_STC)]
+            [
+                row(b, site, s, x, (first_rows or {}).get(site, 1))
+                for site, x_STC in sites.items()
+                for s, x in enumerate(x_STC)
+            ]
             for b, sites in enumerate(blocks)
         ]
 

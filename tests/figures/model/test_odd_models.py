@@ -11,6 +11,7 @@ from portraits_of_models import (
     KURTOSES,
     SEQUENCES,
     convergence_rows,
+    damage_rows,
     drawn,
     is_within,
     layers,
@@ -31,6 +32,7 @@ def nothing():
         outliers=outlier_rows(),
         convergence=convergence_rows(1, llm_int8=math.nan),
         positions=position_rows(1, ("attn_in",), 0.0, 0.0),
+        damage=damage_rows(1, ("attn_in",)),
         sequences=1,
     )
 
@@ -40,7 +42,7 @@ def old():
     table = pd.concat([kept, pd.DataFrame([router(0, [1.0])])[["block", "site", "token_class", "experts", "top_k"]]])
     table["expert_load"], table["routing_entropy"], table["unused_experts"] = None, math.nan, None
     none = pd.DataFrame()
-    return model(layers=table.reset_index(drop=True), outliers=none, convergence=none, positions=none)
+    return model(layers=table.reset_index(drop=True), outliers=none, convergence=none, positions=none, damage=none)
 
 
 def unknown():
@@ -51,8 +53,9 @@ def unknown():
     table.loc[table["site"] == "residual", numbers] = math.inf
     places = position_rows(16)
     places[["max_abs", "mean_max_abs"]] = math.nan
+    lost = damage_rows().assign(predicted_sqnr_db=[math.nan, math.inf] * 24)
     experts = router(0, [0.5, 0.5], outputs=[None, math.inf]) | {"routing_entropy": math.nan}
-    return model(layers=pd.concat([table, pd.DataFrame([experts])], ignore_index=True), positions=places)
+    return model(layers=pd.concat([table, pd.DataFrame([experts])], ignore_index=True), positions=places, damage=lost)
 
 
 def big():
@@ -70,6 +73,7 @@ def big():
         layers=pd.concat([layers(100), pd.DataFrame(rows)], ignore_index=True),
         outliers=outlier_rows(llm_int8=counts, llm_int8_rms=counts),
         positions=position_rows(8192),
+        damage=damage_rows(100),
         label="A model whose name is so long that it does not fit into one line of a title of a page of this width",
     )
 
@@ -107,6 +111,7 @@ def test_words_stay_in_their_panel_and_on_the_page(case, name):
         (nothing, "positions", "No hidden state is hit."),
         (nothing, "stability", "Without any outlier channel, so without a line: llm_int8."),
         (old, "magnitude", "no column massive_count"),
+        (nothing, "damage", "Not captured: out_proj_in, mlp_in, down_in."),
     ],
 )
 def test_what_is_missing_is_said_below(case, name, sentence):
@@ -123,6 +128,12 @@ def test_what_is_missing_is_said_below(case, name, sentence):
             "stability",
             "agreement of windows, abs",
             "One window was captured: there is nothing to compare it with.",
+        ),
+        (
+            old,
+            "damage",
+            "",
+            "The capture did not keep how the values of matrix inputs are spread, so nothing was predicted.",
         ),
         (old, "kurtosis", "over all values: all", "The table has no column kurtosis_flattened."),
         (old, "positions", "", "The table of positions has no rows."),

@@ -73,8 +73,11 @@ def show_layers(
 def _predicted(damage: pd.DataFrame | None) -> dict[tuple[int, str], tuple[str, str]]:
     """Return of each tensor the ratio predicted for absmax, and the format of the lowest one with that."""
     found = {}
-    for place, rows in damage.groupby(["block", "site"]) if damage is not None else ():
+    for _, rows in damage.groupby(["block", "site"]) if damage is not None else ():
         ratios = rows.set_index("format")["predicted_sqnr_db"]
         worst = str(ratios.idxmin())
-        found[place] = number(ratios["absmax"], 1), f"{worst} {number(ratios[worst], 1)}"
+        found[int(rows["block"].iloc[0]), str(rows["site"].iloc[0])] = (
+            number(ratios["absmax"], 1),
+            f"{worst} {number(ratios[worst], 1)}",
+        )
     return found

@@ -165,8 +165,8 @@ def of_rows(
 ) -> tuple[float, float]:
     """Return the summed squared errors of rows of two spectra, of which the second is a part of the first.
 
-    The spectrum of a middle row is moved by the shift of a row, and its upper end made wider or narrower until the sum of
-    squares is the one that is known.
+    The spectrum of a middle row is moved by the shift of a row, and its upper end made wider or narrower until the sum
+    of squares is the one that is known.
     """
     is_used_T = (scale_T > 0) & (energy_T > 0)
     if not is_used_T.any() or not parts[0].any():
@@ -199,8 +199,7 @@ def asymmetric_per_token(windows: list[KeptWindow]) -> list[Errors]:
 def _asymmetric_per_token(window: KeptWindow) -> Errors:
     is_high_T = (window.high_C >= -window.low_C)[window.largest_channel_T]
     sides = window.row * (1 - window.positive_share), window.row * window.positive_share
-    other_T = np.where(is_high_T, *map(_side, sides))
-    other_T = np.where(np.isinf(other_T), 0, other_T * 2.0 ** (window.shifts / OCTAVE))
+    other_T = np.where(is_high_T, *(_beyond(each, np.log(2)) for each in sides)) * 2.0 ** (window.shifts / OCTAVE)
     ends = (max(-float(window.low_C.min()), 0), max(float(window.high_C.max()), 0))
     other_T = np.minimum(np.minimum(other_T, window.largest_T), np.where(is_high_T, *ends))
     parts = window.row, window.row_without_top
@@ -209,17 +208,6 @@ def _asymmetric_per_token(window: KeptWindow) -> Errors:
     step_F1 = np.ptp(window.first_FC, axis=1, keepdims=True) / 254
     step_F1[step_F1 == 0] = 1.0
     return Errors(ENDLESS.error(window.first_FC / step_F1) * step_F1**2, whole, rest)
-
-
-def _side(side_N: np.ndarray) -> float:
-    """Return the median of the largest of a row's magnitudes on one side, infinite where it has none."""
-    beyond_N = side_N[::-1].cumsum()[::-1]
-    found = np.flatnonzero(beyond_N >= np.log(2))
-    if not len(found):
-        return np.inf
-    last = found[-1]
-    part = (beyond_N[last] - np.log(2)) / side_N[last] if side_N[last] > 0 else 0.0
-    return float(spectra.magnitude_of(last + min(part, 1.0)))
 
 
 TAIL, MOMENTUM = 1e-5, 0.9
@@ -254,12 +242,20 @@ def _end(window: KeptWindow, sign: int) -> float:
     """Return the 99.999 percentile of a window's values times `sign`; 0 where it would be negative."""
     first = sign * window.first_FC.ravel()
     side_N = _sides(window, sign) + spectra.of_values(first[first > 0])
-    wanted = (window.rows * window.channels + first.size - 1) * TAIL + 0.5
-    beyond_N = side_N[::-1].cumsum()[::-1]
-    found = np.flatnonzero(beyond_N >= wanted)
+    rank = (window.rows * window.channels + first.size - 1) * TAIL
+    largest = max(window.high if sign > 0 else -window.low, 0.0)
+    if rank < 1:  # between the largest, which is known, and the next
+        return (1 - rank) * largest + rank * min(_beyond(side_N, 1.5), largest)
+    return min(_beyond(side_N, rank + 0.5), largest)
+
+
+def _beyond(spectrum_N: np.ndarray, count: float) -> float:
+    """Return the magnitude beyond which so many of a spectrum lie, 0 where it has fewer."""
+    beyond_N = spectrum_N[::-1].cumsum()[::-1]
+    found = np.flatnonzero(beyond_N >= count)
     if not len(found):
         return 0.0
-    part = (beyond_N[found[-1]] - wanted) / side_N[found[-1]]
+    part = (beyond_N[found[-1]] - count) / spectrum_N[found[-1]] if spectrum_N[found[-1]] > 0 else 0.0
     return float(spectra.magnitude_of(found[-1] + min(part, 1.0)))
 
 

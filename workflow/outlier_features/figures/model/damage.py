@@ -55,7 +55,7 @@ def damage(entry: Figure, model: Portrait) -> Drawing:
     below = rows * stride + 0.75
     sheet = page(title, [entry.caption], _notes(model, sites), width=13, body=below + LIST_HEIGHT, legend_rows=0)
     ratios = model.damage["predicted_sqnr_db"].replace([np.inf, -np.inf], np.nan)
-    scale, colors = _scale(ratios), seaborn.color_palette("flare_r", as_cmap=True)
+    scale, colors = Normalize(*_ends(ratios)), seaborn.color_palette("flare_r", as_cmap=True)
     lowest = _lowest(model.damage.assign(predicted_sqnr_db=ratios))
     for i, name in enumerate(formats):
         axes = sheet.axes(LEFT + i % 2 * (WIDTH + GAP), HEADING + i // 2 * stride, WIDTH, ROW * len(sites))
@@ -73,11 +73,11 @@ def damage(entry: Figure, model: Portrait) -> Drawing:
     return sheet.figure
 
 
-def _scale(ratios: "pd.Series[float]") -> Normalize:
-    """Return the scale of colours, which ends at multiples of 5 dB."""
+def _ends(ratios: "pd.Series[float]") -> tuple[float, float]:
+    """Return the ends of the scale of colours, multiples of 5 dB."""
     known = ratios.dropna()
     low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-    return Normalize(5 * np.floor(low / 5), max(5 * np.ceil(high / 5), 5 * np.floor(low / 5) + 5))
+    return float(5 * np.floor(low / 5)), float(5 * max(np.ceil(high / 5), np.floor(low / 5) + 1))
 
 
 def _lowest(damage: pd.DataFrame) -> pd.DataFrame:
@@ -95,8 +95,8 @@ def _matrix(model: Portrait, name: str, sites: Sequence[str]) -> np.ndarray:
 
 def _paint(axes: Axes, ratios_NL: np.ndarray, scale: Normalize, colors: Colormap) -> None:
     """Paint sites by blocks: pale where there is no such tensor, as the highest where nothing is lost."""
-    known_NL = np.clip(np.nan_to_num(ratios_NL, nan=scale.vmin, posinf=scale.vmax), scale.vmin, scale.vmax)
-    image_NL3 = colors(scale(known_NL))[..., :3]
+    shades_NL = np.asarray(scale(np.nan_to_num(ratios_NL, posinf=1e9)))
+    image_NL3 = colors(np.clip(shades_NL, 0, 1))[..., :3]
     image_NL3[np.isnan(ratios_NL)] = to_rgb(SHADE)
     axes.imshow(image_NL3, aspect="auto", interpolation="nearest")
 
@@ -111,6 +111,8 @@ def _label(axes: Axes, sites: Sequence[str], blocks: int, *, is_left: bool, is_l
 
 def _ring(axes: Axes, lowest: pd.DataFrame, sites: Sequence[str], cell: float) -> None:
     """Ring the tensors that are named; a block is `cell` points wide."""
+    if lowest.empty:
+        return
     places = [sites.index(site) for site in lowest["site"]]
     size = float(np.clip(cell, 7, 10))
     for color, width in (("white", 3.0), (INK, 1.4)):
