@@ -2,9 +2,9 @@ r"""Predicted damage beside fake quantisation of the same activations of a model
 
 PYTHONPATH=workflow:tests/support python benchmarks/damage.py CHECKPOINT TOKENS
 
-The model runs as transformers runs it, with plain hooks on the modules whose names end in one of the suffixes. What they
-are handed is quantised by the formats of DEFINITIONS, and predicted from what a capture would keep of it. The table
-says how far predictions are from that, in dB over tensors, and how well they rank tensors (Spearman).
+The model runs as transformers runs it, with plain hooks on the modules whose names end in one of the suffixes. What
+they are handed is quantised by the formats of DEFINITIONS, and predicted from what a capture would keep of it. The
+table says how far predictions are from that, in dB over tensors, and how well they rank tensors (Spearman).
 """
 
 import argparse
@@ -118,7 +118,8 @@ def section(blocks: list[Windows], options: argparse.Namespace) -> str:
 
 def _direct(x_STC: list[np.ndarray], name: str) -> list[float]:
     wide = [x_TC.astype(np.float64) for x_TC in x_STC]
-    return [fake_quantisation.sqnr_db(wide, name, **options) for options in COLUMNS.values()]
+    trips = fake_quantisation.round_trips(wide, name)
+    return [fake_quantisation.ratio_db(wide, trips, **options) for options in COLUMNS.values()]
 
 
 def _cell(predicted: pd.Series, direct: pd.Series) -> str:

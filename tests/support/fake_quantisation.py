@@ -6,6 +6,7 @@
 # Shapes: T row of a window, C channel, S window.
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -105,10 +106,21 @@ def round_trips(x_STC: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
     return [ROUND_TRIPS[name](x_TC) for x_TC in x_STC]
 
 
-def sqnr_db(x_STC: Sequence[np.ndarray], name: str, *, without_channel: bool = False, without_first: int = 0) -> float:
-    """Return the SQNR in dB over all windows, without the largest channel of each or without its first rows."""
+def sqnr_db(x_STC: Sequence[np.ndarray], name: str, **options: Any) -> float:
+    """Return the SQNR of a format in dB over all windows; options are those of `ratio_db`."""
+    return ratio_db(x_STC, round_trips(x_STC, name), **options)
+
+
+def ratio_db(
+    x_STC: Sequence[np.ndarray],
+    found_STC: Sequence[np.ndarray],
+    *,
+    without_channel: bool = False,
+    without_first: int = 0,
+) -> float:
+    """Return the ratio in dB of signal and error, without the largest channel of each window or its first rows."""
     signal = error = 0.0
-    for x_TC, found_TC in zip(x_STC, round_trips(x_STC, name), strict=True):
+    for x_TC, found_TC in zip(x_STC, found_STC, strict=True):
         kept_C = np.ones(x_TC.shape[1], bool)
         kept_C[np.abs(x_TC).max(0).argmax()] = not without_channel
         x, found = x_TC[without_first:, kept_C], found_TC[without_first:, kept_C]

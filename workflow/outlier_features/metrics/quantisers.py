@@ -2,6 +2,11 @@
 
 Position 0 is kept value by value, so its error is exact. Elsewhere the true staircase of the format is integrated over
 the spectrum of magnitudes: nothing is assumed of the size of its steps. What has to be assumed is told at each format.
+
+Beside fake quantisation of all 120 matrix inputs of SmolLM2-135M (benchmarks/damage.py; median and worst difference in
+dB): absmax, row_wise and zeropoint 0.00 and 0.1, int4 0.01 and 0.2, fp8_tensor 0.03 and 0.4, fp8_token 0.05 and 1.5,
+mxfp4 0.1 and 0.4, nvfp4 0.1 and 0.6, mxfp8 0.1 and 1.2, w8a8_static 0.1 and 0.9, zeropoint_vector 0.2 and 1.1. Without
+the largest channel w8a8_static is not to be had: 0.2, and 7 dB where most of the error is that channel's clipping.
 """
 
 # Shapes: N step of a spectrum, U step of a magnitude in units of its scale, F row of position 0, T row of the rest,
