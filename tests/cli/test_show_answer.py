@@ -17,8 +17,10 @@ DAMAGE = pd.DataFrame(
     [
         (0, "attn_in", "absmax", 31.25),
         (0, "attn_in", "mxfp4", 17.0),
+        (0, "attn_in", "row_wise", 33.0),
         (1, "mlp_in", "absmax", 12.5),
         (1, "mlp_in", "mxfp4", 19.0),
+        (1, "mlp_in", "row_wise", 30.5),
     ],
     columns=["block", "site", "format", "predicted_sqnr_db"],
 )
@@ -33,7 +35,7 @@ def rows(**options) -> list[str]:
 
 def test_the_tensors_that_lose_most_come_first_with_what_is_predicted_of_them() -> None:
     found = [line for line in rows(damage={"Model": DAMAGE}) if "_in" in line]
-    assert found == ["1 mlp_in 20.0 25.0 8 1 2.0 12.5 absmax 12.5", "0 attn_in 30.0 35.0 8 1 2.0 31.2 mxfp4 17.0"]
+    assert found == ["1 mlp_in 12.5 30.5 absmax 12.5 8 1 2.0", "0 attn_in 31.2 33.0 mxfp4 17.0 8 1 2.0"]
     assert any("worst format" in line for line in rows(damage={"Model": DAMAGE}))
 
 

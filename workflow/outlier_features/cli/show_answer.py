@@ -13,8 +13,9 @@ from outlier_features.metrics.model_answer_words import HEADINGS, magnitude, row
 
 DETAILED = 3
 """Of so many models all is said; of more, which channels."""
-PREDICTED = ("absmax\ndB", "worst format\ndB")
-LAYERS = ("block", "site", "int8 per window\ndB", "int8 per token\ndB", "largest |x|", "RMS", "kurtosis")
+INT8 = ("int8 per window\ndB", "int8 per token\ndB")
+WORST = "worst format\ndB"
+MAGNITUDES = ("largest |x|", "RMS", "kurtosis")
 
 
 def show_answers(answers: Mapping[str, Answer], stream: TextIO) -> None:
@@ -46,38 +47,42 @@ def show_layers(
 ) -> None:
     """Write the matrix inputs of every model, those that int8 would lose most at first, `rows` of them or all.
 
-    Where `damage` has rows of a model, what is predicted for absmax and for its worst format stands beside.
+    What is predicted of formats is told where `damage` has rows of a model; else int8 is estimated from magnitudes.
     """
     paper = console(stream)
     for label, found in layers.items():
-        inputs = found[found["int8_tensor_db"].notna()].sort_values(["int8_tensor_db", "block"], kind="stable")
-        table = frame(f"{label}: matrix inputs by what int8 would lose (estimated), of {len(inputs)} tensors")
+        inputs = found[found["int8_tensor_db"].notna()]
         predicted = _predicted((damage or {}).get(label))
-        for heading in (*LAYERS, *(PREDICTED if predicted else ())):
+        inputs = (inputs if predicted is None else inputs.merge(predicted, on=["block", "site"])).copy()
+        order, word = ("int8_tensor_db", "estimated") if predicted is None else ("absmax", "predicted")
+        headings = ("block", "site", *INT8, *([] if predicted is None else [WORST]), *MAGNITUDES)
+        table = frame(f"{label}: matrix inputs by what int8 would lose ({word}), of {len(inputs)} tensors")
+        for heading in headings:
             table.add_column(heading, justify="left" if heading == "site" else "right")
-        for _, entry in inputs.head(rows or len(inputs)).iterrows():
+        for _, entry in inputs.sort_values([order, "block"], kind="stable").head(rows or len(inputs)).iterrows():
+            told = (
+                (number(entry["int8_tensor_db"], 1), number(entry["int8_token_db"], 1))
+                if predicted is None
+                else (number(entry["absmax"], 1), number(entry["row_wise"], 1), entry["worst"])
+            )
             table.add_row(
                 str(entry["block"]),
                 entry["site"],
-                number(entry["int8_tensor_db"], 1),
-                number(entry["int8_token_db"], 1),
+                *told,
                 magnitude(entry["max_abs"]),
                 f"{entry['rms']:.3g}",
                 number(entry["kurtosis_neuron_rms"], 1),
-                *(predicted.get((entry["block"], entry["site"]), ("", "")) if predicted else ()),
             )
         paper.print(table)
         paper.print()
 
 
-def _predicted(damage: pd.DataFrame | None) -> dict[tuple[int, str], tuple[str, str]]:
-    """Return of each tensor the ratio predicted for absmax, and the format of the lowest one with that."""
-    found = {}
-    for _, rows in damage.groupby(["block", "site"]) if damage is not None else ():
-        ratios = rows.set_index("format")["predicted_sqnr_db"]
-        worst = str(ratios.idxmin())
-        found[int(rows["block"].iloc[0]), str(rows["site"].iloc[0])] = (
-            number(ratios["absmax"], 1),
-            f"{worst} {number(ratios[worst], 1)}",
-        )
-    return found
+def _predicted(damage: pd.DataFrame | None) -> pd.DataFrame | None:
+    """Return of each tensor the ratios of both kinds of int8, and the format of the lowest one with that."""
+    if damage is None or damage.empty:
+        return None
+    ratios = damage.pivot_table("predicted_sqnr_db", ["block", "site"], "format", sort=False)
+    worst = [
+        f"{name} {number(ratio, 1)}" for name, ratio in zip(ratios.idxmin(axis=1), ratios.min(axis=1), strict=True)
+    ]
+    return ratios.reindex(columns=["absmax", "row_wise"]).assign(worst=worst).reset_index()
