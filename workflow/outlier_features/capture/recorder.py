@@ -61,6 +61,8 @@ class _Running:
     found: dict[tuple[str, int], Any] = field(default_factory=dict)
     router: Columns = field(default_factory=dict)
     heads: int = 0
+    distance: torch.Tensor | None = None
+    """Between rows of the router's matrix; None where no one matrix is its."""
     watching: ExitStack = field(default_factory=ExitStack)
     """Holds the hooks of `readers`, while the first window runs."""
 
@@ -229,8 +231,8 @@ class Recorder:
         of_attention = [site for site in CACHED if site in self._settings.sites] + [ATTENTION]
         reasons = dict.fromkeys(
             of_attention,
-            f"{mixer} hands nothing to transformers' attention interface: it is linear attention, or computes "
-            "attention by itself",
+            f"{mixer} hands no keys and values of a window's positions to transformers' attention interface: it is "
+            "linear attention, or computes attention by itself",
         )
         if self._experts[running.block] is not None:
             reasons[MARGIN] = "no top-k over all experts of the block made the choice"
@@ -277,6 +279,8 @@ class Recorder:
             return
         with running.looking():
             running.heads = handed.heads
+            if handed.keys_GTD.shape[1] != len(self._ids[running.window]):
+                return  # keys of other positions than those of the window, which would be counted as its own
             for site, heads_GTD in zip(CACHED, (handed.keys_GTD, handed.values_GTD), strict=True):
                 if site in self._settings.sites:
                     self._reduce(running, site, attention.rows(heads_GTD))
@@ -294,8 +298,13 @@ class Recorder:
         with running.looking():
             if choice.margin_T is not None:
                 self._keep(running, MARGIN, choice.margin_T)
-            if (matrix_EC := sites.router_matrix(self._weights.blocks[running.block])) is not None:
-                self._keep(running, DISTANCE, routing.router_distance(matrix_EC))
+            if (
+                running.window == 0
+                and (matrix_EC := sites.router_matrix(self._weights.blocks[running.block])) is not None
+            ):
+                running.distance = routing.router_distance(matrix_EC)
+            if running.distance is not None:
+                self._keep(running, DISTANCE, running.distance)
 
     def _record_experts(self, found: expert_outputs.Pass) -> None:
         if (running := self._running) is None:
