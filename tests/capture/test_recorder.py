@@ -10,6 +10,7 @@ from outlier_features.capture.run import capture
 from outlier_features.errors import ArchitectureError, NonFiniteActivations
 from outlier_features.metrics import criteria, evidence, outlier_features
 from outlier_features.metrics import layers as metrics
+from outlier_features.metrics.damage import damage
 from outlier_features.site_names import SITES
 from outlier_features.statistics.shards import Statistics
 from safetensors.torch import load_file, save_file
@@ -84,3 +85,22 @@ def test_only_what_criteria_need_gives_the_same_outlier_features(kind, checkpoin
         pd.testing.assert_frame_equal(outlier_features.features(part), outlier_features.features(whole))
     sizes = [sum(path.stat().st_size for path in (tmp_path / name).iterdir()) for name in ("full", "fewer")]
     assert sizes[1] < 0.75 * sizes[0]
+
+
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_what_is_not_finite_is_left_out_at_every_site_and_the_tables_stand(kind, checkpoints, tokens, tmp_path) -> None:
+    folder = shutil.copytree(checkpoints[kind], tmp_path / "model")
+    name = "model.layers.1.input_layernorm.weight"
+    (file,) = (path for path in folder.glob("*.safetensors") if name in load_file(path))
+    found = load_file(file)
+    found[name][5] = float("inf")
+    save_file(found, file, metadata={"format": "pt"})
+    settings = capture_settings(sites=tuple(SITES), count_nonfinite=True)
+    capture(folder, tokens, tmp_path / "x.json", settings, {"statistics": "test"})
+    statistics = Statistics([tmp_path / "x.json"])
+    layers = metrics.layers(statistics, 6.0)
+    rows = layers[(layers["block"] == 1) & (layers["token_class"] == "all")].set_index("site")
+    for site in (site for site in SITES if site in rows.index):
+        assert rows.loc[site, "nan_count"] + rows.loc[site, "inf_count"] > 0, site
+        assert np.isfinite(rows.loc[site, "max_abs"]), site
+    assert damage(statistics)["predicted_sqnr_db"].notna().all()

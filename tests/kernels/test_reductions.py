@@ -5,7 +5,9 @@ import pytest
 import reductions
 import torch
 from outlier_features.kernels import reference
-from outlier_features.kernels.reference import Reached
+from outlier_features.kernels.cpu import CpuReduction
+from outlier_features.kernels.gpu import CudaReduction
+from outlier_features.kernels.reference import ExpertSums, Reached
 from reductions import CASES, GRIDS, SHAPES, Reduce, activation, check, check_equal, token_kurtosis
 
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="tests/gpu runs the kernels on the device")
@@ -134,3 +136,32 @@ def test_massive_activations_are_listed_from_the_largest_on(reduce: Reduce, shap
     assert found["massive_value"].tolist() == [-500.0, 150.0, 150.0, 101.0]
     assert found["massive_position"].tolist() == [0, 2, 3, 6]
     assert found["massive_channel"].tolist() == [2, 0, 4, 6]
+
+
+BY_EXPERT = [
+    pytest.param(reference.by_expert, id="reference"),
+    pytest.param(CpuReduction(GRIDS).by_expert, id="cpu"),
+    pytest.param(CudaReduction(torch.device("cpu"), GRIDS).by_expert, id="kernels", marks=interpreted),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("by_expert", BY_EXPERT)
+def test_sums_by_expert_are_those_of_float64_and_leave_out_what_is_not_finite(by_expert, dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    windows = [(3 * torch.randn(20, 7, generator=generator)).to(dtype) for _ in range(3)]
+    windows[1][4, 2], windows[2][5, 0] = float("nan"), float("inf")
+    sums = ExpertSums.nothing(5, 7, torch.device("cpu"))
+    squares, largest, tokens = np.zeros((5, 7)), np.zeros((5, 7)), np.zeros(5, int)
+    for x_RC in windows:
+        rows, experts = torch.arange(20).repeat(2), torch.randint(0, 4, (40,), generator=generator)  # none to expert 4
+        by_expert(x_RC, rows, experts, sums)
+        wide = np.nan_to_num(x_RC.double().numpy(), nan=0, posinf=0)
+        for row, expert in zip(rows.tolist(), experts.tolist(), strict=True):
+            squares[expert] += wide[row] ** 2
+            largest[expert] = np.maximum(largest[expert], np.abs(wide[row]))
+            tokens[expert] += 1
+    np.testing.assert_allclose(sums.sum_2_EC, squares, rtol=1e-14)
+    np.testing.assert_array_equal(sums.max_abs_EC, largest)
+    assert sums.tokens_E.tolist() == tokens.tolist()
+    assert (tokens[4], sums.sum_2_EC[4].sum()) == (0, 0)

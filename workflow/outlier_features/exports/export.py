@@ -68,7 +68,7 @@ def export(
     files.write(folder, counted, origin, is_moe=statistics.facts["kind"] == "moe")
     if imatrix is not None:
         imatrix.write(folder / IMATRIX, about)
-        reason = f"gguf has no name for {', '.join(imatrix.unnamed)}" if imatrix.unnamed else None
+        reason = _missing(statistics, imatrix)
     else:
         (folder / IMATRIX).unlink(missing_ok=True)
         print(f"{entry.model}: {reason}")
@@ -87,6 +87,17 @@ def _imatrix(statistics: Statistics) -> tuple[Imatrix | None, str | None]:
         return Imatrix(statistics.facts["model_type"], statistics.blocks), None
     except ArchitectureError as error:
         return None, str(error)
+
+
+def _missing(statistics: Statistics, imatrix: Imatrix) -> str | None:
+    """Return which matrices of the blocks the imatrix has no entry for, as far as is known; None where it has all."""
+    inputs = ("attn_in", "out_proj_in", "mlp_in", "down_in")
+    left_out = [site for site in inputs if site not in statistics.facts["sites"]]
+    parts = [
+        f"gguf has no name for {', '.join(imatrix.unnamed)}" if imatrix.unnamed else None,
+        f"capture.sites has no {', '.join(left_out)}, so what reads it has no entry" if left_out else None,
+    ]
+    return "; ".join(filter(None, parts)) or None
 
 
 def export_summary(
