@@ -13,11 +13,11 @@ from outlier_features.artefacts.tables import read_table
 from outlier_features.config.entries import Definition
 from outlier_features.errors import ArchitectureError
 from outlier_features.experiment.summary import Entry, summarize
-from outlier_features.exports import expert_scores, paper_tables
+from outlier_features.exports import expert_scores, paper_tables, ranges
 from outlier_features.exports.imatrix import Imatrix
 from outlier_features.exports.matrix_inputs import MatrixInputs
 from outlier_features.exports.outlier_channels import OutlierChannels
-from outlier_features.exports.tensor_files import TensorFiles
+from outlier_features.exports.tensor_files import HEADROOM, TensorFiles
 from outlier_features.metrics import criteria
 from outlier_features.statistics.shards import Statistics
 
@@ -42,7 +42,9 @@ def export(
     """
     statistics = Statistics(manifests, lineage.get("statistics"))
     features, reduced = read_table(entry.outliers, "reduction", lineage.get(f"reduction {entry.model}"))
-    inputs, files, experts = MatrixInputs(statistics, manifests[0]), TensorFiles(), []
+    inputs, files = MatrixInputs(statistics, manifests[0]), TensorFiles()
+    experts: list[dict[str, Any]] = []
+    reach: list[dict[str, Any]] = []
     imatrix, reason = _imatrix(statistics)
     channels = {
         each.name: OutlierChannels(each, features, reduced["estimates"][each.name]["note"])
@@ -58,6 +60,7 @@ def export(
         if imatrix is not None:
             imatrix.add(read, len(scores["tokens"]) if scores else None)
         readers = {site: inputs.of(block, site) for site in table.sites}
+        reach += ranges.of_block(block, table, readers)
         for found in channels.values():
             found.add(block, table, readers)
     rows, _ = summarize([entry], corpus, lineage)
@@ -67,13 +70,16 @@ def export(
     counted = about | {"tokens": int(statistics.lengths.sum())}
     files.write(folder, counted, origin, is_moe=statistics.facts["kind"] == "moe")
     if imatrix is not None:
-        imatrix.write(folder / IMATRIX, about)
         reason = _missing(statistics, imatrix)
+    has_imatrix = imatrix is not None and not imatrix.is_empty
+    if imatrix is not None and has_imatrix:
+        imatrix.write(folder / IMATRIX, about)
     else:
         (folder / IMATRIX).unlink(missing_ok=True)
         print(f"{entry.model}: {reason}")
-    calibration = {"imatrix": imatrix is not None, "imatrix_note": reason, "experts": experts}
-    content = {"schema": CALIBRATION_SCHEMA, **counted, **calibration, "provenance": origin}
+    calibration = {"headroom": HEADROOM, "ranges": reach, "experts": experts}
+    words = {"imatrix": has_imatrix, "imatrix_note": reason}
+    content = {"schema": CALIBRATION_SCHEMA, **counted, **words, **calibration, "provenance": origin}
     atomic.write_json(folder / "calibration.json", content)
     paper_tables.write(paper, folder / "table.tex", folder / "table.md", origin)
     by_definition = {name: found.result() for name, found in channels.items()}
@@ -94,10 +100,10 @@ def _missing(statistics: Statistics, imatrix: Imatrix) -> str | None:
     inputs = ("attn_in", "out_proj_in", "mlp_in", "down_in")
     left_out = [site for site in inputs if site not in statistics.facts["sites"]]
     parts = [
-        f"gguf has no name for {', '.join(imatrix.unnamed)}" if imatrix.unnamed else None,
-        f"capture.sites has no {', '.join(left_out)}, so what reads it has no entry" if left_out else None,
+        *imatrix.left_out,
+        *([f"capture.sites has no {', '.join(left_out)}, so what reads it has no entry"] if left_out else []),
     ]
-    return "; ".join(filter(None, parts)) or None
+    return "; ".join(parts) or None
 
 
 def export_summary(

@@ -43,8 +43,6 @@ class MatrixInput:
     """Sum of squares over those rows, float64."""
     rest_max_abs_C: np.ndarray | None
     """Without position 0 of each sequence; None for an expert."""
-    window_max_abs_S: np.ndarray | None
-    """Largest |x| of each window; None for an expert."""
     expert: int | None = None
     fused: str | None = None
     """The module that holds the expert."""
@@ -95,7 +93,6 @@ class MatrixInputs:
                     max_abs_C=found.max_abs_EC[expert],
                     square_C=found.sum_2_EC[expert],
                     rest_max_abs_C=None,
-                    window_max_abs_S=None,
                     expert=int(expert),
                     fused=fused,
                     part=part,
@@ -117,8 +114,7 @@ def _of_site(site: SiteTable, block: int, name: str, readers: Sequence[str]) -> 
     first_C = np.abs(first_SFC).max((0, 1))
     rest_SC = np.maximum(site.matrix("max"), -site.matrix("min"))
     square_C = site.matrix("sum_2").sum(0) + (first_SFC.astype(np.float64) ** 2).sum((0, 1))
-    windows = np.array([window.max() for window in site.lists("position_max_abs")])
     rows = int(first_SFC.shape[1] * site.statistics.lengths.sum())
     rest_C = rest_SC.max(0)
     for reader in readers:
-        yield MatrixInput(reader, block, name, rows, np.maximum(first_C, rest_C), square_C, rest_C, windows)
+        yield MatrixInput(reader, block, name, rows, np.maximum(first_C, rest_C), square_C, rest_C)

@@ -24,7 +24,7 @@ from outlier_features.statistics.shards import BlockTable
 FP8_MAX, NVFP4_MAX = 448.0, 6.0
 """The largest values of e4m3 and of e2m1."""
 HEADROOM = 1.0
-"""How far beyond the largest |x| of the capture the scales of activations reach: not at all."""
+"""How far beyond the largest |x| of the capture the scales reach: not at all. calibration.json says what was needed."""
 
 Tensors = dict[str, np.ndarray]
 
@@ -97,7 +97,7 @@ class TensorFiles:
             rows = table.site(site)
             largest_SC = np.maximum(np.abs(rows.first).max(1), np.maximum(rows.matrix("max"), -rows.matrix("min")))
             of_heads = largest_SC.max(0).reshape(int(rows.values("heads")[0]), -1).max(1)
-            scale = of_heads.max() / FP8_MAX or 1.0
+            scale = float(of_heads.max()) * HEADROOM / FP8_MAX or 1.0
             self._cached |= {
                 f"{attention}.{letter}_scale": _number(scale),
                 f"{attention}.{letter}_max_abs": of_heads.astype(np.float32),
