@@ -14,7 +14,7 @@ from outlier_features.errors import StaleFile
 from outlier_features.exports.export import export
 from projects import HOSTILE as MARKUP
 from projects import PROJECT, words_project
-from small_models import PLANTED
+from small_models import BLOCKS, PLANTED
 
 
 def test_stale_tables_are_refused(exported: dict[str, Exported], manifests: dict[str, Path], tmp_path: Path) -> None:
@@ -47,9 +47,10 @@ def documented(exported, checkpoints, tmp_path, monkeypatch) -> Path:
 
 
 def test_the_documentation_has_snippets_for_every_file() -> None:
-    assert len(SNIPPETS) == 7
+    assert len(SNIPPETS) == 8
     for name in ("outlier_channels.json", "calibration.json", "imatrix.gguf", *(f"{n}.safetensors" for n in SCALES)):
-        assert any(f"results/sotu/export/smollm2-135m/{name}" in snippet for snippet in SNIPPETS)
+        folder = "results/sotu/export/smollm2-135m"
+        assert any(folder in snippet and f"/{name}" in snippet for snippet in SNIPPETS)
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
@@ -66,6 +67,16 @@ def test_smoothing_by_the_documentation_moves_the_planted_range_into_the_weights
     gain = variables["model"].model.layers[0].input_layernorm.weight
     assert 0 < gain[max(PLANTED, key=PLANTED.get)] < max(PLANTED.values()) / 1.5
     assert variables["spread"] > 1.5 * variables["smoothed"]
+
+
+def test_compressed_tensors_runs_with_the_scales_of_every_matrix_and_cache(documented: Path) -> None:
+    variables: dict[str, Any] = {"__name__": "snippet"}
+    exec(next(snippet for snippet in SNIPPETS if "compressed_tensors" in snippet), variables)
+    state, scales = variables["model"].state_dict(), variables["scales"]
+    assert len(variables["wanted"]) == BLOCKS * (7 + 2)
+    for name in variables["wanted"]:
+        assert torch.equal(state[name], scales[name])
+    assert 15 < 10 * torch.log10(variables["ratio"]) < 60
 
 
 def test_the_command_writes_every_file_and_nothing_twice(tmp_path, monkeypatch, capsys) -> None:

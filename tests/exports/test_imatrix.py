@@ -1,11 +1,14 @@
 """Imatrix: sums of squares and counts as gguf reads them back, against hooks, under the names of llama.cpp."""
 
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
 from exports import Exported
 from outlier_features.errors import ArchitectureError
-from outlier_features.exports.imatrix import architecture
+from outlier_features.exports.imatrix import Imatrix, architecture
+from outlier_features.exports.matrix_inputs import MatrixInput
 from small_models import BLOCKS, HIDDEN, LENGTH, WINDOWS
 
 THEIRS = {
@@ -33,10 +36,10 @@ def test_sums_of_squares_of_every_matrix_are_those_of_hooks(kind: str, exported,
     for name, x_STC in named.items():
         _, _, block, *rest = name.split(".")
         theirs = f"blk.{block}.{THEIRS['.'.join(rest)]}.weight"
-        np.testing.assert_allclose(found[f"{theirs}.in_sum2"], [(x_STC**2).sum((0, 1))], rtol=1e-5)
-        assert found[f"{theirs}.counts"].tolist() == [[WINDOWS * LENGTH]]
+        np.testing.assert_allclose(found[f"{theirs}.in_sum2"], (x_STC**2).sum((0, 1)), rtol=1e-5)
+        assert found[f"{theirs}.counts"].tolist() == [WINDOWS * LENGTH]
     assert len(found) == 2 * (len(named) + (3 * (BLOCKS - 1) if kind == "moe" else 0))
-    assert found["blk.0.attn_q.weight.in_sum2"].shape == (1, HIDDEN)
+    assert found["blk.0.attn_q.weight.in_sum2"].shape == (HIDDEN,)
 
 
 def test_experts_are_rows_with_counts_of_their_own(exported, expert_inputs) -> None:
@@ -72,6 +75,8 @@ def test_the_file_says_what_it_is_and_of_what_text(exported) -> None:
         ("deepseek_v3", "deepseek2"),
         ("olmoe", "olmoe"),
         ("smollm3", "smollm3"),
+        ("olmo3", "olmo2"),
+        ("gpt_bigcode", "starcoder"),
     ],
 )
 def test_architectures_have_the_name_of_gguf(model_type: str, theirs: str) -> None:
@@ -81,3 +86,41 @@ def test_architectures_have_the_name_of_gguf(model_type: str, theirs: str) -> No
 def test_an_architecture_without_names_is_one_line() -> None:
     with pytest.raises(ArchitectureError, match="gguf has no names for tensors of the architecture opt, so no imatrix"):
         architecture("opt")
+
+
+def written(model_type: str, names: list[str], path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return what is written of matrices of one block that all read ones, and what is said of those left out."""
+    imatrix = Imatrix(model_type, 2)
+    imatrix.add([MatrixInput(name, 1, "attn_in", 5, np.ones(4), np.full(4, 5.0), None) for name in names], None)
+    if not imatrix.is_empty:
+        imatrix.write(path, {"corpus": "words", "sequences": 1, "length": 5})
+    found = {} if imatrix.is_empty else {tensor.name: tensor.data for tensor in gguf.GGUFReader(path).tensors}
+    return {name: values for name, values in found.items() if name.endswith("in_sum2")}, imatrix.left_out
+
+
+@pytest.mark.parametrize("prefix", ["model.layers", "model.language_model.layers", "language_model.model.layers"])
+def test_the_text_part_of_a_model_for_images_has_the_names_of_text(prefix: str, tmp_path: Path) -> None:
+    found, left_out = written("gemma3_text", [f"{prefix}.1.mlp.down_proj"], tmp_path / "x.gguf")
+    assert (list(found), left_out) == (["blk.1.ffn_down.weight.in_sum2"], [])
+
+
+def test_a_matrix_that_conversion_cuts_has_an_entry_for_each_piece(tmp_path: Path) -> None:
+    found, _ = written("qwen3_next", ["model.layers.1.linear_attn.in_proj_qkvz"], tmp_path / "x.gguf")
+    assert sorted(found) == [f"blk.1.{kind}.weight.in_sum2" for kind in ("attn_gate", "attn_qkv", "ssm_in")]
+    assert all(values.tolist() == [5.0] * 4 for values in found.values())
+
+
+def test_channels_that_conversion_reorders_are_left_out_and_named(tmp_path: Path) -> None:
+    name = "model.layers.1.linear_attn.out_proj"
+    found, left_out = written("qwen3_5_text", [name], tmp_path / "x.gguf")
+    assert (found, left_out) == ({}, [f"llama.cpp reorders the input channels of {name}"])
+    found, left_out = written("qwen3_next", [name], tmp_path / "x.gguf")
+    assert (list(found), left_out) == (["blk.1.ssm_out.weight.in_sum2"], [])
+
+
+def test_inner_matrices_of_a_low_rank_attention_are_named_as_left_out(tmp_path: Path) -> None:
+    names = [f"model.layers.1.self_attn.{matrix}" for matrix in ("q_a_proj", "kv_a_proj_with_mqa", "strange")]
+    found, left_out = written("deepseek_v3", names, tmp_path / "x.gguf")
+    assert sorted(found) == [f"blk.1.{kind}.weight.in_sum2" for kind in ("attn_kv_a_mqa", "attn_q_a")]
+    assert left_out[0] == "gguf has no name for model.layers.1.self_attn.strange"
+    assert left_out[1].endswith("is not captured: attn_kv_b, attn_k_b, attn_v_b, attn_q_b")

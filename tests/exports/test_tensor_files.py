@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from compressed_tensors.quantization.utils import generate_gparam
 from exports import LINEAGE, SCALES, Exported
 from outlier_features.capture.run import capture
 from outlier_features.config.parts import parts, windows
 from outlier_features.site_names import SITES
-from outlier_features.statistics.shards import Statistics
 from safetensors.numpy import load_file
 from small_models import BLOCKS, LENGTH, WINDOWS, capture_settings
+from transformers import AutoModelForCausalLM
 
 MATRICES = ("act_scales", "act_scales_rest", "importance")
 
@@ -42,17 +44,42 @@ def test_scales_of_activations_reach_the_largest_value(kind: str, exported, inpu
             np.testing.assert_allclose(found[f"{name}.input_global_scale"], [448 * 6 / np.abs(x).max()], rtol=1e-5)
 
 
-def test_scales_of_a_cache_are_those_of_each_head(exported, captured) -> None:
-    found = exported["dense"].tensors("kv_scales")
+@pytest.mark.parametrize("kind", ["dense", "moe"])
+def test_scales_of_a_cache_are_those_of_what_transformers_caches(kind: str, exported, checkpoints, ids) -> None:
+    found = exported[kind].tensors("kv_scales")
     names = {f"{letter}_{what}" for letter in "kv" for what in ("scale", "max_abs")}
     assert found.keys() == {f"model.layers.{block}.self_attn.{name}" for block in range(BLOCKS) for name in names}
-    table = Statistics([captured["dense"]]).block(1)
-    for site, letter in (("keys", "k"), ("values", "v")):
-        rows = table.site(site)
-        channels = np.maximum(np.abs(rows.first[:, 0]), np.maximum(rows.matrix("max"), -rows.matrix("min"))).max(0)
-        of_heads = [channels[:10].max(), channels[10:].max()]  # two heads of ten channels
-        np.testing.assert_array_equal(found[f"model.layers.1.self_attn.{letter}_max_abs"], of_heads)
-        np.testing.assert_allclose(found[f"model.layers.1.self_attn.{letter}_scale"], [max(of_heads) / 448], rtol=1e-6)
+    model = AutoModelForCausalLM.from_pretrained(checkpoints[kind], dtype=torch.float32).eval()
+    with torch.inference_mode():
+        caches = [model(torch.from_numpy(row).long()[None], use_cache=True).past_key_values for row in ids]
+    for block in range(BLOCKS):
+        for part, letter in (("keys", "k"), ("values", "v")):
+            cached = torch.cat([getattr(cache.layers[block], part) for cache in caches])  # sequence, head, position
+            of_heads = cached.double().abs().amax((0, 2, 3)).numpy()
+            assert len(of_heads) == 2
+            prefix = f"model.layers.{block}.self_attn.{letter}"
+            np.testing.assert_allclose(found[f"{prefix}_max_abs"], of_heads, rtol=1e-5)
+            np.testing.assert_allclose(found[f"{prefix}_scale"], [of_heads.max() / 448], rtol=1e-5)
+
+
+def test_global_scales_are_those_that_compressed_tensors_computes(exported, inputs) -> None:
+    found = exported["dense"].tensors("input_scales")
+    for name, x_STC in inputs["dense"].items():
+        x = torch.from_numpy(x_STC)
+        expected = generate_gparam(x.min(), x.max())
+        np.testing.assert_allclose(found[f"{name}.input_global_scale"], expected.numpy(), rtol=1e-5)
+
+
+def test_experts_that_were_not_kept_apart_are_absent(manifests, tokens, tmp_path) -> None:
+    content = json.loads(manifests["moe"].read_text())
+    content["shards"] = {name: digest for name, digest in content["shards"].items() if "experts" not in name}
+    whole = tmp_path / "moe.json"
+    whole.write_text(json.dumps(content))
+    whole.with_suffix("").symlink_to(manifests["moe"].with_suffix(""))
+    found = Exported(tmp_path, [whole], tokens)
+    assert not [name for name in found.tensors("act_scales") if "experts" in name]
+    assert "experts were not kept apart" in found.calibration["imatrix_note"]
+    assert "mlp.experts" not in found.calibration["imatrix_note"]
 
 
 @pytest.mark.parametrize("kind", ["dense", "moe"])
@@ -94,6 +121,6 @@ def test_a_tensor_of_zeros_has_scales_of_one(exported) -> None:
     from outlier_features.exports.matrix_inputs import MatrixInput
     from outlier_features.exports.tensor_files import CONTENT
 
-    zeros = MatrixInput("m", 0, "mlp_in", 3, np.zeros(4, np.float32), np.zeros(4), None, None)
+    zeros = MatrixInput("m", 0, "mlp_in", 3, np.zeros(4, np.float32), np.zeros(4), None)
     assert CONTENT["input_scales"].of(zeros) == {"m.input_scale": [1.0], "m.input_global_scale": [1.0]}
     assert load_file(exported["dense"].folder / "input_scales.safetensors")

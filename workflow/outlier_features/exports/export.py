@@ -99,8 +99,12 @@ def _missing(statistics: Statistics, imatrix: Imatrix) -> str | None:
     """Return which matrices of the blocks the imatrix has no entry for, as far as is known; None where it has all."""
     inputs = ("attn_in", "out_proj_in", "mlp_in", "down_in")
     left_out = [site for site in inputs if site not in statistics.facts["sites"]]
+    is_apart = statistics.facts["kind"] != "moe" or any(
+        statistics.experts(b, "mlp_in") for b in range(statistics.blocks)
+    )
     parts = [
         *imatrix.left_out,
+        *([] if is_apart else ["experts were not kept apart, so they have no entry"]),
         *([f"capture.sites has no {', '.join(left_out)}, so what reads it has no entry"] if left_out else []),
     ]
     return "; ".join(parts) or None

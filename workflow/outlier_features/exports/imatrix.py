@@ -122,8 +122,9 @@ class Imatrix:
             writer.add_uint32(gguf.Keys.IMatrix.CHUNK_COUNT, int(about["sequences"]))
             writer.add_uint32(gguf.Keys.IMatrix.CHUNK_SIZE, int(about["length"]))
             for name, (sums_EC, counts_E1) in sorted(self._found.items()):
-                writer.add_tensor(f"{name}.weight.in_sum2", sums_EC)
-                writer.add_tensor(f"{name}.weight.counts", counts_E1)
+                for kind, values in (("in_sum2", sums_EC), ("counts", counts_E1)):
+                    # one row has one dimension, as in the file of the tool itself
+                    writer.add_tensor(f"{name}.weight.{kind}", values[0] if len(values) == 1 else values)
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
             writer.write_tensors_to_file()

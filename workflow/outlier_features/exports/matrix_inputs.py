@@ -18,7 +18,7 @@ from outlier_features.statistics.shards import BlockTable, SiteTable, Statistics
 
 ABSENT = (
     "matrices that read a tensor which is not captured have no entry, never zeros: inner projections of a low-rank "
-    "attention, the output head, what an expert without tokens reads"
+    "attention, the output head, an expert without tokens, experts where a capture did not keep them apart"
 )
 EXPERTS = (
     "experts are apart, each over the tokens that the router sent to it; maxima without position 0 are not kept of them"
@@ -72,12 +72,20 @@ class MatrixInputs:
 
     def of_block(self, block: int, table: BlockTable) -> Iterator[MatrixInput]:
         """Yield what each matrix of a block reads."""
-        fused = self.of(block, "down_in") if "router" in table.sites else []
+        fused = self._fused(block, table)
         for site in (site for site in MATRIX_INPUTS if site in table.sites):
             if names := [name for name in self.of(block, site) if name not in fused]:
                 yield from _of_site(table.site(site), block, site, names)
-            for name in fused if site in PARTS else ():
+        for name in fused:
+            for site in PARTS:
                 yield from self._of_experts(block, site, name)
+
+    def _fused(self, block: int, table: BlockTable) -> list[str]:
+        """Return what holds the routed experts of a block: what reads `down_in`, by its name where that is not kept."""
+        if "router" not in table.sites:
+            return []
+        by_name = [name for name in self.of(block, "mlp_in") if name.rpartition(".")[2] == "experts"]
+        return self.of(block, "down_in") or by_name
 
     def _of_experts(self, block: int, site: str, fused: str) -> Iterator[MatrixInput]:
         found = self._statistics.experts(block, site)
