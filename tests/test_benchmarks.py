@@ -48,6 +48,20 @@ def contestants(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return contestants
 
 
+@pytest.fixture
+def imatrix(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import imatrix
+
+    return imatrix
+
+
+def test_differences_of_two_imatrices_are_those_of_sums_and_counts(imatrix: ModuleType) -> None:
+    theirs = {"a.in_sum2": np.array([1.0, 2.0]), "a.counts": np.array([3.0]), "b.counts": np.array([1.0])}
+    ours = {"a.in_sum2": np.array([1.0, 4.0]), "a.counts": np.array([4.0]), "c.in_sum2": np.array([1.0])}
+    assert imatrix.differences(theirs, ours) == ["1", "1", "0", "1", "2.5e-01", "5.0e-01"]
+
+
 def run(wall: float, gigabytes: float, losses: tuple[float, ...] = (2.0, 3.0), outliers: int | None = None) -> dict:
     """Return a run in which time and every number of bytes are known; one GB was resident before."""
     sizes = ("peak", "anonymous", "disk_read", "call_read", "written")

@@ -76,9 +76,8 @@ class MatrixInputs:
         for site in (site for site in MATRIX_INPUTS if site in table.sites):
             if names := [name for name in self.of(block, site) if name not in fused]:
                 yield from _of_site(table.site(site), block, site, names)
-        for name in fused:
-            for site in PARTS:
-                yield from self._of_experts(block, site, name)
+        for name, read in ((name, read) for name in fused for read in PARTS):
+            yield from self._of_experts(block, read, name)
 
     def _fused(self, block: int, table: BlockTable) -> list[str]:
         """Return what holds the routed experts of a block: what reads `down_in`, by its name where that is not kept."""
