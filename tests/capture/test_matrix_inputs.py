@@ -16,6 +16,7 @@ from families import FAMILIES, MOE, save_family
 from families_table import Table
 from forwards import CPU, whole_model
 from outlier_features.capture.run import capture
+from outlier_features.capture.scores import token_losses
 from outlier_features.config.entries import Model
 from outlier_features.kernels import reference
 from outlier_features.models import architectures, fused_experts
@@ -90,7 +91,8 @@ def ordinary(checkpoint: Path, ids: np.ndarray, *, is_moe: bool) -> Seen:
                 hooks.callback(bank.register_forward_pre_hook(routed, with_kwargs=True).remove)
             hooks.callback(block.register_forward_hook(passing(seen, (index, "block")), with_kwargs=True).remove)
         for row in torch.from_numpy(ids).long():
-            full(input_ids=row[None], use_cache=False)
+            logits = full(input_ids=row[None], use_cache=False).logits[0]
+            seen.setdefault((0, "losses"), []).append(token_losses(logits, row).numpy())
     return seen
 
 
@@ -160,6 +162,11 @@ def attention_seen(blocks: nn.ModuleList, seen: Seen) -> Iterator[None]:
         for index, block in enumerate(blocks):
             hooks.callback(block.register_forward_pre_hook(entered(index)).remove)
         yield
+
+
+def test_looking_at_all_of_it_leaves_the_losses_as_they_are_to_the_bit(family: tuple[str, Statistics, Seen]) -> None:
+    _, statistics, seen = family
+    np.testing.assert_array_equal(statistics.losses(), seen[0, "losses"])
 
 
 def test_down_inputs_are_those_of_independent_hooks(
