@@ -288,7 +288,9 @@ def _margins(site: SiteTable) -> dict[str, float]:
     found: dict[str, float] = {}
     if not site.rows["router_margin"].null_count:
         margins = np.concatenate(site.lists("router_margin"))
-        found |= {"router_margin": float(np.median(margins)), "router_margin_low": float(np.percentile(margins, 5))}
+        method = "linear" if np.isfinite(margins).all() else "lower"  # infinite where every expert is chosen
+        low = np.percentile(margins, 5, method=method)
+        found |= {"router_margin": float(np.median(margins)), "router_margin_low": float(low)}
     if not site.rows["router_distance"].null_count:
         found["router_distance"] = float(site.values("router_distance")[0])
     if not site.rows["shared_energy"].null_count and not site.rows["routed_energy"].null_count:
