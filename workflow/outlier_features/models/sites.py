@@ -116,6 +116,18 @@ def shared_expert(block: nn.Module) -> nn.Module | None:
     return None
 
 
+def mixture(block: nn.Module) -> nn.Module | None:
+    """Return the part of `block` that adds the shared expert to the routed ones; None where the block itself does."""
+    experts, shared = fused_experts.of_block(block), shared_expert(block)
+    parts = [child for child in block.children() if {experts, shared} <= set(child.modules())]
+    while parts:
+        smaller = [child for child in parts[0].children() if {experts, shared} <= set(child.modules())]
+        if not smaller:
+            return parts[0]
+        parts = smaller
+    return None
+
+
 def shared_down_projection(block: nn.Module) -> nn.Module | None:
     """Return the last matrix of the shared expert of `block`; None where it has none."""
     part = shared_expert(block)
