@@ -150,7 +150,7 @@ def test_the_saved_table_is_the_summary(page: Browser, results: Path, tmp_path: 
 def test_links_lead_to_files_that_are_there(page: Browser, results: Path) -> None:
     links = page.driver.execute_script("return [...document.querySelectorAll('a.result')].map((a) => a.href)")
     figures = list(results.glob("plots/**/*.svg"))
-    assert len(links) == 7 + 2 * 6 + len(figures)
+    assert len(links) == 7 + 2 * 7 + len(figures)
     assert [link for link in links if not Path(link.removeprefix("file://")).is_file()] == []
 
 

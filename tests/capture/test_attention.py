@@ -76,3 +76,14 @@ def test_the_interface_is_as_it_was_after_an_error() -> None:
     with pytest.raises(KeyError), attention.watched(print):
         ALL_ATTENTION_FUNCTIONS.get_interface("no such function", print)
     assert ALL_ATTENTION_FUNCTIONS.get_interface("sdpa", print) is before
+
+
+def test_a_mask_may_be_handed_by_its_name() -> None:
+    seen: list[attention.Handed] = []
+    x = torch.zeros(1, H, T, D)
+    with attention.watched(seen.append):
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface("sdpa", print)
+        attend(nn.Module(), x, x, x, attention_mask=causal(7))  # AFMoE
+        attend(nn.Module(), x, x, x, causal(7))
+    assert all(torch.equal(handed.mask, causal(7)) for handed in seen)
+    assert len(seen) == 2

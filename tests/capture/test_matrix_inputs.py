@@ -16,6 +16,7 @@ from families import FAMILIES, MOE, save_family
 from families_table import Table
 from forwards import CPU, whole_model
 from outlier_features.capture.run import capture
+from outlier_features.capture.scores import token_losses
 from outlier_features.config.entries import Model
 from outlier_features.kernels import reference
 from outlier_features.models import architectures, fused_experts
@@ -88,9 +89,12 @@ def ordinary(checkpoint: Path, ids: np.ndarray, *, is_moe: bool) -> Seen:
             if (bank := fused_experts.of_block(block)) is not None:
                 routed = by_a_loop(seen, (index, "experts"))
                 hooks.callback(bank.register_forward_pre_hook(routed, with_kwargs=True).remove)
+            for module in (modules[name] for name in ("mlp.shared_expert", "mlp.shared_experts") if name in modules):
+                hooks.callback(module.register_forward_hook(added(seen, (index, "shared"), block.mlp)).remove)
             hooks.callback(block.register_forward_hook(passing(seen, (index, "block")), with_kwargs=True).remove)
         for row in torch.from_numpy(ids).long():
-            full(input_ids=row[None], use_cache=False)
+            logits = full(input_ids=row[None], use_cache=False).logits[0]
+            seen.setdefault((0, "losses"), []).append(token_losses(logits, row).numpy())
     return seen
 
 
@@ -103,6 +107,16 @@ def passing(seen: Seen, key: tuple[int, str]) -> Callable:
         x = args[0] if args else kwargs["hidden_states"]
         y = output if isinstance(output, torch.Tensor) else output[0]
         seen.setdefault(key, []).append((x[0].double().numpy(), y[0].double().numpy()))
+
+    return after
+
+
+def added(seen: Seen, key: tuple[int, str], mixture: nn.Module) -> Callable:
+    """Take down the sum of squares of what a shared expert adds, by its gate where it has one."""
+
+    def after(_module: nn.Module, args: tuple, output: torch.Tensor) -> None:
+        gate = mixture.shared_expert_gate(args[0]).sigmoid() if hasattr(mixture, "shared_expert_gate") else 1.0
+        seen.setdefault(key, []).append(float((gate * output).double().square().sum()))
 
     return after
 
@@ -160,6 +174,11 @@ def attention_seen(blocks: nn.ModuleList, seen: Seen) -> Iterator[None]:
         for index, block in enumerate(blocks):
             hooks.callback(block.register_forward_pre_hook(entered(index)).remove)
         yield
+
+
+def test_looking_at_all_of_it_leaves_the_losses_as_they_are_to_the_bit(family: tuple[str, Statistics, Seen]) -> None:
+    _, statistics, seen = family
+    np.testing.assert_array_equal(statistics.losses(), seen[0, "losses"])
 
 
 def test_down_inputs_are_those_of_independent_hooks(
@@ -277,3 +296,20 @@ def saliency(window: Experts, expert: int) -> float:
     tokens = window.tokens[expert]
     weights = (window.weights_Tk * (window.choices_Tk == expert)).sum(1)[tokens].double()
     return float((weights * window.output[expert].double().norm(dim=1)).sum())
+
+
+def test_the_shared_expert_and_the_routed_ones_have_the_energy_they_add(family: tuple[str, Statistics, Seen]) -> None:
+    name, statistics, seen = family
+    for block in range(statistics.blocks):
+        if (block, "experts") not in seen:
+            continue
+        router = statistics.block(block).site("router")
+        assert router.rows["shared_energy"].null_count == (0 if (block, "shared") in seen else WINDOWS)
+        if (block, "shared") in seen:
+            np.testing.assert_allclose(router.values("shared_energy"), seen[block, "shared"], rtol=1e-4, err_msg=name)
+        for index, window in enumerate(seen[block, "experts"]):
+            total = torch.zeros_like(window.x_TC, dtype=torch.float64)
+            for expert, (tokens, output) in enumerate(zip(window.tokens, window.output, strict=True)):
+                weight = (window.weights_Tk * (window.choices_Tk == expert)).sum(1)[tokens]
+                total[tokens] += weight[:, None].double() * output.double()
+            assert router.values("routed_energy")[index] == pytest.approx(float((total**2).sum()), rel=1e-4), name

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import MOE, random_model
+from families import COMMON, MOE, random_model
 from outlier_features.capture import routing
 from outlier_features.capture.hooks import observed
 from outlier_features.models import architectures, fused_experts, sites
 from outlier_features.models.sites import Probe
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 IDS = torch.arange(3, 27)[None]
 
@@ -93,6 +93,26 @@ def test_a_bias_that_decides_is_seen(tmp_path: Path) -> None:
     choices = choices_of(model)
     assert all((choice.margin_T > 0).all() for choice in choices.values())
     assert all((choice.experts_Tk == 1).any(1).float().mean() > 0.8 for choice in choices.values())
+
+
+def test_a_bias_on_a_softmax_is_brought_back_by_the_slope_of_the_softmax() -> None:
+    fields = {"moe_num_experts": 32, "moe_k": 2, "moe_layer_start_index": 0, "moe_num_shared_experts": 0}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("ernie4_5_moe", **COMMON | fields)).eval()
+    blocks, logits = architectures.decoder_blocks(model)[1], {}
+    for index, block in enumerate(blocks):
+        block.mlp.gate.moe_statics.e_score_correction_bias.data.normal_(std=0.01)
+        weight, read = block.mlp.gate.weight, block.mlp.gate
+        read.register_forward_pre_hook(lambda _, x, i=index, w=weight: logits.update({i: x[0].reshape(-1, 32) @ w.T}))
+    for index, choice in choices_of(model).items():
+        correction = blocks[index].mlp.gate.moe_statics.e_score_correction_bias.detach().squeeze()
+        p_TE = logits[index].softmax(-1)
+        last, following = (p_TE + correction).sort(descending=True).indices[:, 1:3].T
+        (a, b), rows = (p_TE.gather(1, place[:, None])[:, 0] for place in (last, following)), torch.arange(len(p_TE))
+        slope = (((a * (1 - a)) ** 2 + (b * (1 - b)) ** 2) / 2).sqrt()
+        expected = (a + correction[last] - b - correction[following]) / slope
+        assert (logits[index][rows, last] < logits[index][rows, following]).any()  # the bias decides
+        torch.testing.assert_close(choice.margin_T, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_routing_is_the_choice_of_the_router(checkpoints: dict[str, Path], ids: np.ndarray) -> None:

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from exports import Exported, consumers
 from outlier_features.capture.run import capture
+from outlier_features.exports import ranges
+from outlier_features.exports.matrix_inputs import MatrixInputs
 from outlier_features.site_names import SITES
+from outlier_features.statistics.shards import Statistics
 from small_models import BLOCKS, capture_settings, write_windows
 
 SITES_OF_BLOCK = ["attn_in", "out_proj_in", "mlp_in", "down_in", "keys", "values"]
@@ -44,3 +47,19 @@ def test_one_window_says_nothing_of_headroom(checkpoints, tmp_path) -> None:
     ranges = of(Exported(tmp_path, [tmp_path / "x.json"], tokens))
     assert {entry["headroom_needed"] for entry in ranges.values()} == {None}
     assert all(entry["smallest_window"] == entry["max_abs"] > 0 for entry in ranges.values())
+
+
+@pytest.mark.parametrize("lengths", [(1, 1), (1, 20)])
+def test_a_window_of_one_token_counts_with_its_position_0(lengths, checkpoints, tmp_path) -> None:
+    tokens = write_windows(tmp_path / "tokens.arrow", [np.arange(3, 3 + length) for length in lengths])
+    settings = capture_settings(sites=tuple(SITES))
+    capture(checkpoints["dense"], tokens, tmp_path / "x.json", settings, {"statistics": "test"})
+    statistics = Statistics([tmp_path / "x.json"])
+    table = statistics.block(0)
+    (entry, *_) = ranges.of_block(0, table, {})
+    assert entry["smallest_window"] == np.abs(table.site("attn_in").first[0]).max()
+    has_rest = max(lengths) > 1
+    assert (entry["max_abs_rest"] is not None) == has_rest
+    for found in MatrixInputs(statistics, tmp_path / "x.json").of_block(0, table):
+        assert (found.rest_max_abs_C is not None) == has_rest
+        assert np.isfinite(found.max_abs_C).all()

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from kept_magnitudes import Kept
 from outlier_features.metrics import layers as metrics
 from outlier_features.metrics.layers import super_experts
 from outlier_features.statistics.shards import SiteTable, Statistics
@@ -33,6 +34,14 @@ def test_experts_without_tokens_are_no_super_experts_and_count_for_nothing() -> 
     assert super_experts([[None, None], []]) == [[], []]
     assert super_experts([]) == []
     assert super_experts([[2.0, 2.0]]) == [[]]
+
+
+def test_where_every_expert_is_chosen_the_last_leads_without_end() -> None:
+    kept = Kept([{"mlp_in": [np.ones((3, 4))]}])
+    routed = {"expert_count": 2, "top_k": 2, "expert_choices": [0, 1] * 3, "expert_max_abs": [1.0, 2.0]}
+    kept.add(0, site="router", window=0, router_margin=[np.inf] * 3, **routed)
+    (row,) = metrics._router_rows(kept.block(0))
+    assert row["router_margin"] == row["router_margin_low"] == np.inf
 
 
 class TestMetrics:

@@ -46,8 +46,9 @@ def watched(record: Callable[[Handed], None]) -> Iterator[None]:
     def get_interface(name: str, default: Callable) -> Callable:
         function = original(name, default)
 
-        def attend(module: nn.Module, query: Any, key: Any, value: Any, mask: Any = None, **kwargs: Any) -> Any:
-            output = function(module, query, key, value, mask, **kwargs)
+        def attend(module: nn.Module, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> Any:
+            output = function(module, query, key, value, *args, **kwargs)
+            mask = args[0] if args else kwargs.get("attention_mask")
             record(Handed(module, query[0], key[0], value[0], mask, kwargs))
             return output
 

@@ -61,6 +61,8 @@ class _Running:
     found: dict[tuple[str, int], Any] = field(default_factory=dict)
     router: Columns = field(default_factory=dict)
     heads: int = 0
+    routed: torch.Tensor | None = None
+    """What the routed experts returned for the window that runs, (T, C)."""
     distance: torch.Tensor | None = None
     """Between rows of the router's matrix; None where no one matrix is its."""
     watching: ExitStack = field(default_factory=ExitStack)
@@ -118,8 +120,8 @@ class Recorder:
             if experts is not None:
                 enter(routing.observed(block, experts, self._record_routing))
                 enter(expert_outputs.observed(experts, self._record_experts))
-            if is_full and (shared := sites.shared_expert(block)) is not None:
-                enter(hooks.passing(shared, self._record_shared))
+            if is_full and (mixture := sites.mixture(block)) is not None:
+                enter(hooks.passing(mixture, self._record_shared))
         if is_full:
             enter(attention.watched(self._record_attention))
 
@@ -315,6 +317,9 @@ class Recorder:
             self._keep(running, EXPERTS, found.largest_E)
             if self._settings.is_full:
                 self._keep(running, ROUTED, _energy(found.output))
+                running.routed = found.output.reshape(
+                    -1, found.output.shape[-1]
+                ).clone()  # the shared one may add to it
             if (rows := running.experts.whole(found)) is None:
                 return  # an error once the block is done, which names the experts whose rows were not seen
             if "down_in" in self._settings.sites:
@@ -323,8 +328,11 @@ class Recorder:
                 running.experts.add(found.hidden_TC, rows)
 
     def _record_shared(self, _: torch.Tensor, y_TC: torch.Tensor) -> None:
-        if (running := self._running) is not None:
-            self._keep(running, SHARED, _energy(y_TC))
+        """Keep what a mixture returns beyond its routed experts: the shared one, with whatever gate it has."""
+        if (running := self._running) is not None and running.routed is not None:
+            with running.looking():
+                self._keep(running, SHARED, _energy(y_TC.float() - running.routed.float()))
+            running.routed = None
 
     def _reached_at(self, running: _Running, site: SiteName, x_TC: torch.Tensor) -> Reached:
         key = (site, running.window)

@@ -2,7 +2,7 @@
 
 The choices are what fused experts are handed. The scores are those of the top-k that made the choice, seen while the
 parts of the block run; where a bias or groups of experts decide as well, the lead is brought back to logits by the
-slope of the scores.
+slope p (1 - p) of the probabilities, that of a sigmoid or of a softmax.
 """
 
 # Shapes: T position, k expert a token is routed to, E expert.
@@ -76,7 +76,7 @@ class _Scores:
 
     experts: int
     logits: WeakTensorKeyDictionary = field(default_factory=WeakTensorKeyDictionary)
-    """For scores made of logits, and whatever was made of them in turn, those logits."""
+    """For probabilities made of logits, and whatever was made of them in turn, those logits and probabilities."""
     chosen_from: torch.Tensor | None = None
     chosen: torch.Tensor | None = None
 
@@ -95,7 +95,7 @@ class _Scores:
             if known:
                 self.logits[output] = known[0]
             elif name in PROBABILITIES and tensors:
-                self.logits[output] = tensors[0]
+                self.logits[output] = tensors[0], output.detach()
 
     def margin(self, experts_Tk: torch.Tensor) -> torch.Tensor | None:
         """Return the lead of each position's last chosen expert (T,) in logits; None unless a top-k made the choice."""
@@ -103,13 +103,16 @@ class _Scores:
             return None
         scores_TE = self.chosen_from.detach().reshape(-1, self.experts).float()
         is_chosen_TE = torch.zeros_like(scores_TE, dtype=torch.bool).scatter_(1, experts_Tk.long(), True)
-        logits = self.logits.get(self.chosen_from, self.chosen_from)
+        logits, probabilities = self.logits.get(self.chosen_from, (self.chosen_from, None))
         logits_TE = logits.detach().reshape(-1, self.experts).float()
         if experts_Tk.shape[1] == self.experts:
             return torch.full((len(scores_TE),), torch.inf, device=scores_TE.device)
         plain_T, _, _ = _lead(logits_TE, is_chosen_TE)
+        if probabilities is None:
+            return plain_T
         lead_T, last_T, next_T = _lead(scores_TE, is_chosen_TE)
-        slope_TE = logits_TE.sigmoid() * (1 - logits_TE.sigmoid())
+        p_TE = probabilities.reshape(-1, self.experts).float()
+        slope_TE = p_TE * (1 - p_TE)
         slopes = [slope_TE.gather(1, place_T[:, None])[:, 0] for place_T in (last_T, next_T)]
         slope_T = ((slopes[0].square() + slopes[1].square()) / 2).sqrt()
         # the host is not asked whether logits decide alone: where they do, their own lead is never negative

@@ -42,7 +42,7 @@ class MatrixInput:
     square_C: np.ndarray
     """Sum of squares over those rows, float64."""
     rest_max_abs_C: np.ndarray | None
-    """Without position 0 of each sequence; None for an expert."""
+    """Without position 0 of each sequence; None for an expert, and where sequences have no other."""
     expert: int | None = None
     fused: str | None = None
     """The module that holds the expert."""
@@ -118,10 +118,12 @@ def part_name(fused: str, part: str) -> str:
 
 def _of_site(site: SiteTable, block: int, name: str, readers: Sequence[str]) -> Iterator[MatrixInput]:
     first_SFC = site.first
-    first_C = np.abs(first_SFC).max((0, 1))
-    rest_SC = np.maximum(site.matrix("max"), -site.matrix("min"))
+    largest_C = np.abs(first_SFC).max((0, 1))
+    rest_C = None
+    if site.statistics.lengths.max() > 1:
+        rest_C = np.maximum(site.matrix("max"), -site.matrix("min")).max(0)
+        largest_C = np.maximum(largest_C, rest_C)
     square_C = site.matrix("sum_2").sum(0) + (first_SFC.astype(np.float64) ** 2).sum((0, 1))
     rows = int(first_SFC.shape[1] * site.statistics.lengths.sum())
-    rest_C = rest_SC.max(0)
     for reader in readers:
-        yield MatrixInput(reader, block, name, rows, np.maximum(first_C, rest_C), square_C, rest_C)
+        yield MatrixInput(reader, block, name, rows, largest_C, square_C, rest_C)

@@ -30,7 +30,7 @@ def _of_site(site: SiteTable) -> dict[str, Any]:
     largest_S = np.maximum(rest_S, np.abs(site.first).max((1, 2)))
     return {
         "max_abs": float(largest_S.max()),
-        "max_abs_rest": float(rest_S.max()),
+        "max_abs_rest": float(rest_S.max()) if site.statistics.lengths.max() > 1 else None,
         "smallest_window": float(largest_S.min()),
         "median_window": float(np.median(largest_S)),
         "headroom_needed": _headroom(largest_S),

@@ -78,8 +78,8 @@ mean cosine between what a block was handed at a position and what it returned, 
 expert's largest |down-projection output| before the router's weight, over the tokens routed to it (None without any);
 `router_margin` is the median over tokens of the lead, in logits, of the last chosen expert over the first unchosen,
 `router_margin_low` its 5th percentile, `router_distance` the RMS distance between two rows of the router's matrix, and
-`shared_energy_share` the share of the shared expert in the sum of squares that it and the routed experts put out
-(before a gate of its own, where it has one). `super_experts` lists the experts of the block that are super experts of
+`shared_energy_share` the share of the shared expert, by its gate, in the sum of squares that it and the routed experts
+add. `super_experts` lists the experts of the block that are super experts of
 the model (Su et al. 2025).
 """
 
@@ -123,6 +123,8 @@ def _site_rows(site: SiteTable, hit_threshold: float, *, is_matrix_input: bool) 
     int8_columns = int8_estimates.of_site(site) if is_matrix_input else {}
     for token_class in TOKEN_CLASSES:
         moments = _Moments(site, token_class)
+        if not moments.values:
+            continue  # windows of one token have no others
         yield {
             "token_class": token_class,
             "channels": site.width,
@@ -158,7 +160,7 @@ class _Moments:
         )
         first_3_S = (first_SFC**3).sum((1, 2))
         self.sum_3_S = use_first * first_3_S + use_rest * (site.values("sum_3") - first_3_S)
-        rest_SC = np.maximum(np.abs(site.matrix("max")), np.abs(site.matrix("min")))
+        rest_SC = np.maximum(np.maximum(site.matrix("max"), -site.matrix("min")), 0)  # of no position -inf
         self.max_abs_SC = np.maximum(use_first * np.abs(first_SFC).max(1), use_rest * rest_SC)
 
     def kurtosis_neuron_rms(self) -> float:
@@ -288,7 +290,9 @@ def _margins(site: SiteTable) -> dict[str, float]:
     found: dict[str, float] = {}
     if not site.rows["router_margin"].null_count:
         margins = np.concatenate(site.lists("router_margin"))
-        found |= {"router_margin": float(np.median(margins)), "router_margin_low": float(np.percentile(margins, 5))}
+        is_finite = np.isfinite(margins).all()  # infinite where every expert is chosen
+        low = np.percentile(margins, 5) if is_finite else np.percentile(margins, 5, method="lower")
+        found |= {"router_margin": float(np.median(margins)), "router_margin_low": float(low)}
     if not site.rows["router_distance"].null_count:
         found["router_distance"] = float(site.values("router_distance")[0])
     if not site.rows["shared_energy"].null_count and not site.rows["routed_energy"].null_count:

@@ -1,12 +1,15 @@
 """Sites: where in a decoder block activations are read, found by what consumes the tensor.
 
 Attention is the part of a block that is handed a mask or a cache; the MLP is the other part that holds matrices; the
-output projection is the last matrix of the attention, the down projection the last of the MLP that leads back to the
-width of the block, and that of a shared expert likewise. No name of a class or of a norm is looked at, so a new
+output projection is the last matrix that the attention runs, the down projection the last of the MLP that leads back to
+the width of the block, and that of a shared expert likewise. No name of a class or of a norm is looked at, so a new
 architecture costs nothing unless its structure is ambiguous. What fused experts and attention functions are handed is
 no input of a module: capture/expert_outputs.py and capture/attention.py see it.
 """
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -69,13 +72,16 @@ def mlp(block: nn.Module) -> nn.Module:
 
 
 def output_projection(block: nn.Module) -> nn.Module:
-    """Return the last matrix of the attention of `block`."""
-    matrices = [module for module in attention(block).modules() if _is_matrix(module)]
+    """Return the last matrix that the attention of `block` runs."""
+    mixer = attention(block)
+    matrices = [module for module in mixer.modules() if _is_matrix(module)]
     if not matrices:
         raise ArchitectureError(
             f"the attention of {type(block).__name__} holds no matrix; leave out_proj_in out of capture.sites."
         )
-    return matrices[-1]
+    # Phi-3, Qwen3.5 and AFMoE declare others after it
+    inside = list(_last_called(mixer).modules())
+    return next(matrix for matrix in reversed(matrices) if matrix in inside)
 
 
 def down_projection(block: nn.Module) -> nn.Module | None:
@@ -96,7 +102,7 @@ def down_projection(block: nn.Module) -> nn.Module | None:
 
 
 def shared_expert(block: nn.Module) -> nn.Module | None:
-    """Return what every token passes beside the fused experts of `block`: a part with two matrices or more."""
+    """Return what every token passes beside the fused experts of `block`: a part that leads back to its width."""
     experts = fused_experts.of_block(block)
     if experts is None:
         return None
@@ -105,8 +111,20 @@ def shared_expert(block: nn.Module) -> nn.Module | None:
         part = parts.pop(0)
         if any(module is experts for module in part.modules()):
             parts = [*part.children(), *parts] if part is not experts else parts
-        elif sum(map(_is_matrix, part.modules())) > 1:
+        elif _last_back([module for module in part.modules() if _is_matrix(module)], block) is not None:
             return part
+    return None
+
+
+def mixture(block: nn.Module) -> nn.Module | None:
+    """Return the part of `block` that adds the shared expert to the routed ones; None where the block itself does."""
+    experts, shared = fused_experts.of_block(block), shared_expert(block)
+    parts = [child for child in block.children() if {experts, shared} <= set(child.modules())]
+    while parts:
+        smaller = [child for child in parts[0].children() if {experts, shared} <= set(child.modules())]
+        if not smaller:
+            return parts[0]
+        parts = smaller
     return None
 
 
@@ -131,6 +149,29 @@ def router_matrix(block: nn.Module) -> torch.Tensor | None:
     ]
     found = [parameter for parameter in parameters if parameter.shape == (count, width)]
     return found[0] if len(found) == 1 else None
+
+
+def _last_called(module: nn.Module) -> nn.Module:
+    """Return the child with a matrix whose call ends last in the code of a module; the module if it calls none itself.
+
+    Of a call within another the outer one ends last, as it does when it runs.
+    """
+    forward = inspect.unwrap(type(module).forward)
+    children = {name: child for name, child in module.named_children() if any(map(_is_matrix, child.modules()))}
+    try:
+        code = ast.parse(textwrap.dedent(inspect.getsource(forward)))
+    except (OSError, SyntaxError, TypeError):  # code without its text
+        return module
+    ends = [
+        ((node.end_lineno or 0, node.end_col_offset or 0), node.func.attr)
+        for node in ast.walk(code)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "self"
+        and node.func.attr in children
+    ]
+    return children[max(ends)[1]] if ends else module
 
 
 def _last_back(matrices: Sequence[nn.Module], block: nn.Module) -> nn.Module | None:

@@ -104,12 +104,14 @@ def estimate(footprint: Footprint, run: Pass) -> Estimate:
     weights = footprint.resident_params + 2 * footprint.block_params + CONVERSIONS * footprint.bank_params
     hidden = 2 * tokens * footprint.channels * width
     hits = 2 * tokens * footprint.channels * run.counted
-    # what a site keeps by channel is one entry a channel, of a hidden layer as many as a token has in it
-    cells = footprint.channels * (run.sites - run.inner) + footprint.inner_channels / 3 * run.inner
-    experts = footprint.counts["experts"] or 0
-    of_experts = experts * (footprint.channels + footprint.inner_channels / 3) * EXPERT_CELL if run.inner else 0
+    experts, top_k = (footprint.counts[name] or 0 for name in ("experts", "top_k"))
+    # of a mixture the hidden layer of one expert: three matrices lead into it and out of it
+    inner = footprint.bank_params / (3 * footprint.channels * experts) if experts else footprint.inner_channels / 3
+    cells = footprint.channels * (run.sites - run.inner) + inner * run.inner
+    of_experts = experts * (footprint.channels + inner) * EXPERT_CELL if run.inner else 0
     rows = run.sequences * (cells * CELL + footprint.channels * run.counted * COUNTS) + of_experts
-    of_windows = run.sequences * (cells * CELL + run.sites * (run.length * POSITION + SPREAD))
+    positions = run.length * (run.sites + (max(top_k, 1) - 1) * min(run.inner, 1))
+    of_windows = run.sequences * (cells * CELL + run.sites * SPREAD + positions * POSITION)
     return Estimate(
         device_bytes=weights * width + hidden + hits + 2 * rows + _of_one_window(footprint, run),
         hidden_bytes=hidden,

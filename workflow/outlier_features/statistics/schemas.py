@@ -69,7 +69,8 @@ channels follow each other. `expert_max_abs` holds, for each expert, the largest
 tokens routed to it, null if there were none. `router_margin` is, for each position, the logit of the last chosen expert
 minus that of the first unchosen one, and `router_distance` the RMS distance between two rows of the router's matrix.
 `input_rms` and `input_cosine` (of `residual`) are of what the block was handed, and between that and its output.
-`shared_energy` and `routed_energy` are sums of squares of what the shared expert and the routed ones add.
+`shared_energy` and `routed_energy` are sums of squares of what the shared expert, by its gate, and the routed ones add;
+null where the block itself adds them.
 """
 EXPERT_SCHEMA = pa.schema(
     [
