@@ -6,10 +6,16 @@ import gguf
 import numpy as np
 import pytest
 from exports import Exported
+from families import FAMILIES, save_family
+from outlier_features.capture.run import capture
+from outlier_features.config.entries import Model
 from outlier_features.errors import ArchitectureError
 from outlier_features.exports.imatrix import Imatrix, architecture
-from outlier_features.exports.matrix_inputs import MatrixInput
-from small_models import BLOCKS, HIDDEN, LENGTH, WINDOWS
+from outlier_features.exports.matrix_inputs import MatrixInput, MatrixInputs
+from outlier_features.site_names import SITES
+from outlier_features.sources.fetch import fetch
+from outlier_features.statistics.shards import Statistics
+from small_models import BLOCKS, HIDDEN, LENGTH, WINDOWS, capture_settings, write_windows
 
 THEIRS = {
     "self_attn.q_proj": "attn_q",
@@ -22,6 +28,14 @@ THEIRS = {
     "mlp.gate": "ffn_gate_inp",
 }
 OF_EXPERTS = {"gate_proj": "ffn_gate_exps", "up_proj": "ffn_up_exps", "down_proj": "ffn_down_exps"}
+
+DENSE_OF_MIXTURE = [f"model.layers.1.mlp.{matrix}_proj" for matrix in ("gate", "up", "down")]
+LEFT_OUT = {
+    "qwen3-moe": [f"gguf has no name for {', '.join(DENSE_OF_MIXTURE)}"],
+    "deepseek-v3": [
+        "what a low-rank attention hands to its inner matrices is not captured: attn_kv_b, attn_k_b, attn_v_b, attn_q_b"
+    ],
+}
 
 
 def read(found: Exported) -> dict[str, np.ndarray]:
@@ -124,3 +138,34 @@ def test_inner_matrices_of_a_low_rank_attention_are_named_as_left_out(tmp_path: 
     assert sorted(found) == [f"blk.1.{kind}.weight.in_sum2" for kind in ("attn_kv_a_mqa", "attn_q_a")]
     assert left_out[0] == "gguf has no name for model.layers.1.self_attn.strange"
     assert left_out[1].endswith("is not captured: attn_kv_b, attn_k_b, attn_v_b, attn_q_b")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_matrix_of_a_family_has_an_entry_or_is_named(name: str, tmp_path: Path) -> None:
+    save_family(FAMILIES[name], tmp_path / "original")
+    fetch(Model(path=str(tmp_path / "original")), tmp_path / "checkpoint", {"checkpoint": "a"})
+    tokens = write_windows(tmp_path / "tokens.arrow", np.random.default_rng(0).integers(300, size=(3, 32)))
+    manifest = tmp_path / "statistics.json"
+    settings = capture_settings(sites=tuple(SITES))
+    capture(tmp_path / "checkpoint", tokens, manifest, settings, {"statistics": "a"})
+    statistics = Statistics([manifest])
+    if FAMILIES[name].model_type == "opt":
+        with pytest.raises(ArchitectureError):
+            Imatrix(statistics.facts["model_type"], statistics.blocks)
+        return
+    imatrix = Imatrix(statistics.facts["model_type"], statistics.blocks)
+    matrices = []
+    for block in range(statistics.blocks):
+        matrices += MatrixInputs(statistics, manifest).of_block(block, statistics.block(block))
+    imatrix.add(matrices, 4)
+    imatrix.write(tmp_path / "imatrix.gguf", {"corpus": "words", "sequences": 3, "length": 32})
+    found = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "imatrix.gguf").tensors}
+    assert imatrix.left_out == LEFT_OUT.get(name, [])
+    of_experts = {(each.fused, each.part) for each in matrices if each.fused}
+    entries = len(of_experts) + len({each.name for each in matrices if each.fused is None})
+    further = 2 * 3 if name == "qwen3-next" else -3 if name == "qwen3-moe" else 0
+    assert len(found) == 2 * (entries + further)
+    for block in range(statistics.blocks):
+        kinds = [f"blk.{block}.{kind}.weight.in_sum2" for kind in ("ffn_down", "ffn_down_exps")]
+        assert len([kind for kind in kinds if kind in found]) == (0 if (name, block) == ("qwen3-moe", 1) else 1)

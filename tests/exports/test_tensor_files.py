@@ -5,13 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
+from compressed_tensors.quantization import (
+    QuantizationArgs,
+    QuantizationConfig,
+    QuantizationScheme,
+    apply_quantization_config,
+)
 from compressed_tensors.quantization.utils import generate_gparam
 from exports import LINEAGE, SCALES, Exported
 from outlier_features.capture.run import capture
 from outlier_features.config.parts import parts, windows
 from outlier_features.site_names import SITES
 from safetensors.numpy import load_file
-from small_models import BLOCKS, LENGTH, WINDOWS, capture_settings
+from small_models import BLOCKS, DENSE, LENGTH, WINDOWS, capture_settings, save_checkpoint
 from transformers import AutoModelForCausalLM
 
 MATRICES = ("act_scales", "act_scales_rest", "importance")
@@ -68,6 +74,25 @@ def test_global_scales_are_those_that_compressed_tensors_computes(exported, inpu
         x = torch.from_numpy(x_STC)
         expected = generate_gparam(x.min(), x.max())
         np.testing.assert_allclose(found[f"{name}.input_global_scale"], expected.numpy(), rtol=1e-5)
+
+
+def test_compressed_tensors_runs_nvfp4_inputs_with_the_global_scales(tokens, ids, tmp_path) -> None:
+    checkpoint = save_checkpoint(tmp_path / "c", DENSE | {"hidden_size": 64, "head_dim": 16, "intermediate_size": 96})
+    settings = capture_settings(sites=tuple(SITES))
+    capture(checkpoint, tokens, tmp_path / "x.json", settings, {"statistics": "test"})
+    scales = Exported(tmp_path, [tmp_path / "x.json"], tokens).tensors("input_scales")
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    with torch.inference_mode():
+        before = model(torch.from_numpy(ids[0]).long()[None]).logits
+    nvfp4 = {"num_bits": 4, "type": "float", "strategy": "tensor_group", "group_size": 16, "dynamic": "local"}
+    inputs = QuantizationScheme(targets=["Linear"], input_activations=QuantizationArgs(**nvfp4))
+    apply_quantization_config(model, QuantizationConfig(config_groups={"inputs": inputs}, ignore=["lm_head"]))
+    wanted = [name for name in model.state_dict() if name.endswith("_global_scale")]
+    assert len(wanted) == 7 * BLOCKS
+    model.load_state_dict({name: torch.from_numpy(scales[name]) for name in wanted}, strict=False)
+    with torch.inference_mode():
+        after = model(torch.from_numpy(ids[0]).long()[None]).logits
+    assert 10 < 10 * torch.log10(before.square().sum() / (after - before).square().sum()) < 40
 
 
 def test_experts_that_were_not_kept_apart_are_absent(manifests, tokens, tmp_path) -> None:
