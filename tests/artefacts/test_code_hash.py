@@ -113,6 +113,87 @@ def test_a_name_that_is_defined_anew_where_it_was_imported_is_of_that_module(has
     assert hashed(files) != hashed({**files, "door.py": f"{door}{defined}\n"})
 
 
+SWAPPED = {
+    "functions that import one name from two modules": (
+        "def cpu():\n    from outlier_features.{} import run\n    return run()\n"
+        "def gpu():\n    from outlier_features.{} import run\n    return run()",
+        ("one", "other"),
+    ),
+    "a function that imports what hides a name of the module": (
+        "from outlier_features.one import run\n"
+        "def cpu():\n    {}\n    return run()\ndef gpu():\n    {}\n    return run()",
+        ("from outlier_features.other import run", "pass"),
+    ),
+    "branches": (
+        "if X:\n    from outlier_features.{} import run\nelse:\n    from outlier_features.{} import run\nrun()",
+        (
+            "one",
+            "other",
+        ),
+    ),
+    "defaults": (
+        "from outlier_features.grid import near as {}, far as {}\ndef f(a=a, b=b): return a(3) - b(2)",
+        ("a", "b"),
+    ),
+    "what an inner function hides": (
+        "from outlier_features.grid import near as {}, far as {}\n"
+        "def f():\n    def g(a, b): return a\n    return a(3) - b(2)",
+        ("a", "b"),
+    ),
+    "what a comprehension runs over": (
+        "from outlier_features.grid import near as {}, far as {}\nX = [[a for a in a(3)], [b for b in b(2)]]",
+        ("a", "b"),
+    ),
+    "an inner function and what it hides": (
+        "from outlier_features.grid import near, near as plain\n"
+        "def f():\n    def near(x): return x\n    return {}(3), {}(3)",
+        ("near", "plain"),
+    ),
+    "a global name that is bound anew": (
+        "from outlier_features.grid import near, near as plain\n"
+        "def f():\n    global near\n    near = print\ndef g(): return {}(3), {}(3)",
+        ("near", "plain"),
+    ),
+    "an attribute of a class and what it hides": (
+        "from outlier_features.grid import near, near as plain\nclass A:\n    near = 3\n    y = {}, {}",
+        ("near", "plain"),
+    ),
+}
+"""Scripts, each with two places, and what stands there in two orders that mean different things."""
+
+
+@pytest.mark.parametrize("case", SWAPPED)
+def test_a_name_stands_for_what_it_means_where_it_is_used(hashed: Hashed, case: str) -> None:
+    script, (one, other) = SWAPPED[case]
+    library = {"grid.py": GRID, "one.py": "def run(): return 1", "other.py": "def run(): return 2"}
+    found = [hashed({**library, "script.py": script.format(*order)}) for order in ((one, other), (other, one))]
+    assert found[0] != found[1]
+
+
+def test_a_class_whose_attribute_hides_nothing_keeps_no_name_of_a_module(hashed: Hashed) -> None:
+    text = "from outlier_features import {0}\nclass A:\n    {0}: int\n    def f(self): return {0}.near(3)\n"
+    kept = text.replace("    {0}: int", "    grid: {0}.Kind")
+    for script in (text.replace("    {0}: int", "    grid = 1"), kept):
+        assert hashed({"script.py": script.format("grid"), "grid.py": GRID}) == hashed(
+            {"script.py": script.format("places"), "places.py": GRID}
+        )
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        "try:\n    from fast import near\nexcept ImportError: pass",
+        "if X:\n    from outlier_features.other import near",
+        "def f():\n    global near\n    near = print",
+        "from math import sqrt as near",
+    ],
+)
+def test_a_name_is_passed_on_only_where_it_has_one_meaning(hashed: Hashed, again: str) -> None:
+    files = {"script.py": BY_A_DOOR, "grid.py": GRID, "other.py": "def near(x): return x"}
+    door = "from outlier_features.grid import near\n"
+    assert hashed({**files, "door.py": door}) != hashed({**files, "door.py": door + again})
+
+
 def test_a_relative_import_is_refused(hashed: Hashed) -> None:
     with pytest.raises(ImportError, match=r"from \.grid import near: is relative to a place; write where from"):
         hashed({"script.py": "from .grid import near\nnear(3)", "grid.py": GRID})
@@ -121,8 +202,6 @@ def test_a_relative_import_is_refused(hashed: Hashed) -> None:
 def test_a_parameter_hides_an_imported_module_of_its_name(hashed: Hashed) -> None:
     text = "from outlier_features import {0}\ny = {0}.near(3)\ndef f(grid): return grid.far\n"
     assert hashed({"script.py": text.format("grid"), "grid.py": GRID}) != hashed({"script.py": "y = 3"})
-    inside = code_hash._bound_inside(ast.parse("def f(grid): return [far for far in grid]").body[0])
-    assert inside == {"grid", "far"}
     shadowing = "from outlier_features import grid\ndef f(grid): return grid.far\n"
     assert hashed({"script.py": shadowing, "grid.py": GRID}) == hashed(
         {"script.py": shadowing.replace("import grid", "import places"), "places.py": GRID}

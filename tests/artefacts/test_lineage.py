@@ -114,6 +114,14 @@ def test_a_label_changes_the_summary_and_the_pictures_of_its_model_only() -> Non
     assert found == of({"tiny-moe"}, {*OF_SUMMARY, *PICTURES, "export"})
 
 
+def test_the_name_of_the_experiment_changes_the_page_which_it_is_the_title_of() -> None:
+    def rename(values: dict[str, Any]) -> None:
+        values["experiments"]["mine"] = values["experiments"][values["experiment"]]
+        values["experiment"] = "mine"
+
+    assert moved_by(rename) == {"index": set()}
+
+
 def test_another_name_of_the_same_text_changes_the_summary_which_holds_it_and_no_table() -> None:
     values = shipped()
     values["corpora"]["speeches"] = values["corpora"]["sotu"]

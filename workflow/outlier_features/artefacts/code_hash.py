@@ -8,7 +8,7 @@ uses the edited one.
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -48,9 +48,9 @@ WITHOUT_EFFECT = {
 the hub sends is checked by its digest, plans are estimates, what is refused has no numbers, the others carry words and
 paths."""
 
-_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
-_Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | _Comprehension
 _Import = ast.Import | ast.ImportFrom
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+_Comprehension = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
 @cache
@@ -74,9 +74,10 @@ def sources(script: Path) -> list[Path]:
 
 @cache
 def _hash(path: Path) -> str:
-    meaning = _Meaning(_tokens(path))
-    code = ast.unparse(meaning.visit(_tree(path)))
-    unused = sorted(token for name, token in meaning.tokens.items() if name not in meaning.used)  # run all the same
+    tree = _tree(path)
+    meaning = _Meaning(tree)
+    code = ast.unparse(meaning.visit(tree))
+    unused = sorted({_token(name) for _, name in _bindings(path)} - meaning.used)  # run all the same
     return hashlib.sha256("\n".join([*unused, code]).encode()).hexdigest()
 
 
@@ -87,15 +88,6 @@ def _imported(path: Path) -> tuple[Path, ...]:
     return tuple(target for target in targets if target is not None)
 
 
-@cache
-def _tokens(path: Path) -> dict[str, str]:
-    """Return what each name stands for that a module imports from this library; several, if functions differ in it."""
-    found: dict[str, set[str]] = {}
-    for bound, name in _bindings(path):
-        found.setdefault(bound, set()).add(_token(name))
-    return {bound: "_or_".join(sorted(tokens)) for bound, tokens in found.items()}
-
-
 def _token(name: str) -> str:
     """Return what a dotted name of this library stands for: the hash of a module, with what is taken from it."""
     module, attribute = _target(name)
@@ -103,10 +95,8 @@ def _token(name: str) -> str:
         return attribute
     if not attribute:
         return f"_{_hash(module)}"
-    passed_on = dict(_bindings(module, at_top=True)).get(attribute)
-    if passed_on and attribute not in _defined(module):
-        return _token(passed_on)
-    return f"_{_hash(module)}.{attribute}"
+    passed_on = _passed_on(module).get(attribute)
+    return _token(passed_on) if passed_on else f"_{_hash(module)}.{attribute}"
 
 
 def _target(name: str) -> tuple[Path | None, str]:
@@ -132,19 +122,23 @@ def _is_without_effect(parts: list[str]) -> bool:
 
 
 @cache
-def _bindings(path: Path, *, at_top: bool = False) -> tuple[tuple[str, str], ...]:
+def _bindings(path: Path) -> tuple[tuple[str, str], ...]:
     """Return what a module imports from this library: the names it binds, with the dotted names they stand for."""
-    tree = _tree(path)
-    nodes = (node for node in (tree.body if at_top else ast.walk(tree)) if isinstance(node, _Import))
+    nodes = (node for node in ast.walk(_tree(path)) if isinstance(node, _Import))
     return tuple(binding for node in nodes for binding in _bound(node) if _is_ours(binding[1]))
 
 
 @cache
-def _defined(path: Path) -> set[str]:
-    """Return the names that a module assigns or defines, anywhere in it."""
-    nodes = [*ast.walk(_tree(path))]
-    named = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
-    return named | _stored(nodes)
+def _passed_on(path: Path) -> dict[str, str]:
+    """Return the names that a module takes from elsewhere in this library and has no other meaning for."""
+    tree = _tree(path)
+    at_top = [binding for node in tree.body if isinstance(node, _Import) for binding in _bound(node)]
+    names = [name for name, _ in _names(tree)]
+    return {
+        bound: name
+        for bound, name in at_top
+        if _is_ours(name) and names.count(bound) == 1 and bound not in _declared(tree)
+    }
 
 
 def _bound(node: _Import) -> Iterator[tuple[str, str]]:
@@ -156,6 +150,50 @@ def _bound(node: _Import) -> Iterator[tuple[str, str]]:
         yield alias.asname or alias.name, f"{prefix}{alias.name}"
 
 
+def _names(scope: ast.AST) -> Iterator[tuple[str, str | None]]:
+    """Yield each binding of a name in a scope, not in those inside it, with what of this library is bound, if any."""
+    if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        found = scope.args
+        extra = [argument for argument in (found.vararg, found.kwarg) if argument]
+        yield from ((each.arg, None) for each in (*found.posonlyargs, *found.args, *found.kwonlyargs, *extra))
+    for node in _own(scope):
+        match node:
+            case ast.Import() | ast.ImportFrom():
+                for bound, name in _bound(node):
+                    yield (bound, name) if _is_ours(name) else (bound.partition(".")[0], None)
+            case ast.Name(id=bound) if not isinstance(node.ctx, ast.Load):
+                yield bound, None
+            case ast.FunctionDef(name=bound) | ast.AsyncFunctionDef(name=bound) | ast.ClassDef(name=bound):
+                yield bound, None
+            case (
+                ast.ExceptHandler(name=str(bound))
+                | ast.MatchAs(name=str(bound))
+                | ast.MatchStar(name=str(bound))
+                | ast.MatchMapping(rest=str(bound))
+            ):
+                yield bound, None
+
+
+def _own(scope: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a scope, without what lies in the scopes inside it."""
+    parts = [getattr(scope, field) for field in ("body", "elt", "key", "value", "generators") if hasattr(scope, field)]
+    queue = [node for part in parts for node in (part if isinstance(part, list) else [part])]
+    while queue:
+        node = queue.pop()
+        yield node
+        if isinstance(node, _Comprehension):
+            queue += [inner.target for inner in ast.walk(node) if isinstance(inner, ast.NamedExpr)]
+        elif isinstance(node, ast.AnnAssign) and node.value is None:
+            queue.append(node.annotation)  # which binds nothing
+        elif not isinstance(node, _Definition):
+            queue += ast.iter_child_nodes(node)
+
+
+def _declared(tree: ast.Module) -> set[str]:
+    """Return the names that functions declare to be those of a scope around them, and may bind there."""
+    return {name for node in ast.walk(tree) if isinstance(node, ast.Global | ast.Nonlocal) for name in node.names}
+
+
 def _is_ours(name: str) -> bool:
     return name.partition(".")[0] == PACKAGE.name
 
@@ -165,48 +203,93 @@ def _tree(path: Path) -> ast.Module:
 
 
 class _Meaning(ast.NodeTransformer):
-    """Removes docstrings and imports from this library, and puts what each imported name stands for in its place."""
+    """Removes docstrings and imports from this library, and puts what each imported name stands for in its place.
 
-    def __init__(self, tokens: dict[str, str]) -> None:
-        self.tokens, self.used = tokens, set[str]()
-        self._local = frozenset[str]()
+    A name that a scope binds more than once keeps its name and its import, as an assignment: which of its meanings
+    counts depends on what is run.
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.used = set[str]()
+        self._declared = _declared(tree)
+        self._scopes: list[tuple[ast.AST, dict[str, str | None]]] = [(tree, self._known(tree))]
 
     def visit(self, node: ast.AST) -> Any:
         if isinstance(node, ast.Name | ast.Attribute):
             return self._name(node)
         if isinstance(node, _Import):
             return self._import(node)
-        outside = self._local
-        if isinstance(node, _Scope):
-            self._local |= _bound_inside(node)
-        self.generic_visit(node)
-        self._local = outside
+        if isinstance(node, _Comprehension):
+            self._comprehension(node)
+        elif isinstance(node, _Definition):
+            self._definition(node)
+        else:
+            self.generic_visit(node)
         statements = getattr(node, "body", None)
         if isinstance(statements, list):
             statements[:] = [statement for statement in statements if not _is_docstring(statement)] or [ast.Pass()]
         return node
 
+    def _definition(self, node: _Definition) -> None:
+        """Visit decorators, defaults and annotations outside of a function or class, and its body inside."""
+        self._scopes.append((node, self._known(node)))
+        inside: ast.Expression | ast.Module
+        if isinstance(node, ast.Lambda):
+            inside, node.body = ast.Expression(node.body), ast.Constant(None)
+        else:
+            inside, node.body = ast.Module(node.body, []), []
+        self.generic_visit(inside)
+        self._scopes.pop()
+        self.generic_visit(node)
+        node.body = inside.body
+
+    def _comprehension(self, node: _Comprehension) -> None:
+        """Visit what a comprehension runs over outside of it, and the rest inside."""
+        first = node.generators[0]
+        source, first.iter = self.visit(first.iter), ast.Constant(None)
+        self._scopes.append((node, self._known(node)))
+        self.generic_visit(node)
+        self._scopes.pop()
+        first.iter = source
+
+    def _known(self, scope: ast.AST) -> dict[str, str | None]:
+        """Return what each name stands for that a scope binds; None where it keeps its name."""
+        found: dict[str, set[str | None]] = {}
+        for bound, name in _names(scope):
+            if isinstance(scope, ast.Module) or bound not in self._declared:
+                is_kept = name is None or bound in self._declared or isinstance(scope, ast.ClassDef)
+                found.setdefault(bound, set()).add(None if is_kept else _token(str(name)))
+        return {bound: next(iter(tokens)) if len(tokens) == 1 else None for bound, tokens in found.items()}
+
     def _name(self, node: ast.Name | ast.Attribute) -> ast.AST:
-        name = ast.unparse(node) if isinstance(node.ctx, ast.Load) else ""
-        if name in self.tokens and name.partition(".")[0] not in self._local:
-            self.used.add(name)
-            return ast.Name(self.tokens[name], node.ctx)
-        return self.generic_visit(node)
+        token = self._meant(ast.unparse(node)) if isinstance(node.ctx, ast.Load) else None
+        if token is None:
+            return self.generic_visit(node)
+        return ast.Name(token, node.ctx)
 
-    def _import(self, node: _Import) -> ast.AST | None:
-        other = [alias for alias, (_, name) in zip(node.names, _bound(node), strict=True) if not _is_ours(name)]
-        node.names = other
-        return node if other else None
+    def _meant(self, name: str) -> str | None:
+        """Return what a name stands for in the scope that is visited, None where it keeps its name."""
+        perhaps = ""
+        for scope, known in reversed(self._scopes):
+            is_class = isinstance(scope, ast.ClassDef)
+            if is_class and scope is not self._scopes[-1][0]:
+                continue  # its names are not those of its methods
+            if is_class and name in known:
+                perhaps = f"{name}_or_"  # before it is bound in the class, the one outside
+            elif name in known or name.partition(".")[0] in known:
+                token = known.get(name)
+                self.used |= {token} if token is not None else set()
+                return None if token is None else f"{perhaps}{token}"
+        return None
 
-
-def _bound_inside(scope: ast.AST) -> set[str]:
-    """Return the names that a function or comprehension binds, which hide imported ones of the same name."""
-    nodes = [*ast.walk(scope)]
-    return {node.arg for node in nodes if isinstance(node, ast.arg)} | _stored(nodes)
-
-
-def _stored(nodes: Iterable[ast.AST]) -> set[str]:
-    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    def _import(self, node: _Import) -> list[ast.stmt]:
+        _, known = self._scopes[-1]
+        bindings = [*_bound(node)]
+        kept = [(bound, _token(name)) for bound, name in bindings if _is_ours(name) and known.get(bound) is None]
+        self.used |= {token for _, token in kept}
+        node.names = [alias for alias, (_, name) in zip(node.names, bindings, strict=True) if not _is_ours(name)]
+        assigned = [ast.parse(f"{bound} = {token or '_'}").body[0] for bound, token in kept if bound != "*"]
+        return [*([node] if node.names else []), *assigned]
 
 
 def _is_docstring(statement: ast.stmt) -> bool:

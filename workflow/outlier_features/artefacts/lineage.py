@@ -148,13 +148,14 @@ class Lineages:
         return _lineage("model_figure", "plot_model", settings, reduction=self.reduction(corpus, model))
 
     def index(self, corpus: str) -> Lineage:
-        """Return the lineage of the page of the run, with its markup and style, which no import leads to."""
+        """Return the lineage of the page of the run, with its title, and markup and style, which no import leads to."""
         upstream = {"summary": self.summary(corpus), "inference": self.inference(corpus), "figure": self.figure(corpus)}
         for model in self._config.chosen.models:
             upstream[f"perplexity {model}"] = self.perplexity(corpus, model)
             upstream[f"reduction {model}"] = self.reduction(corpus, model)
             upstream[f"model_figure {model}"] = self.model_figure(corpus, model)
-        return _lineage("index", "index", {"page": _folder(PAGE)}, **upstream)
+        settings = {"experiment": self._config.experiment, "page": _folder(PAGE)}
+        return _lineage("index", "index", settings, **upstream)
 
     def timings(self, corpus: str, model: str) -> Lineage:
         """Return the lineage of the figure of timings, which themselves are no result and no part of it."""

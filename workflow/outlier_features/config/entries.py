@@ -21,7 +21,10 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def canonical(self, *, without: set[str] | None = None) -> dict[str, Any]:
-        """Return what was set, as plain values: the form that enters a lineage (a new default changes none)."""
+        """Return what was set, as plain values: the form that enters a lineage.
+
+        What equals its default is left out, so a new key moves no lineage; a default, once there, never changes.
+        """
         return self.model_dump(mode="json", exclude_defaults=True, exclude=without)
 
 
