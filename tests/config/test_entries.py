@@ -35,7 +35,7 @@ DEFAULTS: dict[type[entries.Strict], dict[str, Any]] = {
     entries.Model: {"dtype": "bfloat16", "keep_weights": True},
     entries.Corpus: {"split": "train", "column": "text", "bos": "auto", "windows": "packed"},
     entries.Definition: {"threshold": 6.0, "min_layers": 0.25, "min_positions": 0.06, "scope": "pooled"},
-    entries.Capture: {"nonfinite": "error", "scatter": 1},
+    entries.Capture: {"statistics": "all", "nonfinite": "error", "scatter": 1},
 }
 """Defaults that say something. A lineage leaves out what equals its default, and these modules out of the code, so
 another default would change numbers and move no lineage. Add those of new keys; to change one, rename its key."""
