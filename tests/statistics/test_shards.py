@@ -128,10 +128,10 @@ def test_what_experts_read_in_parts_is_that_of_one_pass_to_the_bit(parts, checkp
         capture(checkpoints["moe"], tokens, path, settings, {"statistics": "test"}, windows=windows)
     capture(checkpoints["moe"], tokens, tmp_path / "whole.json", settings, {"statistics": "test"})
     for site in ("mlp_in", "down_in"):
-        found, expected = (Statistics(files).experts(1, site) for files in (merged, [tmp_path / "whole.json"]))
+        found, expected = (Statistics(files).block(1).experts[site] for files in (merged, [tmp_path / "whole.json"]))
         for name, values in vars(expected).items():
             np.testing.assert_array_equal(getattr(found, name), values, err_msg=name)
-    assert Statistics(merged).experts(0, "down_in") is None  # a dense block
+    assert Statistics(merged).block(0).experts.get("down_in") is None  # a dense block
 
 
 def test_an_expert_without_tokens_has_none_and_nothing(checkpoints, tmp_path) -> None:
@@ -146,4 +146,4 @@ def test_an_expert_without_tokens_has_none_and_nothing(checkpoints, tmp_path) ->
     for _, row in rows.iterrows():
         assert row["tokens"] == counts[row["expert"]]
         assert (row["sum_2"] is None) == (row["max_abs"] is None) == (row["tokens"] == 0)
-    assert (statistics.experts(1, "down_in").sum_2_EC[counts == 0] == 0).all()
+    assert (statistics.block(1).experts["down_in"].sum_2_EC[counts == 0] == 0).all()

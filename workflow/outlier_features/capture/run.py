@@ -25,7 +25,6 @@ from outlier_features.machine.file_lock import alone
 from outlier_features.models import checkpoints, parameters
 from outlier_features.models.weights import Weights
 from outlier_features.planning.estimate import Estimate, Pass, estimate
-from outlier_features.site_names import INNER
 from outlier_features.statistics import schemas, shards, timings
 from outlier_features.text.windows import TokenWindows, read_windows
 
@@ -166,8 +165,7 @@ def _identity(origin: provenance.Provenance, windows: Sequence[int]) -> dict[str
 def _plan(checkpoint: Path, settings: Settings, windows: int, packed: TokenWindows) -> Estimate:
     """Return what the pass takes."""
     dtype = str(settings.dtype).removeprefix("torch.")
-    inner = sum(site in INNER for site in settings.sites)
-    run = Pass(windows, packed.ids_ST.shape[1], dtype, len(settings.sites), len(settings.counted), inner)
+    run = Pass.over(windows, packed.ids_ST.shape[1], dtype, settings.sites, settings.counted)
     return estimate(checkpoints.read_footprint(checkpoint), run)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from outlier_features.statistics.shards import BlockTable, Statistics
+from outlier_features.statistics.shards import BlockTable
 
 FEW = (0, 1, 10, 100, 1000)
 """Numbers of tokens that calibration of an expert may ask for."""
 
 
-def of_block(statistics: Statistics, block: int, table: BlockTable) -> dict[str, Any] | None:
+def of_block(block: int, table: BlockTable) -> dict[str, Any] | None:
     """Return the experts of a block, None in a dense one.
 
     `reap` is the mean, over the tokens sent to an expert, of the router's weight times the norm of its output (Lasby et
@@ -27,7 +27,7 @@ def of_block(statistics: Statistics, block: int, table: BlockTable) -> dict[str,
     count, top_k = (int(router.values(name)[0]) for name in ("expert_count", "top_k"))
     choices = np.concatenate(router.lists("expert_choices"))
     tokens_E = np.bincount(choices, minlength=count)
-    inputs = statistics.experts(block, "down_in")
+    inputs = table.experts.get("down_in")
     saliency_E = np.full(count, np.nan) if inputs is None else inputs.saliency_E
     return {
         "block": block,

@@ -45,6 +45,7 @@ def export(
     inputs, files = MatrixInputs(statistics, manifests[0]), TensorFiles()
     experts: list[dict[str, Any]] = []
     reach: list[dict[str, Any]] = []
+    is_apart = False
     imatrix, reason = _imatrix(statistics)
     channels = {
         each.name: OutlierChannels(each, features, reduced["estimates"][each.name]["note"])
@@ -55,8 +56,9 @@ def export(
         read = list(inputs.of_block(block, table))
         files.add(read)
         files.add_cache(inputs.attention_module(block), table)
-        if (scores := expert_scores.of_block(statistics, block, table)) is not None:
+        if (scores := expert_scores.of_block(block, table)) is not None:
             experts.append(scores)
+            is_apart = is_apart or bool(table.experts)
         if imatrix is not None:
             imatrix.add(read, len(scores["tokens"]) if scores else None)
         readers = {site: inputs.of(block, site) for site in table.sites}
@@ -70,7 +72,7 @@ def export(
     counted = about | {"tokens": int(statistics.lengths.sum())}
     files.write(folder, counted, origin, is_moe=statistics.facts["kind"] == "moe")
     if imatrix is not None:
-        reason = _missing(statistics, imatrix)
+        reason = _missing(statistics, imatrix, is_apart=is_apart or not experts)
     has_imatrix = imatrix is not None and not imatrix.is_empty
     if imatrix is not None and has_imatrix:
         imatrix.write(folder / IMATRIX, about)
@@ -95,13 +97,13 @@ def _imatrix(statistics: Statistics) -> tuple[Imatrix | None, str | None]:
         return None, str(error)
 
 
-def _missing(statistics: Statistics, imatrix: Imatrix) -> str | None:
-    """Return which matrices of the blocks the imatrix has no entry for, as far as is known; None where it has all."""
+def _missing(statistics: Statistics, imatrix: Imatrix, *, is_apart: bool) -> str | None:
+    """Return which matrices of the blocks the imatrix has no entry for, as far as is known; None where it has all.
+
+    `is_apart` says that what each expert read was kept.
+    """
     inputs = ("attn_in", "out_proj_in", "mlp_in", "down_in")
     left_out = [site for site in inputs if site not in statistics.facts["sites"]]
-    is_apart = statistics.facts["kind"] != "moe" or any(
-        statistics.experts(b, "mlp_in") for b in range(statistics.blocks)
-    )
     parts = [
         *imatrix.left_out,
         *([] if is_apart else ["experts were not kept apart, so they have no entry"]),

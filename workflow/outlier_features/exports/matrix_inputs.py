@@ -63,7 +63,6 @@ class MatrixInputs:
                 f"{source}: from a capture that did not note which matrices read each tensor (no `consumers` among its "
                 "facts); capture the model again."
             )
-        self._statistics = statistics
         self._consumers: Mapping[str, Sequence[str]] = statistics.facts["consumers"]
 
     def of(self, block: int, site: str) -> list[str]:
@@ -77,7 +76,7 @@ class MatrixInputs:
             if names := [name for name in self.of(block, site) if name not in fused]:
                 yield from _of_site(table.site(site), block, site, names)
         for name, read in ((name, read) for name in fused for read in PARTS):
-            yield from self._of_experts(block, read, name)
+            yield from _of_experts(table, block, read, name)
 
     def _fused(self, block: int, table: BlockTable) -> list[str]:
         """Return what holds the routed experts of a block: what reads `down_in`, by its name where that is not kept."""
@@ -85,25 +84,6 @@ class MatrixInputs:
             return []
         by_name = [name for name in self.of(block, "mlp_in") if name.rpartition(".")[2] == "experts"]
         return self.of(block, "down_in") or by_name
-
-    def _of_experts(self, block: int, site: str, fused: str) -> Iterator[MatrixInput]:
-        found = self._statistics.experts(block, site)
-        if found is None:
-            return
-        for expert in np.flatnonzero(found.tokens_E):
-            for part in PARTS[site]:
-                yield MatrixInput(
-                    f"{fused}.{expert}.{part_name(fused, part)}",
-                    block,
-                    site,
-                    rows=int(found.tokens_E[expert]),
-                    max_abs_C=found.max_abs_EC[expert],
-                    square_C=found.sum_2_EC[expert],
-                    rest_max_abs_C=None,
-                    expert=int(expert),
-                    fused=fused,
-                    part=part,
-                )
 
     def attention_module(self, block: int) -> str | None:
         """Return the name of the attention of a block: what holds its output projection."""
@@ -116,13 +96,29 @@ def part_name(fused: str, part: str) -> str:
     return OF_MIXTRAL[part] if "block_sparse_moe" in fused else part
 
 
+def _of_experts(table: BlockTable, block: int, site: str, fused: str) -> Iterator[MatrixInput]:
+    found = table.experts.get(site)
+    if found is None:
+        return
+    for expert in np.flatnonzero(found.tokens_E):
+        for part in PARTS[site]:
+            yield MatrixInput(
+                f"{fused}.{expert}.{part_name(fused, part)}",
+                block,
+                site,
+                rows=int(found.tokens_E[expert]),
+                max_abs_C=found.max_abs_EC[expert],
+                square_C=found.sum_2_EC[expert],
+                rest_max_abs_C=None,
+                expert=int(expert),
+                fused=fused,
+                part=part,
+            )
+
+
 def _of_site(site: SiteTable, block: int, name: str, readers: Sequence[str]) -> Iterator[MatrixInput]:
-    first_SFC = site.first
-    largest_C = np.abs(first_SFC).max((0, 1))
-    rest_C = None
-    if site.statistics.lengths.max() > 1:
-        rest_C = np.maximum(site.matrix("max"), -site.matrix("min")).max(0)
-        largest_C = np.maximum(largest_C, rest_C)
+    first_SFC, largest_C = site.first, site.max_abs.max(0)
+    rest_C = site.rest_max_abs.max(0) if site.statistics.lengths.max() > 1 else None
     square_C = site.matrix("sum_2").sum(0) + (first_SFC.astype(np.float64) ** 2).sum((0, 1))
     rows = int(first_SFC.shape[1] * site.statistics.lengths.sum())
     for reader in readers:

@@ -26,8 +26,7 @@ def of_block(block: int, table: BlockTable, readers: Mapping[str, Sequence[str]]
 
 
 def _of_site(site: SiteTable) -> dict[str, Any]:
-    rest_S = np.maximum(site.matrix("max"), -site.matrix("min")).max(1).astype(np.float64)
-    largest_S = np.maximum(rest_S, np.abs(site.first).max((1, 2)))
+    rest_S, largest_S = (each.max(1).astype(np.float64) for each in (site.rest_max_abs, site.max_abs))
     return {
         "max_abs": float(largest_S.max()),
         "max_abs_rest": float(rest_S.max()) if site.statistics.lengths.max() > 1 else None,

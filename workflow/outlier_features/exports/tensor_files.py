@@ -95,8 +95,7 @@ class TensorFiles:
             if attention is None or site not in table.sites:
                 continue
             rows = table.site(site)
-            largest_SC = np.maximum(np.abs(rows.first).max(1), np.maximum(rows.matrix("max"), -rows.matrix("min")))
-            of_heads = largest_SC.max(0).reshape(int(rows.values("heads")[0]), -1).max(1)
+            of_heads = rows.max_abs.max(0).reshape(int(rows.values("heads")[0]), -1).max(1)
             scale = float(of_heads.max()) * HEADROOM / FP8_MAX or 1.0
             self._cached |= {
                 f"{attention}.{letter}_scale": _number(scale),

@@ -160,8 +160,7 @@ class _Moments:
         )
         first_3_S = (first_SFC**3).sum((1, 2))
         self.sum_3_S = use_first * first_3_S + use_rest * (site.values("sum_3") - first_3_S)
-        rest_SC = np.maximum(np.maximum(site.matrix("max"), -site.matrix("min")), 0)  # of no position -inf
-        self.max_abs_SC = np.maximum(use_first * np.abs(first_SFC).max(1), use_rest * rest_SC)
+        self.max_abs_SC = np.maximum(use_first * np.abs(first_SFC).max(1), use_rest * site.rest_max_abs)
 
     def kurtosis_neuron_rms(self) -> float:
         """Return (mean_c s_c^4) / (mean_c s_c^2)^2 with s_c^2 the mean square of a channel; 1 to C."""

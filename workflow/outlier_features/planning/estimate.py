@@ -8,13 +8,14 @@ window; one window at a time runs through a block. Memory errs on the upper side
 # Shapes: S sequence (window), T position, C channel, V vocabulary, H attention head.
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from outlier_features.config.config import Config
 from outlier_features.config.entries import Corpus, Model
 from outlier_features.models.sizes import BYTES, Footprint
-from outlier_features.site_names import INNER
+from outlier_features.site_names import INNER, SiteName
 
 FLOPS, BANDWIDTH = 1e13, 1e9
 """Operations a second and bytes read a second that are assumed where nothing is said: a small GPU, a plain SSD."""
@@ -52,9 +53,15 @@ class Pass:
     @classmethod
     def of(cls, config: Config, corpus: Corpus, model: Model) -> "Pass":
         """Return the pass of a model over a corpus of the configuration."""
-        sites, counted = config.capture.sites, config.counted_sites
-        inner = sum(site in INNER for site in sites)
-        return cls(corpus.sequences, corpus.length, model.dtype, len(sites), len(counted), inner)
+        kept = config.capture.sites, config.counted_sites
+        return cls.over(corpus.sequences, corpus.length, model.dtype, *kept)
+
+    @classmethod
+    def over(
+        cls, sequences: int, length: int, dtype: str, sites: Sequence[SiteName], counted: Sequence[SiteName]
+    ) -> "Pass":
+        """Return a pass that keeps these sites, and counts hits at some of them."""
+        return cls(sequences, length, dtype, len(sites), len(counted), sum(site in INNER for site in sites))
 
     @property
     def tokens(self) -> int:

@@ -96,17 +96,19 @@ class Statistics:
             )
         return HitTable(rows.combine_chunks(), int(self.facts["channels"]), self.facts["grids"])
 
-    def experts(self, block: int, site: str) -> "ExpertInputs | None":
-        """Return what each expert of a block read at a site over all captures, None where it is not kept.
+    def experts(self, block: int) -> "dict[str, ExpertInputs]":
+        """Return what each expert of a block read over all captures, by site; nothing where it is not kept.
 
         Parts add up to the bits of one pass.
         """
         name = experts_name(block)
         if not all(part.has(name) for part in self._parts):
-            return None
+            return {}
         tables = [part.read(name) for part in self._parts]
-        found = [ExpertInputs.of_table(table.filter(pa.compute.equal(table["site"], site))) for table in tables]
-        return functools.reduce(ExpertInputs.together, found)
+        return {
+            site: functools.reduce(ExpertInputs.together, [ExpertInputs.of_table(table, site) for table in tables])
+            for site in tables[0]["site"].unique().to_pylist()
+        }
 
     def losses(self) -> np.ndarray:
         """Return the negative log-likelihood in nats of each token after the first: (S, T - 1).
@@ -131,6 +133,11 @@ class BlockTable:
     def sites(self) -> list[str]:
         """The sites that were observed in this block, `router` among them in a MoE block."""
         return list(dict.fromkeys(self.table["site"].to_pylist()))
+
+    @cached_property
+    def experts(self) -> "dict[str, ExpertInputs]":
+        """What each expert of the block read, by site; nothing in a dense block, or where it is not kept."""
+        return self.statistics.experts(self.table["block"][0].as_py())
 
     def site(self, name: str) -> "SiteTable":
         """Return the rows of one site, one a window."""
@@ -177,6 +184,16 @@ class SiteTable:
     def first(self) -> np.ndarray:
         """The rows of position 0 (S, F, C): one, or one for each expert it was sent to."""
         return self.matrix("first").reshape(self.rows.num_rows, -1, self.width)
+
+    @property
+    def rest_max_abs(self) -> np.ndarray:
+        """The largest |x| of each channel without position 0 (S, C); 0 in a window that has no other."""
+        return np.maximum(np.maximum(self.matrix("max"), -self.matrix("min")), 0)
+
+    @property
+    def max_abs(self) -> np.ndarray:
+        """The largest |x| of each channel (S, C)."""
+        return np.maximum(np.abs(self.first).max(1), self.rest_max_abs)
 
     @property
     def hits(self) -> "HitTable | None":
@@ -229,9 +246,9 @@ class ExpertInputs:
     saliency_low_E: np.ndarray
 
     @classmethod
-    def of_table(cls, rows: pa.Table) -> "ExpertInputs":
-        """Return the rows of one capture and site, one an expert."""
-        rows = rows.sort_by("expert")
+    def of_table(cls, table: pa.Table, site: str) -> "ExpertInputs":
+        """Return the rows of a site, one an expert, of one capture."""
+        rows = table.filter(pa.compute.equal(table["site"], site)).sort_by("expert")
         tokens_E = rows["tokens"].to_numpy()
         channels = max((len(entry) for entry in rows["max_abs"] if entry.is_valid), default=0)
         tables = [np.zeros((len(tokens_E), channels)) for _ in range(3)]
