@@ -9,8 +9,8 @@ product with one of its matrices is known by the memory that the matrix lies in,
 # hidden layer, E expert.
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from outlier_features.capture.hooks import replaced
 from outlier_features.models.fused_experts import expert_count
 
 NONE = -1.0
@@ -65,27 +66,24 @@ class Pass:
     """What looking took."""
 
 
-@contextmanager
-def observed(fused: nn.Module, record: Callable[[Pass], None]) -> Iterator[None]:
+def observed(fused: nn.Module, record: Callable[[Pass], None]) -> AbstractContextManager[None]:
     """Call `record` after every forward of fused experts while the context is open.
 
     A forward without a down projection that is recognised records nothing.
     """
-    forward = fused.forward
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        hidden = _hidden(args, kwargs)
-        with _Products(fused, hidden) as products:
-            output = forward(*args, **kwargs)
-        if (found := products.found(output)) is not None:
-            record(found)
-        return output
+    def around(forward: Callable) -> Callable:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            hidden = _hidden(args, kwargs)
+            with _Products(fused, hidden) as products:
+                output = forward(*args, **kwargs)
+            if (found := products.found(output)) is not None:
+                record(found)
+            return output
 
-    fused.forward = watched
-    try:
-        yield
-    finally:
-        del fused.forward
+        return watched
+
+    return replaced(fused, around)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from outlier_features import exact_sums
 from outlier_features.capture.expert_outputs import Pass, Rows
 from outlier_features.capture.routing import Choice
 from outlier_features.kernels.dispatch import Reduction
-from outlier_features.kernels.reference import ExpertSums
+from outlier_features.kernels.reference import ExpertSums, summed_by_expert
 
 READ = ("mlp_in", "down_in")
 """What the matrices of an expert read: those into the hidden layer, and the down projection."""
@@ -54,8 +54,7 @@ class BlockExperts:
             1
         )  # rows of a pass are in the order of tokens, then of experts
         weights_S = self.choice.weights_Tk.gather(1, order_Tk).flatten().double()
-        is_own_ES = torch.nn.functional.one_hot(experts_S, self.count).T.double()
-        window_E = is_own_ES @ (weights_S * norms_S.double())
+        window_E = summed_by_expert(weights_S * norms_S.double(), experts_S, self.count)
         high_E, low_E = self._saliency or (torch.zeros_like(window_E), torch.zeros_like(window_E))
         self._saliency = exact_sums.add(high_E, low_E, window_E, torch.zeros_like(window_E))
 

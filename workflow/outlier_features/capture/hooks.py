@@ -24,6 +24,16 @@ def observed(probe_list: Sequence[Probe], record: Callable[[SiteName, torch.Tens
 
 
 @contextmanager
+def replaced(module: nn.Module, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Let a module's forward be `around(forward)` while the context is open."""
+    module.forward = around(module.forward)
+    try:
+        yield
+    finally:
+        del module.forward
+
+
+@contextmanager
 def passing(module: nn.Module, record: Callable[[torch.Tensor, torch.Tensor], None]) -> Iterator[None]:
     """Call `record(x_TC, y_TC)` with what a module is handed and what it returns while the context is open."""
 

@@ -209,8 +209,8 @@ class Recorder:
         routed = () if experts is None else (ROUTER, EXPERTS)
         seen = {site for site in CACHED if any((site, index) in running.found for index in range(len(self._ids)))}
         names = {*self._settings.sites, *routed} - (set(CACHED) - seen)
-        if sites.shared_down_projection(self._weights.blocks[running.block]) is None:
-            names -= {"shared_down_in"}
+        if "shared_down_in" not in {probe.site for probe in self._probes[running.block]}:
+            names -= {"shared_down_in"}  # a block without a shared expert
         missing = sorted(
             {name for name in names for index in range(len(self._ids)) if (name, index) not in running.found}
         )

@@ -17,6 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from outlier_features.capture.hooks import replaced
 from outlier_features.errors import ArchitectureError
 from outlier_features.models import sites
 from outlier_features.models.fused_experts import expert_count
@@ -40,10 +41,18 @@ def observed(block: nn.Module, fused: nn.Module, record: Callable[[Choice], None
     """Call `record` whenever the fused experts of a block are about to run while the context is open."""
     scores = _Scores(expert_count(fused))
     mixer = sites.attention(block)
+
+    def watched(forward: Callable) -> Callable:
+        def watching(*args: Any, **kwargs: Any) -> Any:
+            with _Watch(scores):
+                return forward(*args, **kwargs)
+
+        return watching
+
     with ExitStack() as stack:
         for child in block.children():
             if child is not mixer and child is not fused and any(True for _ in child.parameters()):
-                stack.enter_context(_watched(child, scores))
+                stack.enter_context(replaced(child, watched))
 
         def read(_module: nn.Module, args: tuple, kwargs: dict) -> None:
             experts_Tk, weights_Tk = _handed((*args, *kwargs.values()))
@@ -52,22 +61,6 @@ def observed(block: nn.Module, fused: nn.Module, record: Callable[[Choice], None
 
         stack.callback(fused.register_forward_pre_hook(read, with_kwargs=True).remove)
         yield
-
-
-@contextmanager
-def _watched(module: nn.Module, scores: "_Scores") -> Iterator[None]:
-    """Let `scores` see every torch call of a module's forward."""
-    forward = module.forward
-
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        with _Watch(scores):
-            return forward(*args, **kwargs)
-
-    module.forward = watched
-    try:
-        yield
-    finally:
-        del module.forward
 
 
 @dataclass

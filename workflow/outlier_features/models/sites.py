@@ -74,7 +74,7 @@ def mlp(block: nn.Module) -> nn.Module:
 def output_projection(block: nn.Module) -> nn.Module:
     """Return the last matrix that the attention of `block` runs."""
     mixer = attention(block)
-    matrices = [module for module in mixer.modules() if _is_matrix(module)]
+    matrices = _matrices(mixer)
     if not matrices:
         raise ArchitectureError(
             f"the attention of {type(block).__name__} holds no matrix; leave out_proj_in out of capture.sites."
@@ -89,7 +89,7 @@ def down_projection(block: nn.Module) -> nn.Module | None:
     if fused_experts.of_block(block) is not None:
         return None
     first = mlp(block)
-    inside = [module for module in first.modules() if _is_matrix(module)]
+    inside = _matrices(first)
     # OPT has the matrices of its MLP side by side in the block
     matrices = inside if len(inside) > 1 else [module for module in block.children() if _is_matrix(module)]
     found = _last_back(matrices, block)
@@ -106,32 +106,22 @@ def shared_expert(block: nn.Module) -> nn.Module | None:
     experts = fused_experts.of_block(block)
     if experts is None:
         return None
-    parts = [child for child in block.children() if child is not attention(block)]
-    while parts:
-        part = parts.pop(0)
-        if any(module is experts for module in part.modules()):
-            parts = [*part.children(), *parts] if part is not experts else parts
-        elif _last_back([module for module in part.modules() if _is_matrix(module)], block) is not None:
-            return part
-    return None
+    mixer = set(attention(block).modules())
+    beside = (module for module in block.modules() if module not in mixer and experts not in set(module.modules()))
+    return next((module for module in beside if _last_back(_matrices(module), block) is not None), None)
 
 
 def mixture(block: nn.Module) -> nn.Module | None:
     """Return the part of `block` that adds the shared expert to the routed ones; None where the block itself does."""
-    experts, shared = fused_experts.of_block(block), shared_expert(block)
-    parts = [child for child in block.children() if {experts, shared} <= set(child.modules())]
-    while parts:
-        smaller = [child for child in parts[0].children() if {experts, shared} <= set(child.modules())]
-        if not smaller:
-            return parts[0]
-        parts = smaller
-    return None
+    both = {fused_experts.of_block(block), shared_expert(block)}
+    found = [module for module in block.modules() if module is not block and both <= set(module.modules())]
+    return found[-1] if found else None  # the innermost
 
 
 def shared_down_projection(block: nn.Module) -> nn.Module | None:
     """Return the last matrix of the shared expert of `block`; None where it has none."""
     part = shared_expert(block)
-    return None if part is None else _last_back([module for module in part.modules() if _is_matrix(module)], block)
+    return None if part is None else _last_back(_matrices(part), block)
 
 
 def router_matrix(block: nn.Module) -> torch.Tensor | None:
@@ -157,7 +147,7 @@ def _last_called(module: nn.Module) -> nn.Module:
     Of a call within another the outer one ends last, as it does when it runs.
     """
     forward = inspect.unwrap(type(module).forward)
-    children = {name: child for name, child in module.named_children() if any(map(_is_matrix, child.modules()))}
+    children = {name: child for name, child in module.named_children() if _matrices(child)}
     try:
         code = ast.parse(textwrap.dedent(inspect.getsource(forward)))
     except (OSError, SyntaxError, TypeError):  # code without its text
@@ -189,6 +179,11 @@ def _outputs(matrix: nn.Module) -> int:
 
 def _has_matrix(module: nn.Module) -> bool:
     return any(p.dim() >= 2 for p in module.parameters())
+
+
+def _matrices(module: nn.Module) -> list[nn.Module]:
+    """Return what inside a module is a matrix, in the order it is declared."""
+    return [inner for inner in module.modules() if _is_matrix(inner)]
 
 
 def _is_matrix(module: nn.Module) -> bool:
