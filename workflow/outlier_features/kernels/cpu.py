@@ -428,8 +428,7 @@ def _spread(bits, first, counts, zeros, median_T):
         zeros[part, 1] += _tally_largest(largest, 1, counts[part, 1, 0])
         zeros[part, 2] += _tally_largest(largest, 2, counts[part, 2, 0])
         guess = _select(key, rank, guess)
-        low, high = _middles(row, key, rank, guess, scratch)
-        median_T[t] = (np.float64(np.int32(low).view(np.float32)) + np.float64(np.int32(high).view(np.float32))) / 2
+        median_T[t] = _median(row, key, rank, guess, scratch)
 
 
 @njit(boundscheck=False, nogil=True, cache=True)
@@ -505,13 +504,18 @@ def _row_medians(bits, keys, median_T):
     scratch = np.empty(channels, np.int32)
     for t in range(positions):
         row, key = bits[t], keys[t]
-        for c in range(channels):
-            key[c] = _magnitude(row[c]) >> 16
+        _upper_halves(row, key)
         guess = _select(key, rank, guess)
         lowest, highest = min(lowest, guess), max(highest, guess)
-        low, high = _middles(row, key, rank, guess, scratch)
-        median_T[t] = (np.float64(np.int32(low).view(np.float32)) + np.float64(np.int32(high).view(np.float32))) / 2
+        median_T[t] = _median(row, key, rank, guess, scratch)
     return lowest, highest
+
+
+@njit(boundscheck=False, nogil=True, cache=True)
+def _median(bits, keys, rank, key, scratch):
+    """Return the median magnitude (float64) of a row whose lower middle value has `rank` and the upper half `key`."""
+    low, high = _middles(bits, keys, rank, key, scratch)
+    return (np.float64(np.int32(low).view(np.float32)) + np.float64(np.int32(high).view(np.float32))) / 2
 
 
 @njit(boundscheck=False, nogil=True, cache=True)

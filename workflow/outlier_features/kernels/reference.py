@@ -157,9 +157,13 @@ def by_expert(x_RC: torch.Tensor, rows_S: torch.Tensor, experts_S: torch.Tensor,
     x_SC = x_RC[rows_S].float().nan_to_num(0.0, 0.0, 0.0)
     of_expert_SC = experts_S[:, None].expand(x_SC.shape)
     sums.max_abs_EC.scatter_reduce_(0, of_expert_SC, x_SC.abs(), "amax")
+    sums.add(summed_by_expert(x_SC.double().square(), experts_S, len(sums.tokens_E)), experts_S)
+
+
+def summed_by_expert(values_S: torch.Tensor, experts_S: torch.Tensor, experts: int) -> torch.Tensor:
+    """Return the sums of float64 values (S, ...) of each expert (E, ...), in the same bits on every run."""
     # a product: a sum by index would add in another order on each run of a GPU
-    is_own_ES = torch.nn.functional.one_hot(experts_S, len(sums.tokens_E)).T.double()
-    sums.add(is_own_ES @ x_SC.double().square(), experts_S)
+    return torch.nn.functional.one_hot(experts_S, experts).T.double() @ values_S
 
 
 def reduce(
