@@ -51,24 +51,25 @@ def show_layers(
     """
     paper = console(stream)
     for label, found in layers.items():
-        inputs = found[found["int8_tensor_db"].notna()]
-        predicted = _predicted((damage or {}).get(label))
-        inputs = (inputs if predicted is None else inputs.merge(predicted, on=["block", "site"])).copy()
-        order, word = ("int8_tensor_db", "estimated") if predicted is None else ("absmax", "predicted")
-        headings = ("block", "site", *INT8, *([] if predicted is None else [WORST]), *MAGNITUDES)
+        inputs, predicted, word = found[found["int8_tensor_db"].notna()], (damage or {}).get(label), "estimated"
+        if predicted is not None and len(predicted):
+            estimates = ["int8_tensor_db", "int8_token_db"]
+            inputs, word = (
+                inputs.drop(columns=estimates).merge(_predicted(predicted), on=["block", "site"]),
+                "predicted",
+            )
+        headings = ("block", "site", *INT8, *([WORST] if "worst" in inputs else []), *MAGNITUDES)
         table = frame(f"{label}: matrix inputs by what int8 would lose ({word}), of {len(inputs)} tensors")
         for heading in headings:
             table.add_column(heading, justify="left" if heading == "site" else "right")
-        for _, entry in inputs.sort_values([order, "block"], kind="stable").head(rows or len(inputs)).iterrows():
-            told = (
-                (number(entry["int8_tensor_db"], 1), number(entry["int8_token_db"], 1))
-                if predicted is None
-                else (number(entry["absmax"], 1), number(entry["row_wise"], 1), entry["worst"])
-            )
+        ordered = inputs.sort_values(["int8_tensor_db", "block"], kind="stable")
+        for _, entry in ordered.head(rows or len(inputs)).iterrows():
             table.add_row(
                 str(entry["block"]),
                 entry["site"],
-                *told,
+                number(entry["int8_tensor_db"], 1),
+                number(entry["int8_token_db"], 1),
+                *([entry["worst"]] if "worst" in entry else []),
                 magnitude(entry["max_abs"]),
                 f"{entry['rms']:.3g}",
                 number(entry["kurtosis_neuron_rms"], 1),
@@ -77,12 +78,11 @@ def show_layers(
         paper.print()
 
 
-def _predicted(damage: pd.DataFrame | None) -> pd.DataFrame | None:
+def _predicted(damage: pd.DataFrame) -> pd.DataFrame:
     """Return of each tensor the ratios of both kinds of int8, and the format of the lowest one with that."""
-    if damage is None or damage.empty:
-        return None
     ratios = damage.pivot_table("predicted_sqnr_db", ["block", "site"], "format", sort=False)
     worst = [
         f"{name} {number(ratio, 1)}" for name, ratio in zip(ratios.idxmin(axis=1), ratios.min(axis=1), strict=True)
     ]
-    return ratios.reindex(columns=["absmax", "row_wise"]).assign(worst=worst).reset_index()
+    int8 = ratios.rename(columns={"absmax": "int8_tensor_db", "row_wise": "int8_token_db"})
+    return int8[["int8_tensor_db", "int8_token_db"]].assign(worst=worst).reset_index()

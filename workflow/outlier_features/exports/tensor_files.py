@@ -18,11 +18,11 @@ from safetensors.numpy import save
 from outlier_features.artefacts import atomic, strict_json
 from outlier_features.artefacts.provenance import Provenance
 from outlier_features.exports.matrix_inputs import ABSENT, EXPERTS, MatrixInput
+from outlier_features.metrics.quantisers import E2M1, E4M3
 from outlier_features.site_names import CACHED
 from outlier_features.statistics.shards import BlockTable
 
-FP8_MAX, NVFP4_MAX = 448.0, 6.0
-"""The largest values of e4m3 and of e2m1."""
+FP8_MAX, NVFP4_MAX = E4M3.largest, E2M1.largest
 HEADROOM = 1.0
 """How far beyond the largest |x| of the capture the scales reach: not at all. calibration.json says what was needed."""
 

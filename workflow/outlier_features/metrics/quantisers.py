@@ -31,6 +31,11 @@ class Grid:
     levels: tuple[float, ...]
     """From 0 up, ascending. Values round to the nearest, and beyond the last to that."""
 
+    @property
+    def largest(self) -> float:
+        """The last level."""
+        return self.levels[-1]
+
     def nearest(self, size: np.ndarray) -> np.ndarray:
         """Return the nearest level of magnitudes in units; how ties go moves no error."""
         return np.asarray(np.array(self.levels)[np.searchsorted(self._middles, size)])
@@ -56,13 +61,13 @@ class Grid:
     @cached_property
     def steps_within(self) -> np.ndarray:
         """The same where no value is beyond the last level: what a spectrum has there errs as what is below it."""
-        last = STEPS + int(np.ceil(OCTAVE * np.log2(self.levels[-1]))) - 1
+        last = STEPS + int(np.ceil(OCTAVE * np.log2(self.largest))) - 1
         return np.where(np.arange(2 * STEPS) > last, self.steps[last], self.steps)
 
     @cached_property
     def squares_within(self) -> np.ndarray:
         """The square of each step (U,), of those beyond the last level that of the last level."""
-        return np.minimum(2.0 ** ((np.arange(-STEPS, STEPS) + 0.5) / OCTAVE), self.levels[-1]) ** 2
+        return np.minimum(2.0 ** ((np.arange(-STEPS, STEPS) + 0.5) / OCTAVE), self.largest) ** 2
 
 
 def integers(last: int) -> Grid:
@@ -150,11 +155,11 @@ class PerToken:
         return [self._errors(window) for window in windows]
 
     def _errors(self, window: KeptWindow) -> Errors:
-        steps_T = window.largest_T / self.grid.levels[-1]
+        steps_T = window.largest_T / self.grid.largest
         energy_T = np.maximum(window.channels * window.rms_T**2 - window.largest_T**2, 0)
         parts = window.row_unlike_largest, window.row_unlike_largest_without_top
         whole, rest = of_rows(parts, self.grid, steps_T, window.shifts, energy_T)
-        first_F1 = np.abs(window.first_FC).max(1, keepdims=True) / self.grid.levels[-1]
+        first_F1 = np.abs(window.first_FC).max(1, keepdims=True) / self.grid.largest
         first_F1[first_F1 == 0] = 1.0
         return Errors(self.grid.error(window.first_FC / first_F1) * first_F1**2, whole, rest)
 
@@ -388,18 +393,18 @@ def mx(largest_exponent: int) -> Callable[[np.ndarray, float], np.ndarray]:
 
 def nvfp4(largest: np.ndarray, peak: float) -> np.ndarray:
     """Return the scales of NVFP4: those of blocks in e4m3 over that of the tensor; 0 where e4m3 holds none so small."""
-    tensor = (peak or 1.0) / (448 * 6)
-    return np.asarray(E4M3.nearest(largest / 6 / tensor) * tensor)
+    tensor = (peak or 1.0) / (E4M3.largest * E2M1.largest)
+    return np.asarray(E4M3.nearest(largest / E2M1.largest / tensor) * tensor)
 
 
 FORMATS: Mapping[str, Format] = {
-    "absmax": PerTensor(INT8, lambda window: window.peak / 127),
+    "absmax": PerTensor(INT8, lambda window: window.peak / INT8.largest),
     "row_wise": PerToken(INT8),
     "zeropoint": PerTensor(ENDLESS, lambda window: (window.high - window.low) / 254),
     "zeropoint_vector": asymmetric_per_token,
     "w8a8_static": static,
     "int4": PerToken(INT4),
-    "fp8_tensor": PerTensor(E4M3, lambda window: window.peak / 448),
+    "fp8_tensor": PerTensor(E4M3, lambda window: window.peak / E4M3.largest),
     "fp8_token": PerToken(E4M3),
     "mxfp8": Blocks(32, E4M3, mx(8)),
     "mxfp4": Blocks(32, E2M1, mx(2)),
