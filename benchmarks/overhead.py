@@ -52,6 +52,9 @@ class Nothing:
     def begin(self, block: int, reading: object) -> None:
         """Do nothing."""
 
+    def turn(self, block: int, variant: int) -> None:
+        """Do nothing."""
+
     def enter(self, block: int, window: int) -> None:
         """Do nothing."""
 

@@ -98,11 +98,12 @@ class Recorder:
         self._running: _Running | None = None
         self._shards = ShardWriter(work.directory, windows, ids, settings, origin)
         self._hooks = ExitStack()
-        first, timings = (state.block + 1, state.timings) if state else (0, [])
+        known = state.facts if state else {"timings": [], "consumers": {}, "absent": {}}
+        first, timings = (state.block + 1 if state else 0), known["timings"]
         self._progress = Progress(len(weights.blocks), len(windows), first, timings)
-        self.consumers: dict[str, list[str]] = dict(state.consumers) if state else {}
+        self.consumers: dict[str, list[str]] = dict(known["consumers"])
         """The names, as the checkpoint has them, of the modules that read each tensor, under `{block}.{site}`."""
-        self.absent: dict[str, str] = dict(state.absent) if state else {}
+        self.absent: dict[str, str] = dict(known["absent"])
         """What a block does not have, under `{block}.{what}`, and why."""
 
     @property
@@ -139,6 +140,9 @@ class Recorder:
         of_experts = None if experts is None else BlockExperts(expert_count(experts), self._reduction)
         self._running = _Running(block, reading, MatrixReaders(module), of_experts)
 
+    def turn(self, block: int, variant: int) -> None:
+        """Do nothing: a capture runs the model as it is."""
+
     def enter(self, block: int, window: int) -> None:
         """Note which window the next tensors belong to; in the first, watch who reads them."""
         running = self._block()
@@ -173,7 +177,8 @@ class Recorder:
         if block + 1 < len(self._weights.blocks) and self._work.is_due():
             self._shards.wait()
             trees = [outputs.of(window) for window in range(len(self._ids))]
-            self._work.save(block, trees, self._reached, self.timings.rows, self.consumers, self.absent)
+            facts = {"timings": self.timings.rows, "consumers": self.consumers, "absent": self.absent}
+            self._work.save(block, trees, self._reached, facts)
         self._progress.say(self.timings.record(block=block, saved_seconds=time.perf_counter() - computed))
 
     def write_coverage(self) -> None:

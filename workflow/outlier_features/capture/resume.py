@@ -44,19 +44,19 @@ class State:
     block: int
     outputs: list[Any]
     reached: dict[Key, Reached]
-    timings: list[dict[str, Any]]
-    consumers: dict[str, list[str]]
-    """The names of the modules that read each tensor."""
-    absent: dict[str, str]
-    """What blocks do not have, and why."""
+    facts: dict[str, Any]
+    """Plain values that the pass continues with."""
 
 
 class Unfinished:
-    """The folder of a capture under way."""
+    """The folder of a pass under way."""
 
-    def __init__(self, directory: Path, identity: Mapping[str, Any]) -> None:
-        """Take over what lies in `directory` if it is of the same `identity`, else begin with an empty folder."""
-        self.directory, self._identity = directory, json.loads(json.dumps(identity))
+    def __init__(self, directory: Path, identity: Mapping[str, Any], shards: Sequence[str] = SHARDS) -> None:
+        """Take over what lies in `directory` if it is of the same `identity`, else begin with an empty folder.
+
+        `shards` are patterns of the files that hold finished blocks.
+        """
+        self.directory, self._identity, self._shards = directory, json.loads(json.dumps(identity)), shards
         self._progress = self._usable_progress()
         if self._progress is None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -89,21 +89,14 @@ class Unfinished:
             for entry in self._progress["reached"]:
                 levels = [_unpacked(tensors.get_tensor(name), entry["shape"], device) for name in entry["names"]]
                 reached[entry["site"], entry["window"]] = Reached(*levels)
-        known = self._progress
-        return State(known["block"], outputs, reached, known["timings"], known["consumers"], known["absent"])
+        return State(self._progress["block"], outputs, reached, self._progress["facts"])
 
     def is_due(self) -> bool:
         """Return whether saving now keeps within its share of the time."""
         return time.perf_counter() - self._saved_at >= self._took / SHARE
 
     def save(
-        self,
-        block: int,
-        outputs: Sequence[Any],
-        reached: Mapping[Key, Reached],
-        timings: Sequence[Any],
-        consumers: Mapping[str, Sequence[str]],
-        absent: Mapping[str, str],
+        self, block: int, outputs: Sequence[Any], reached: Mapping[Key, Reached], facts: Mapping[str, Any]
     ) -> None:
         """Save the state after `block`, whose shard and those before it are in the folder; the older state goes."""
         start = time.perf_counter()
@@ -111,7 +104,7 @@ class Unfinished:
         tensors: dict[str, torch.Tensor] = {}
         trees = [_flat(tree, f"output/{window}", tensors) for window, tree in enumerate(outputs)]
         entries = _packed(reached, tensors)
-        shards = sorted(path for pattern in SHARDS for path in self.directory.glob(pattern))
+        shards = sorted(path for pattern in self._shards for path in self.directory.glob(pattern))
         known = older["files"] if older is not None else {}
         with atomic.file(self.directory / name) as unfinished:
             save_file(tensors, unfinished)
@@ -121,9 +114,7 @@ class Unfinished:
             "state": name,
             "outputs": trees,
             "reached": entries,
-            "timings": list(timings),
-            "consumers": dict(consumers),
-            "absent": dict(absent),
+            "facts": dict(facts),
             "files": {path.name: known.get(path.name) or atomic.digest(path) for path in shards}
             | {name: atomic.digest(self.directory / name)},
         }
