@@ -4,6 +4,8 @@ from typing import Literal, get_args
 
 SiteName = Literal["attn_in", "keys", "values", "out_proj_in", "mlp_in", "down_in", "shared_down_in", "residual"]
 
+MatrixInput = Literal["attn_in", "out_proj_in", "mlp_in", "down_in", "shared_down_in"]
+
 PositionalSite = Literal["attn_in", "out_proj_in", "mlp_in", "residual"]
 """Those with one row a position in every block, which definitions of outlier features may name."""
 POSITIONAL: tuple[SiteName, ...] = get_args(PositionalSite)
@@ -20,7 +22,7 @@ SITES: dict[SiteName, str] = {
 }
 """Every site in the order of a block, and what it is."""
 
-MATRIX_INPUTS: tuple[SiteName, ...] = ("attn_in", "out_proj_in", "mlp_in", "down_in", "shared_down_in")
+MATRIX_INPUTS: tuple[MatrixInput, ...] = get_args(MatrixInput)
 """The sites whose tensor matrices read; what a block returns goes to the norms of the next."""
 
 INNER: tuple[SiteName, ...] = ("down_in", "shared_down_in")

@@ -25,12 +25,34 @@ def observed(probe_list: Sequence[Probe], record: Callable[[SiteName, torch.Tens
 
 @contextmanager
 def replaced(module: nn.Module, around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
-    """Let a module's forward be `around(forward)` while the context is open."""
+    """Let a module's forward be `around(forward)` while the context is open; contexts of one module may be nested."""
+    before = vars(module).get("forward")
     module.forward = around(module.forward)
     try:
         yield
     finally:
-        del module.forward
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
+
+
+@contextmanager
+def changed(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Hand a module `change(x)` in place of its first tensor `x` while the context is open."""
+
+    def before(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        for index, value in enumerate(args):
+            if isinstance(value, torch.Tensor):
+                return (*args[:index], change(value), *args[index + 1 :]), kwargs
+        name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))
+        return args, kwargs | {name: change(kwargs[name])}
+
+    handle = module.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

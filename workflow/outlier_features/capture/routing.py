@@ -34,6 +34,8 @@ class Choice:
     """What the outputs of the experts are multiplied by; None where the experts are not handed it."""
     margin_T: torch.Tensor | None
     """Logit of the last chosen expert minus that of the first unchosen; None where no top-k made the choice."""
+    logits_TE: torch.Tensor | None
+    """What the router said of every expert, before probabilities; None where no top-k made the choice."""
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def observed(block: nn.Module, fused: nn.Module, record: Callable[[Choice], None
 
         def read(_module: nn.Module, args: tuple, kwargs: dict) -> None:
             experts_Tk, weights_Tk = _handed((*args, *kwargs.values()))
-            record(Choice(experts_Tk, weights_Tk, scores.margin(experts_Tk)))
+            record(Choice(experts_Tk, weights_Tk, scores.margin(experts_Tk), scores.logits_of(experts_Tk)))
             scores.forget()
 
         stack.callback(fused.register_forward_pre_hook(read, with_kwargs=True).remove)
@@ -90,14 +92,21 @@ class _Scores:
             elif name in PROBABILITIES and tensors:
                 self.logits[output] = tensors[0], output.detach()
 
+    def logits_of(self, experts_Tk: torch.Tensor) -> torch.Tensor | None:
+        """Return the logits behind this choice (T, E), float32; None unless a top-k made it."""
+        if self.chosen is None or self.chosen_from is None or not _is_same(self.chosen, experts_Tk):
+            return None
+        logits, _ = self.logits.get(self.chosen_from, (self.chosen_from, None))
+        return logits.detach().reshape(-1, self.experts).float()
+
     def margin(self, experts_Tk: torch.Tensor) -> torch.Tensor | None:
         """Return the lead of each position's last chosen expert (T,) in logits; None unless a top-k made the choice."""
-        if self.chosen is None or self.chosen_from is None or not _is_same(self.chosen, experts_Tk):
+        logits_TE = self.logits_of(experts_Tk)
+        if logits_TE is None or self.chosen_from is None:
             return None
         scores_TE = self.chosen_from.detach().reshape(-1, self.experts).float()
         is_chosen_TE = torch.zeros_like(scores_TE, dtype=torch.bool).scatter_(1, experts_Tk.long(), True)
-        logits, probabilities = self.logits.get(self.chosen_from, (self.chosen_from, None))
-        logits_TE = logits.detach().reshape(-1, self.experts).float()
+        _, probabilities = self.logits.get(self.chosen_from, (None, None))
         if experts_Tk.shape[1] == self.experts:
             return torch.full((len(scores_TE),), torch.inf, device=scores_TE.device)
         plain_T, _, _ = _lead(logits_TE, is_chosen_TE)

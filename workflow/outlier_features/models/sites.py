@@ -126,19 +126,28 @@ def shared_down_projection(block: nn.Module) -> nn.Module | None:
 
 def router_matrix(block: nn.Module) -> torch.Tensor | None:
     """Return the matrix (E, C) whose products choose among the fused experts of `block`; None if no one matrix does."""
+    found = [matrix for _, matrix in _router_matrices(block)]
+    return found[0] if len(found) == 1 else None
+
+
+def routers(block: nn.Module) -> list[nn.Module]:
+    """Return the parts of `block` that hold a matrix (E, C) which chooses among its fused experts."""
+    return list(dict.fromkeys(module for module, _ in _router_matrices(block)))
+
+
+def _router_matrices(block: nn.Module) -> list[tuple[nn.Module, torch.Tensor]]:
     experts = fused_experts.of_block(block)
     if experts is None:
-        return None
+        return []
     count, width = fused_experts.expert_count(experts), _outputs(output_projection(block))
     mixer = set(attention(block).modules())
-    parameters = [
-        parameter
+    return [
+        (module, parameter)
         for module in block.modules()
         if module is not experts and module not in mixer
         for parameter in module.parameters(recurse=False)
+        if parameter.shape == (count, width)
     ]
-    found = [parameter for parameter in parameters if parameter.shape == (count, width)]
-    return found[0] if len(found) == 1 else None
 
 
 def _last_called(module: nn.Module) -> nn.Module:

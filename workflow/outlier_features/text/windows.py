@@ -59,9 +59,9 @@ def write_windows(path: Path, rows: Sequence[Mapping[str, Any]], origin: provena
     arrow.write(path, SCHEMA, rows, origin)
 
 
-def read_windows(path: Path, expected: str | None = None) -> TokenWindows:
-    """Read windows; refuse a damaged file or one whose lineage is not `expected`."""
-    table, origin = arrow.read(path, "tokens", expected)
+def read_windows(path: Path, expected: str | None = None, artefact: str = "tokens") -> TokenWindows:
+    """Read windows; refuse a damaged file or one whose lineage as `artefact` is not `expected`."""
+    table, origin = arrow.read(path, artefact, expected)
     return TokenWindows(
         ids_ST=ragged.rectangle(table["token_ids"], NO_TOKEN),
         bytes_ST=ragged.rectangle(table["token_bytes"], 0),
