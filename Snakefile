@@ -88,6 +88,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/tokenize.smk"
 include: "workflow/rules/capture.smk"
 include: "workflow/rules/reduce.smk"
+include: "workflow/rules/vary.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/export.smk"
@@ -132,5 +133,6 @@ rule all:
             f"results/{CORPUS}/export/{{model}}/outlier_channels.json", model=MODELS
         ),
         collect(f"results/{CORPUS}/timings/{{model}}.svg", model=MODELS),
+        collect(f"results/{CORPUS}/quantization/{{model}}.parquet", model=VARIED_MODELS),
         f"results/{CORPUS}/export/summary.tex",
         f"results/{CORPUS}/export/summary.md",

@@ -101,6 +101,38 @@ class Lineages:
         return _lineage("perplexity", "perplexity", {}, **upstream)
 
     @_once
+    def calibration(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of the windows of training text that variants calibrate on."""
+        cut = self._config.corpora[corpus].canonical(without={"files", "sequences"})
+        _, content = self._text(corpus, "training", paths.of("calibration", corpus, model)["tokens"])
+        settings = {"cut": cut, "windows": self._config.training_windows()}
+        return _lineage("calibration", "calibrate", settings, content, checkpoint=self.checkpoint(model))
+
+    @_once
+    def variants(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of a pass with the variants and interventions of a model. A capture is no part of it."""
+        config, entry = self._config, self._config.model(model)
+        settings: dict[str, Any] = {
+            "variants": {name: variant.result() for name, variant in config.variants_of(model).items()},
+            "interventions": {name: each.result() for name, each in config.interventions_of(model).items()},
+            "vary": config.vary.canonical(),
+            "dtype": entry.dtype,
+            "experts_implementation": entry.experts_implementation,
+        }
+        upstream = {"checkpoint": self.checkpoint(model), "tokens": self.tokens(corpus, model)}
+        if config.training_windows():
+            upstream["calibration"] = self.calibration(corpus, model)
+        if config.needs_capture(model):
+            upstream["reduction"] = self.reduction(corpus, model)
+        return _lineage("variants", "vary", settings, **upstream)
+
+    @_once
+    def consequences(self, corpus: str, model: str) -> Lineage:
+        """Return the lineage of the tables of quantisation, SQNR and interventions."""
+        upstream = {"variants": self.variants(corpus, model), "tokens": self.tokens(corpus, model)}
+        return _lineage("consequences", "evaluate_variants", {}, **upstream)
+
+    @_once
     def summary(self, corpus: str) -> Lineage:
         """Return the lineage of the summary of the chosen experiment."""
         models = self._config.chosen.models

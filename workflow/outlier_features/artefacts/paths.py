@@ -20,6 +20,15 @@ FORMATS = ("png", "svg")
 TABLES = ("outliers", "channels", "layers", "draws", "convergence", "positions", "damage")
 """The tables of a model."""
 
+CONSEQUENCES = ("quantization", "sqnr", "interventions")
+"""The tables of a model's variants."""
+
+VARIED = ("calibration", "variants", "consequences")
+"""The artefacts that only a model with variants or interventions has."""
+
+SCATTERED = ("statistics", "variants")
+"""The artefacts that several jobs may share out."""
+
 OF_MODEL = {
     "checkpoint": {"source": "checkpoints/{model}/source.json"},
     "tokens": {"tokens": "{corpus}/tokens/{model}.arrow"},
@@ -29,6 +38,9 @@ OF_MODEL = {
         "answer": "{corpus}/answers/{model}.json",
     },
     "perplexity": {"perplexity": "{corpus}/perplexity/{model}.json"},
+    "calibration": {"tokens": "{corpus}/calibration/{model}.arrow"},
+    "variants": {"manifest": "{corpus}/variants/{model}.json"},
+    "consequences": {name: f"{{corpus}}/{name}/{{model}}.parquet" for name in CONSEQUENCES},
     "timings": {"svg": "{corpus}/timings/{model}.svg"},
     "export": {
         "channels": "{corpus}/export/{model}/outlier_channels.json",
@@ -103,17 +115,17 @@ def tokens(corpus: str, model: str) -> Path:
     return of("tokens", corpus, model)["tokens"]
 
 
-def manifest(corpus: str, model: str, part: str | None = None) -> Path:
-    """Return the manifest of a model's statistics shards, which lie in the directory of its name beside it.
+def manifest(corpus: str, model: str, part: str | None = None, artefact: str = "statistics") -> Path:
+    """Return the manifest of a model's shards, by default statistics, which lie in the directory of its name beside it.
 
     `part`, as `2-of-4`, is that of one of several captures that share the windows out.
     """
-    return of("statistics", corpus, model if part is None else f"{model}.{part}")["manifest"]
+    return of(artefact, corpus, model if part is None else f"{model}.{part}")["manifest"]
 
 
-def manifests(corpus: str, model: str, scatter: int) -> list[Path]:
-    """Return the manifests of all statistics of a model whose windows so many captures share out."""
-    return [manifest(corpus, model, part) for part in parts.parts(scatter)]
+def manifests(corpus: str, model: str, scatter: int, artefact: str = "statistics") -> list[Path]:
+    """Return the manifests of one of SCATTERED of a model whose windows so many jobs share out."""
+    return [manifest(corpus, model, part, artefact) for part in parts.parts(scatter)]
 
 
 def table(name: str, corpus: str, model: str) -> Path:

@@ -7,14 +7,15 @@ configuration is hashed by value instead.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from outlier_features.config import parts, series, yaml_places
 from outlier_features.config.entries import Capture, Corpus, Definition, Experiment, Model, Name, Strict
 from outlier_features.config.mistakes import explained, keys, outermost, require_known
 from outlier_features.config.suggestions import nearest
+from outlier_features.config.variants import Calibrated, Intervention, Variant, Vary
 from outlier_features.errors import ConfigError
 from outlier_features.site_names import SiteName
 from outlier_features.thresholds import exact, grid
@@ -29,6 +30,9 @@ class Config(Strict):
     corpora: dict[Name, Corpus]
     definitions: dict[Name, Definition]
     capture: Capture
+    variants: dict[Name, Variant] = Field(default_factory=dict)
+    interventions: dict[Name, Intervention] = Field(default_factory=dict)
+    vary: Vary = Vary()
 
     @classmethod
     def read(cls, path: Path) -> "Config":
@@ -90,6 +94,58 @@ class Config(Strict):
                         f"({', '.join(f'{value:g}' for value in on_grid)}); choose one of these or add it there"
                     )
         return self
+
+    @model_validator(mode="after")
+    def _variants_can_be_made(self) -> Self:
+        entries: dict[str, Calibrated] = {f"variants.{name}": entry for name, entry in self.variants.items()}
+        entries |= {f"interventions.{name}": entry for name, entry in self.interventions.items()}
+        corpus = self.corpora[self.chosen.corpus]
+        for name, entry in entries.items():
+            for model in entry.models or ():
+                require_known(f"{name}.models", model, self.models)
+            if entry.calibration == "training" and not corpus.training:
+                raise ValueError(
+                    f"{name}.calibration: corpora.{self.chosen.corpus} names no training files; name some, or give "
+                    "calibration: measured"
+                )
+            if self.calibrates_on(entry) == "measured" and entry.windows > corpus.sequences:
+                raise ValueError(
+                    f"{name}.windows: {entry.windows} are more than corpora.{self.chosen.corpus}.sequences "
+                    f"({corpus.sequences}); lower it"
+                )
+        for name, intervention in self.interventions.items():
+            if isinstance(intervention.channels, str):
+                require_known(f"interventions.{name}.channels", intervention.channels, self.definitions)
+        if both := set(self.variants) & set(self.interventions):
+            raise ValueError(f"interventions.{min(both)}: a variant has this name too; give it another")
+        return self
+
+    def calibrates_on(self, entry: Calibrated) -> Literal["training", "measured"]:
+        """Return whose windows an entry takes ranges and means from."""
+        has_training = bool(self.corpora[self.chosen.corpus].training)
+        return entry.calibration or ("training" if has_training else "measured")
+
+    def variants_of(self, model: str) -> dict[str, Variant]:
+        """Return the variants that a model has."""
+        return {name: entry for name, entry in self.variants.items() if entry.is_for(model)}
+
+    def interventions_of(self, model: str) -> dict[str, Intervention]:
+        """Return the interventions that a model has."""
+        return {name: entry for name, entry in self.interventions.items() if entry.is_for(model)}
+
+    def is_varied(self, model: str) -> bool:
+        """Return whether a model has variants or interventions."""
+        return bool(self.variants_of(model) or self.interventions_of(model))
+
+    def needs_capture(self, model: str) -> bool:
+        """Return whether an intervention of a model names what a capture of it found."""
+        return any(entry.names_findings for entry in self.interventions_of(model).values())
+
+    def training_windows(self) -> int:
+        """Return how many windows of training text variants calibrate on; 0 where none does."""
+        entries: list[Calibrated] = [*self.variants.values(), *self.interventions.values(), Calibrated()]
+        asked = [entry.windows for entry in entries if self.calibrates_on(entry) == "training"]
+        return max(asked, default=0)
 
     @property
     def chosen(self) -> Experiment:

@@ -1,6 +1,6 @@
 """Variants: the entries `variants`, `interventions` and `vary` of config.yaml, as strict, frozen types. Data only."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,16 @@ class Calibrated(Strict):
     windows: int = Field(default=4, ge=1)
     blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """The blocks that are changed, counted from 0; by default all."""
+    models: tuple[Name, ...] | None = None
+    """The models it is for; by default every model of the experiment."""
+
+    def is_for(self, model: str) -> bool:
+        """Return whether a model has it."""
+        return self.models is None or model in self.models
+
+    def result(self) -> dict[str, Any]:
+        """Return what of the entry the results of a model follow from: the form that enters a lineage."""
+        return self.canonical(without={"models"})
 
 
 class Variant(Calibrated):
@@ -42,19 +52,25 @@ class Variant(Calibrated):
     sites: tuple[MatrixInput, ...] | None = None
     """The matrix inputs that are quantised, with the matrices that read them; by default every matrix."""
     weights_only: bool = False
+    keep_places: tuple[Annotated[str, Field(pattern=r"^\d+\.[a-z_]+$")], ...] = ()
+    """Blocks and sites that stay in 16 bit, as `3.down_in`, with every matrix that reads them."""
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
         if self.format not in FORMATS:
-            raise ValueError(f"unknown format {self.format!r}{nearest(self.format, FORMATS)}; known: {', '.join(FORMATS)}")
+            raise ValueError(
+                f"unknown format {self.format!r}{nearest(self.format, FORMATS)}; known: {', '.join(FORMATS)}"
+            )
         given = [name for name in OPTIONS if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)}: a variant has at most one option; make them variants of their own")
+            raise ValueError(
+                f"{' and '.join(given)}: a variant has at most one option; make them variants of their own"
+            )
         if self.format == "none" and given:
             raise ValueError(f"{given[0]}: format none rounds nothing, so no option can help it; choose a format")
         is_weight_only = self.weights_only or self.format in WEIGHT_ONLY
         if is_weight_only and self.keep_above is not None:
-            raise ValueError("keep_above picks channels by quantised inputs, and this variant quantises weights only; use keep_channels")
+            raise ValueError("keep_above is for formats that quantise inputs; with weights only use keep_channels")
         if self.weights_only and self.format in WEIGHT_ONLY:
             raise ValueError(f"weights_only: format {self.format} quantises nothing else; leave it out")
         if isinstance(self.rotate, int) and (self.rotate < 2 or self.rotate & (self.rotate - 1)):
@@ -69,6 +85,7 @@ class Variant(Calibrated):
             words.append(f"rotate {self.rotate}")
         words += ["weights_only"] * self.weights_only
         words += [f"sites {'+'.join(self.sites)}"] if self.sites is not None else []
+        words += [f"keep {' '.join(self.keep_places)}"] if self.keep_places else []
         words += [f"blocks {','.join(map(str, self.blocks))}"] if self.blocks is not None else []
         return ", ".join(words)
 
@@ -99,6 +116,11 @@ class Intervention(Calibrated):
     set_to: tuple[Literal["zero", "mean"], ...] = Field(default=("zero",), min_length=1)
     controls: Controls = Controls()
     seed: int = 0
+
+    @property
+    def names_findings(self) -> bool:
+        """Whether it names channels or experts that a capture is to find."""
+        return isinstance(self.channels, str | Largest) or self.experts == "super"
 
     @model_validator(mode="after")
     def _is_of_one_kind(self) -> Self:

@@ -47,8 +47,8 @@ def total(value_S: np.ndarray) -> Estimate:
     return ratio(value_S, np.full(len(value_S), 1 / len(value_S)))
 
 
-def ratio(numerator_S: np.ndarray, denominator_S: np.ndarray, most: float = np.inf) -> Estimate:
-    """Return the sum of numerators over that of denominators, which is known to lie between 0 and `most`.
+def ratio(numerator_S: np.ndarray, denominator_S: np.ndarray, most: float = np.inf, least: float = 0.0) -> Estimate:
+    """Return the sum of numerators over that of denominators, which is known to lie between `least` and `most`.
 
     Sequences are drawn as a whole, so the error is that of the mean of what is left of each numerator (linearised, as
     in a sample of clusters). The interval is that of Student's t, corrected for skewness by the monotone cubic
@@ -64,7 +64,7 @@ def ratio(numerator_S: np.ndarray, denominator_S: np.ndarray, most: float = np.i
     if np.abs(deviation_S).max() <= 1e-12 * max(abs(value), np.finfo(float).tiny):
         return Estimate(value, gap=ALIKE)
     low, high = (value + end for end in _ends(deviation_S))
-    return Estimate(value, max(low, 0.0), min(high, most))
+    return Estimate(value, max(low, least), min(high, most))
 
 
 def note(estimates: Mapping[str, Estimate]) -> str | None:

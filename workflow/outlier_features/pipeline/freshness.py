@@ -126,13 +126,21 @@ class Freshness:
 
     def _of_model(self, corpus: str, model: str) -> Iterator[Result]:
         for artefact in paths.OF_MODEL:
+            if artefact in paths.VARIED and not self._has(artefact, model):
+                continue
             names = (model,) if artefact == "checkpoint" else (corpus, model)
             lineage = getattr(self._lineages, artefact)(*names)
-            if artefact != "statistics":
+            if artefact not in paths.SCATTERED:
                 yield Result(artefact, model, model, lineage, [*paths.of(artefact, corpus, model).values()])
                 continue
-            for path in paths.manifests(corpus, model, self._parts):
-                yield Result(artefact, model, path.stem, lineage, [path, paths.benchmark(corpus, path.stem)])
+            for path in paths.manifests(corpus, model, self._parts, artefact):
+                timed = [paths.benchmark(corpus, path.stem)] if artefact == "statistics" else []
+                yield Result(artefact, model, path.stem, lineage, [path, *timed])
+
+    def _has(self, artefact: str, model: str) -> bool:
+        """Return whether a model has one of VARIED."""
+        is_wanted = artefact != "calibration" or self._config.training_windows() > 0
+        return is_wanted and self._config.is_varied(model)
 
 
 def _state(path: Path) -> State | None:

@@ -106,6 +106,37 @@ class Stages:
         if self._is_due("perplexity", lineage, output):
             write_perplexity(manifests, paths.tokens(corpus, name), output, lineage)
 
+    def vary(self, name: str, model: Model) -> None:
+        """Run a model's variants and interventions in one pass, and say what they cost."""
+        from outlier_features.text.tokenize import calibrate
+        from outlier_features.variants.asked import asked_of, model_of
+        from outlier_features.variants.evaluate import evaluate
+        from outlier_features.variants.vary import vary
+
+        config, corpus = self._config, self._corpus
+        if not config.is_varied(name):
+            self._say(f"no variants and no interventions: {name}")
+            return
+        calibration, entry = None, config.corpora[corpus]
+        if windows := config.training_windows():
+            lineage = self._lineages.calibration(corpus, name)
+            calibration = paths.of("calibration", corpus, name)["tokens"]
+            if self._is_due("calibration", lineage, calibration):
+                calibrate(paths.checkpoint(name), entry, windows, calibration, lineage)
+        lineage = self._lineages.variants(corpus, name)
+        inputs = paths.checkpoint(name), paths.tokens(corpus, name), calibration
+        for part in self._parts():
+            output = paths.manifest(corpus, name, part, "variants")
+            if self._is_due("variants", lineage, output):
+                self._take_device()
+                asked = asked_of(config, name, self._tables(name, paths.TABLES), lineage)
+                chosen = parts.windows(part, entry.sequences)
+                vary(*inputs, output, asked, model_of(config, model), lineage, windows=chosen)
+        lineage, outputs = self._lineages.consequences(corpus, name), paths.of("consequences", corpus, name)
+        manifests = paths.manifests(corpus, name, config.capture.scatter, "variants")
+        if all(path.is_file() for path in manifests) and self._is_due("consequences", lineage, *outputs.values()):
+            evaluate(manifests, paths.tokens(corpus, name), outputs, lineage)
+
     def summarize(self) -> None:
         """Join the models of the experiment into one table."""
         from outlier_features.experiment.summary import summarize, write_summary
@@ -262,6 +293,7 @@ EACH_MODEL: dict[str, Callable[[Stages, str, Model], None]] = {
     "tokenize": Stages.tokenize,
     "capture": Stages.capture,
     "reduce": Stages.reduce,
+    "vary": Stages.vary,
 }
 WHOLE_EXPERIMENT: dict[str, Callable[[Stages], None]] = {
     "summarize": Stages.summarize,

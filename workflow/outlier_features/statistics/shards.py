@@ -2,6 +2,7 @@
 
 # Shapes: S sequence (window), T position, C channel, G value of a threshold grid, L decoder block, E expert.
 
+import fnmatch
 import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -54,7 +55,7 @@ class Statistics:
 
     def __init__(self, manifests: Sequence[Path], expected: str | None = None) -> None:
         """Open captures by their manifests; refuse one whose lineage is not `expected` or whose model differs."""
-        self._parts = [_Part(Path(path), expected) for path in manifests]
+        self._parts = [Part(Path(path), expected) for path in manifests]
         self.facts: dict[str, Any] = dict(self._parts[0].facts)
         windows = sorted((entry for part in self._parts for entry in part.windows), key=lambda entry: entry[0])
         self.facts["windows"] = [window for window, _ in windows]
@@ -270,16 +271,17 @@ class ExpertInputs:
         return ExpertInputs(tokens_E, *sums, np.maximum(self.max_abs_EC, other.max_abs_EC), *saliency)
 
 
-class _Part:
-    """The shards of one capture."""
+class Part:
+    """The shards that one manifest seals: those of a capture, or of another pass."""
 
-    def __init__(self, manifest: Path, expected: str | None) -> None:
+    def __init__(self, manifest: Path, expected: str | None, artefact: str = "statistics") -> None:
+        """Open them; refuse those whose lineage as `artefact` is not `expected`."""
         self._manifest = manifest
         self._directory = manifest.with_suffix("")
         content = _load(manifest)
         self.provenance, self.facts, self._digests = content["provenance"], content["facts"], content["shards"]
         if expected is not None:
-            provenance.require(self.provenance, "statistics", expected, manifest)
+            provenance.require(self.provenance, artefact, expected, manifest)
 
     @property
     def windows(self) -> list[tuple[int, int]]:
@@ -292,7 +294,12 @@ class _Part:
         """Return whether the manifest names a shard."""
         return name in self._digests
 
+    def names(self, pattern: str) -> list[str]:
+        """Return the shards whose names match a pattern, in order."""
+        return sorted(fnmatch.filter(self._digests, pattern))
+
     def read(self, name: str) -> pa.Table:
+        """Return a shard. Raises DamagedFile where it is missing, cut or altered."""
         path = self._directory / name
         remedy = f"delete {self._manifest} and {self._directory}, then {remedies.again(self._manifest)}"
         if name not in self._digests or not path.is_file():

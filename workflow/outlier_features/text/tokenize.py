@@ -43,6 +43,12 @@ def tokenize(checkpoint: Path, corpus: Corpus, output: Path, lineage: Lineage) -
     write_windows(output, rows, origin)
 
 
+def calibrate(checkpoint: Path, corpus: Corpus, windows: int, output: Path, lineage: Lineage) -> None:
+    """Cut the first so many windows of a corpus' training text, as `tokenize` cuts what is measured."""
+    text = corpus.model_copy(update={"files": corpus.training, "training": (), "sequences": windows})
+    tokenize(checkpoint, text, output, lineage)
+
+
 def require_tokenizer(directory: Path, corpus: Corpus | None, where: object) -> None:
     """Raise SourceError or ConfigError where the tokenizer in `directory` cannot cut a corpus; no text is read."""
     tokenizer, settings = _opened(directory, where)

@@ -29,7 +29,9 @@ class Effects:
         """Return plain values; what was not seen is left out."""
         found: dict[str, Any] = {"tokens": self.tokens}
         if self.attention is not None:
-            found |= dict(zip(("attention_top1", "attention_entropy", "attention_sink"), self.attention.tolist(), strict=True))
+            found |= dict(
+                zip(("attention_top1", "attention_entropy", "attention_sink"), self.attention.tolist(), strict=True)
+            )
         for name, value in (("jaccard", self.jaccard), ("routing_kl", self.divergence)):
             if value is not None:
                 found[name] = float(value)

@@ -67,4 +67,3 @@ class IntervenedBlock:
         if is_wanted:
             return self.change(x, self.means["mlp_in"])
         return self._clean.reshape(x.shape) if x.numel() == self._clean.numel() else x
-

@@ -173,6 +173,6 @@ def require_handed(matrices: Sequence[Matrix], handed: set[str], block: int) -> 
     missing = [matrix.name for matrix in matrices if matrix.owner not in handed]
     if missing:
         raise ArchitectureError(
-            f"block {block}: no input of {missing[0]} was quantised ({len(missing)} of {len(matrices)} matrices): it is "
-            "not called, or its parent multiplies with it; narrow `sites` of the variant to leave it out."
+            f"block {block}: no input of {missing[0]} was quantised ({len(missing)} of {len(matrices)} matrices): it "
+            "is not called, or its parent multiplies with it; narrow `sites` of the variant to leave it out."
         )

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-
 from outlier_features.artefacts import provenance
 from outlier_features.capture import attention, routing
 from outlier_features.capture.engine import Outputs
@@ -22,13 +21,14 @@ from outlier_features.statistics import shards
 from outlier_features.variants import sqnr
 from outlier_features.variants.effects import EffectsOfBlock
 from outlier_features.variants.fake_quantisation import NOISE, QuantisedBlock
-from outlier_features.variants.interventions.experts import switched_off
 from outlier_features.variants.intervened_block import IntervenedBlock
+from outlier_features.variants.interventions.experts import switched_off
 from outlier_features.variants.matrices import require_handed
 from outlier_features.variants.options.treatment import Treatment
 from outlier_features.variants.plain_block import PlainBlock
 from outlier_features.variants.progress import Progress
-from outlier_features.variants.runs import FORMAT, NOISE as NOISE_KIND, PLAIN, Run
+from outlier_features.variants.runs import FORMAT, PLAIN, Run
+from outlier_features.variants.runs import NOISE as NOISE_KIND
 from outlier_features.variants.schemas import EFFECT_SCHEMA, SQNR_SCHEMA
 from outlier_features.variants.treatments import treatment
 
@@ -143,7 +143,7 @@ class VariantObserver:
         if run.is_quantised:
             assert isinstance(run.entry, Variant)
             factor = NOISE if run.kind == NOISE_KIND else 1.0
-            treatments = self._treatments(run.entry, run.name)
+            treatments = self._treatments(block, run.entry, run.name)
             if is_twin and self._quantised is not None:
                 self._write_sqnr(block)
                 self._quantised.again(treatments, factor)
@@ -160,12 +160,14 @@ class VariantObserver:
             means = {site: plain.mean(site, windows) for site in plain.means}
             self._changed.enter_context(IntervenedBlock(module, run.entry.at, run.change, means).running())
 
-    def _treatments(self, entry: Variant, name: str) -> dict[str, Treatment]:
+    def _treatments(self, block: int, entry: Variant, name: str) -> dict[str, Treatment]:
         """Return what a variant does to each source of inputs of the block."""
         plain = self._plain
         assert plain is not None
         sources = dict.fromkeys(
-            matrix.source for matrix in plain.matrices if entry.sites is None or matrix.site in entry.sites
+            matrix.source
+            for matrix in plain.matrices
+            if (entry.sites is None or matrix.site in entry.sites) and f"{block}.{matrix.site}" not in entry.keep_places
         )
         return {source: treatment(entry, plain.known(source, self._calibrations[name])) for source in sources}
 
@@ -180,7 +182,9 @@ class VariantObserver:
 
     def _write_sqnr(self, block: int) -> None:
         run, quantised, plain = self._runs[self._variant], self._quantised, self._plain
-        assert quantised is not None and plain is not None and isinstance(run.entry, Variant)
+        assert quantised is not None
+        assert plain is not None
+        assert isinstance(run.entry, Variant)
         quantised_matrices = [matrix for matrix in plain.matrices if matrix.source in quantised.treatments]
         require_handed(quantised_matrices, quantised.handed, block)
         for row in sqnr.rows(plain, quantised, has_option=bool(run.entry.option)):
@@ -197,5 +201,3 @@ class VariantObserver:
     def _see_routing(self, choice: routing.Choice) -> None:
         if self._effects is not None and self._runs[self._variant].shows_effects:
             self._effects.see_routing(self._variant, self._window, choice)
-
-

@@ -1,6 +1,6 @@
 """Plain block: what the plain model shows of a block before variants run through it."""
 
-# Shapes: T position, C channel, R row, O output channel, S pair of a token and an expert, E expert, k expert of a token.
+# Shapes: T position, C channel, R row, S pair of a token and an expert.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -148,4 +148,3 @@ class PlainBlock:
 def _largest_weight(values: torch.Tensor) -> torch.Tensor:
     """Return the largest |w| of each channel (C,) of a matrix, or of all experts."""
     return torch.linalg.vector_norm(values.float(), torch.inf, dim=tuple(range(values.dim() - 1)))
-

@@ -40,7 +40,7 @@ def e2m1(x: torch.Tensor) -> torch.Tensor:
 
 
 def floor_exponent(x: torch.Tensor) -> torch.Tensor:
-    """Return floor(log2(x)) of positive values, exactly; of 0 it is -128, below every other float32 with a block scale."""
+    """Return floor(log2(x)) of positive values, exactly; -128 of 0."""
     _, exponent = torch.frexp(x)
     return torch.where(x > 0, exponent - 1, -128)
 

@@ -1,4 +1,4 @@
-"""Runs: the variants of one pass, in their order: the plain model, formats and their noise, interventions and controls."""
+"""Runs: the variants of one pass, in order: the plain model, formats and their noise, interventions and controls."""
 
 # Shapes: C channel, E expert.
 
@@ -118,8 +118,8 @@ def _of_channels(name: str, entry: Intervention, shape: Shape, found: Found) -> 
         )
     if entry.controls.random and 2 * len(own) > shape.channels:
         raise ConfigError(
-            f"{where}.controls.random: {shape.name} has {shape.channels} channels, so {len(own)} others cannot be drawn; "
-            "leave random out"
+            f"{where}.controls.random: {shape.name} has {shape.channels} channels, so {len(own)} others cannot be "
+            "drawn; leave random out"
         )
     for set_to in entry.set_to:
         yield Run(name, REAL, entry, set_to, change=Replace(own, set_to), channels=own)

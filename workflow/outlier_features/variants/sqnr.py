@@ -55,7 +55,7 @@ def rows(plain: PlainBlock, quantised: QuantisedBlock, has_option: bool) -> Iter
         top = int(treatment.known.largest_C.argmax())
         one = None if has_option else _keeping(treatment, top)
         w, installed = quantised.raw[matrix], matrix.of(plain.block)
-        sums = _sums(w, installed, treatment, one, list(windows.values()), top)
+        sums = _sums(matrix.is_routed, w, installed, treatment, one, list(windows.values()), top)
         for expert, found in sums.items():
             yield {
                 "matrix": matrix,
@@ -74,7 +74,13 @@ def _keeping(treatment: Treatment, channel: int) -> KeepOne:
 
 
 def _sums(
-    w: torch.Tensor, rounded: torch.Tensor, treatment: Treatment, one: KeepOne | None, windows: list[Inputs], top: int
+    is_routed: bool,
+    w: torch.Tensor,
+    rounded: torch.Tensor,
+    treatment: Treatment,
+    one: KeepOne | None,
+    windows: list[Inputs],
+    top: int,
 ) -> dict[int | None, Sums]:
     kept = None if one is None else in_pieces(one.weights, w)
     sums: dict[int | None, Sums] = {None: Sums()}
@@ -91,7 +97,7 @@ def _sums(
         )
         sums[None].windows += 1
         sums[None].kept_channels += treatment.kept(x_RC)
-        for expert, rows_S, index in _parts(inputs):
+        for expert, rows_S, index in _parts(inputs, is_routed):
             own = sums.setdefault(expert, Sums())
             found = _squares(operands, rows_S, w[index], rounded[index], None if kept is None else kept[index], top)
             own.add(**found)
@@ -102,12 +108,13 @@ def _sums(
     return sums
 
 
-def _parts(inputs: Inputs) -> Iterator[tuple[int | None, Any, Any]]:
-    """Yield the expert, its rows and its place among matrices; of a plain matrix all of both."""
-    if inputs.experts_S is None:
+def _parts(inputs: Inputs, is_routed: bool) -> Iterator[tuple[int | None, Any, Any]]:
+    """Yield the expert, its rows and its place among matrices; of a matrix that every row passes all of both."""
+    if not is_routed:
         yield None, slice(None), slice(None)
         return
     assert inputs.rows_S is not None
+    assert inputs.experts_S is not None
     for expert in inputs.experts_S.unique().tolist():
         yield expert, inputs.rows_S[inputs.experts_S == expert], expert
 

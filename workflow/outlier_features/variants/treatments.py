@@ -14,7 +14,9 @@ from outlier_features.variants.options.treatment import Known, Treatment
 def format_of(entry: Variant) -> Format:
     """Return the format of a variant, without its activations where only weights are quantised."""
     found = FORMATS[entry.format]
-    return replace(found, activations=None, activation_bits=16, needs_calibration=False) if entry.weights_only else found
+    return (
+        replace(found, activations=None, activation_bits=16, needs_calibration=False) if entry.weights_only else found
+    )
 
 
 def treatment(entry: Variant, known: Known) -> Treatment:

@@ -1,4 +1,4 @@
-"""Vary: the plain model and any number of changed ones in one pass over the weights; losses and sums, block by block."""
+"""Vary: the plain model and any number of changed ones in one pass over the weights: losses, and sums by block."""
 
 # Shapes: S sequence (window), T position, V vocabulary.
 
@@ -39,8 +39,8 @@ class Asked:
 
     variants: Mapping[str, Variant]
     interventions: Mapping[str, Intervention] = field(default_factory=dict)
-    settings: Vary = Vary()
-    found: Found = Found()
+    settings: Vary = field(default_factory=Vary)
+    found: Found = field(default_factory=Found)
     """What a capture found that interventions name."""
 
     @property
@@ -157,7 +157,9 @@ def _pass(
     if state is not None:
         print(f"{origin['model']}: resuming after block {state.block + 1} of {len(weights.blocks)}")
     ids, its_courses = text.ids, courses(all_runs, text)
-    compared = [place for place, w in zip(text.measured_places, text.chosen, strict=True) if w < asked.settings.sqnr_windows]
+    compared = [
+        place for place, w in zip(text.measured_places, text.chosen, strict=True) if w < asked.settings.sqnr_windows
+    ]
     progress = Progress(len(weights.blocks), its_courses, 0 if state is None else state.block + 1)
     observer = VariantObserver(
         weights, all_runs, its_courses, text.chosen, compared, text.by_run, work, origin, progress
@@ -184,12 +186,13 @@ def _text(
     for name, entry in {"": Calibrated(), **asked.entries}.items():
         kind = entry.calibration or ("measured" if training is None else "training")
         found = training if kind == "training" else measured
-        if found is None or len(found.ids_ST) < entry.windows and name:
+        if found is None or (len(found.ids_ST) < entry.windows and name):
             have = 0 if found is None else len(found.ids_ST)
             raise ConfigError(
                 f"{name}: asks for {entry.windows} windows of {kind} text to calibrate on, and there are {have}; lower "
-                "windows, or give calibration: measured." if kind == "training" else
-                f"{name}: asks for {entry.windows} of {have} measured windows to calibrate on; lower windows."
+                "windows, or give calibration: measured."
+                if kind == "training"
+                else f"{name}: asks for {entry.windows} of {have} measured windows to calibrate on; lower windows."
             )
         for window in range(min(entry.windows, len(found.ids_ST))):
             if (kind, window) not in places:

@@ -30,7 +30,7 @@ class StaticRange:
     def ends(self) -> tuple[float, float]:
         """The lower and the upper end. Raises ConfigError before a window was learnt."""
         if self._ends is None:
-            raise ConfigError("w8a8_static: no calibration window came before the first that is measured; give windows.")
+            raise ConfigError("w8a8_static: no calibration window came before this one; give windows.")
         return min(self._ends[0], 0.0), max(self._ends[1], 0.0)
 
     def learn(self, whole: torch.Tensor) -> None:

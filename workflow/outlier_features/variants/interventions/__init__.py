@@ -1,1 +1,1 @@
-"""Interventions: what takes the place of channels or experts, and what as many others would do. Imported by `variants` only."""
+"""Interventions: what takes the place of channels or experts, and controls. Imported by `variants` only."""

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-
 from torch import nn
 
 Places = Mapping[int, tuple[int, ...]]
@@ -27,7 +26,9 @@ def switched_off(fused: nn.Module, experts: Sequence[int]) -> Iterator[None]:
         parameters.update(present)
 
 
-def other_experts(places: Places, counts: Mapping[int, int], generator: np.random.Generator) -> dict[int, tuple[int, ...]]:
+def other_experts(
+    places: Places, counts: Mapping[int, int], generator: np.random.Generator
+) -> dict[int, tuple[int, ...]]:
     """Draw as many other experts of the same blocks; `counts` says how many each block has."""
     drawn = {}
     for block, experts in places.items():
@@ -35,5 +36,3 @@ def other_experts(places: Places, counts: Mapping[int, int], generator: np.rando
         size = min(len(experts), len(others))
         drawn[block] = tuple(sorted(int(e) for e in generator.choice(others, size=size, replace=False)))
     return drawn
-
-

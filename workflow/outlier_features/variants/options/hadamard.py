@@ -45,7 +45,7 @@ def _remedy(width: int) -> str:
 
 @cache
 def _signs(order: int) -> np.ndarray | None:
-    """Return a Hadamard matrix of +-1, by Paley's constructions or as a product of smaller ones; None if neither can."""
+    """Return a Hadamard matrix of +-1, by Paley's constructions or as a product; None if neither can."""
     if order in (1, 2):
         return np.array([[1.0, 1], [1, -1]])[:order, :order]
     if order % 4:
@@ -53,9 +53,9 @@ def _signs(order: int) -> np.ndarray | None:
     if _is_prime(order - 1):
         return _paley_1(order - 1)
     for factor in _factors(order):
-        parts = _signs(factor), _signs(order // factor)
-        if parts[0] is not None and parts[1] is not None:
-            return np.kron(*parts)
+        left, right = _signs(factor), _signs(order // factor)
+        if left is not None and right is not None:
+            return np.kron(left, right)
     return _paley_2(order // 2 - 1) if _is_prime(order // 2 - 1) and (order // 2 - 1) % 4 == 1 else None
 
 

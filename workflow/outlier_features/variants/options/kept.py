@@ -7,9 +7,7 @@ import torch
 from outlier_features.variants.formats.format import Quantiser
 
 
-def quantised_rest(
-    quantiser: Quantiser, x: torch.Tensor, whole: torch.Tensor, is_kept_C: torch.Tensor
-) -> torch.Tensor:
+def quantised_rest(quantiser: Quantiser, x: torch.Tensor, whole: torch.Tensor, is_kept_C: torch.Tensor) -> torch.Tensor:
     """Return `x` (..., R, C) rounded, the kept channels as they are; `whole` is what one scale of a window spans."""
     if quantiser.is_blocked:
         blank = torch.where(is_kept_C, 0.0, x)

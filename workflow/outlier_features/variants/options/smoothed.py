@@ -21,24 +21,24 @@ class Smoothed(Treatment):
     moves = True
 
     @cached_property
-    def scale_C(self) -> torch.Tensor:
-        """The divisor of each channel; 1 at other sites."""
+    def scale(self) -> torch.Tensor:
+        """The divisor of each channel (C,); 1 at other sites."""
         if self.known.site not in SITES:
             return torch.ones_like(self.known.largest_C)
         return smooth.scales(self.known.largest_C, self.known.largest_weight_C(), self.strength)
 
     def learn(self, whole_RC: torch.Tensor) -> None:
         """Take in a calibration window as it will be rounded."""
-        super().learn(whole_RC / self.scale_C)
+        super().learn(whole_RC / self.scale)
 
     def input(self, x_RC: torch.Tensor, whole_RC: torch.Tensor) -> torch.Tensor:
         """Return the rounded input, divided."""
-        return super().input(x_RC / self.scale_C, whole_RC / self.scale_C)
+        return super().input(x_RC / self.scale, whole_RC / self.scale)
 
     def weights(self, w: torch.Tensor, whole_RC: torch.Tensor | None = None) -> torch.Tensor:
         """Return the rounded matrix, multiplied."""
-        return super().weights(w * self.scale_C)
+        return super().weights(w * self.scale)
 
     def back(self, x_RC: torch.Tensor) -> torch.Tensor:
         """Multiply an input again."""
-        return x_RC * self.scale_C
+        return x_RC * self.scale
