@@ -1,7 +1,7 @@
 """Products: those of a module's forward with its own parameters, seen and changed while it runs.
 
 A parameter is known by the memory it lies in, so views of it, one expert's share, and rows gathered from it are it too.
-Which axis a product sums over follows from the call and from strides, never from shapes: square matrices have both alike.
+Which axis a product sums over follows from the call and from strides: the shape of a square matrix does not tell.
 """
 
 # Shapes: R row, C channel that a product sums over, O output.
