@@ -84,9 +84,18 @@ def nvfp4(x_TC: np.ndarray) -> np.ndarray:
     return quantised.reshape(len(x_TC), -1)[:, : x_TC.shape[1]]
 
 
+def grouped(w_OC: np.ndarray, levels: int, size: int = 128) -> np.ndarray:
+    """Return a matrix with one scale for each output channel and 128 input channels."""
+    filled = np.pad(w_OC, ((0, 0), (0, -w_OC.shape[1] % size))).reshape(len(w_OC), -1, size)
+    largest = np.abs(filled).max(2, keepdims=True)
+    step = np.where(largest == 0, 1, largest / levels)
+    return (np.clip(np.round(filled / step), -levels, levels) * step).reshape(len(w_OC), -1)[:, : w_OC.shape[1]]
+
+
 ROUND_TRIPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "absmax": lambda x: symmetric(x, 127),
     "row_wise": lambda x: symmetric(x, 127, 1),
+    "vector_wise": lambda x: symmetric(x, 127, 1),
     "zeropoint": asymmetric,
     "zeropoint_vector": lambda x: asymmetric(x, 1),
     "int4": lambda x: symmetric(x, 7, 1),
@@ -97,6 +106,17 @@ ROUND_TRIPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "nvfp4": nvfp4,
 }
 """The formats whose scales are of one window; `w8a8_static` needs `ranges` of all first."""
+
+
+MATRICES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    **ROUND_TRIPS,
+    "row_wise": lambda w: symmetric(w, 127),
+    "vector_wise": lambda w: symmetric(w, 127, 1),
+    "w8a8_static": lambda w: symmetric(w, 127),
+    "int8_weight_g128": lambda w: grouped(w, 127),
+    "int4_weight_g128": lambda w: grouped(w, 7),
+}
+"""What formats make of a matrix W (O, C); that of `int4` is X's with output channels for tokens."""
 
 
 def round_trips(x_STC: Sequence[np.ndarray], name: str) -> list[np.ndarray]:
