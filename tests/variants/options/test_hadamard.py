@@ -1,0 +1,35 @@
+"""Hadamard matrices of the widths that models have, and what is said of a width without one."""
+
+import pytest
+import torch
+from outlier_features.errors import ConfigError
+from outlier_features.variants.options.hadamard import matrix, rotated, rotated_back
+
+
+@pytest.mark.parametrize("order", [1, 2, 4, 12, 20, 28, 36, 64, 192, 576, 896, 1536, 2880, 3072, 11008])
+def test_rows_are_orthonormal_signs(order: int) -> None:
+    h = matrix(order).double()
+    assert torch.allclose(h.abs(), torch.full_like(h, order**-0.5), atol=1e-7)
+    eye = torch.eye(order, dtype=torch.float64)
+    assert float((h @ h.T - eye).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize(("width", "block"), [(576, None), (96, 32), (24, 8)])
+def test_what_is_rotated_comes_back_and_products_stay(width: int, block: int | None) -> None:
+    x, w = torch.randn(7, width), torch.randn(2, 5, width)
+    assert torch.allclose(rotated_back(rotated(x, block), block), x, atol=1e-5)
+    product = rotated(x, block) @ rotated(w, block).mT
+    assert torch.allclose(product, x @ w.mT, atol=1e-4)
+    one = torch.zeros(1, width)
+    one[0, 3] = 1
+    spread = rotated(one, block)
+    assert int((spread != 0).sum()) == (block or width)
+
+
+def test_a_width_without_one_is_told_what_helps() -> None:
+    with pytest.raises(ConfigError, match=r"no Hadamard matrix of 90 channels is known here; give rotate: 2"):
+        rotated(torch.randn(2, 90), None)
+    with pytest.raises(ConfigError, match=r"12 channels are no multiple of blocks of 8; give rotate: 4"):
+        rotated(torch.randn(2, 12), 8)
+    with pytest.raises(ConfigError, match="leave rotate out"):
+        rotated(torch.randn(2, 7), None)
