@@ -1,17 +1,31 @@
 """Hadamard matrices of the widths that models have, and what is said of a width without one."""
 
+import functools
+
+import numpy as np
 import pytest
 import torch
 from outlier_features.errors import ConfigError
-from outlier_features.variants.options.hadamard import matrix, rotated, rotated_back
+from outlier_features.variants.options.hadamard import parts_of, rotated, rotated_back
 
 
-@pytest.mark.parametrize("order", [1, 2, 4, 12, 20, 28, 36, 64, 192, 576, 896, 1536, 2880, 3072, 11008])
+def whole(order: int) -> torch.Tensor:
+    return functools.reduce(torch.kron, parts_of(order))
+
+
+@pytest.mark.parametrize("order", [1, 2, 4, 12, 20, 28, 36, 64, 192, 576, 896, 1536, 2880, 3072, 14336])
 def test_rows_are_orthonormal_signs(order: int) -> None:
-    h = matrix(order).double()
-    assert torch.allclose(h.abs(), torch.full_like(h, order**-0.5), atol=1e-7)
-    eye = torch.eye(order, dtype=torch.float64)
-    assert float((h @ h.T - eye).abs().max()) < 1e-6
+    assert np.prod([len(part) for part in parts_of(order)]) == order
+    for part in parts_of(order):
+        h, size = part.double(), len(part)
+        assert torch.allclose(h.abs(), torch.full_like(h, size**-0.5), atol=1e-7)
+        assert float((h @ h.T - torch.eye(size, dtype=torch.float64)).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("order", [12, 64, 192, 576])
+def test_an_input_is_turned_by_the_product_of_the_parts(order: int) -> None:
+    x = torch.randn(3, 5, order)
+    assert torch.allclose(rotated(x, None), x @ whole(order), atol=1e-5)
 
 
 @pytest.mark.parametrize(("width", "block"), [(576, None), (96, 32), (24, 8)])

@@ -7,7 +7,7 @@ from operands import kinds
 from outlier_features.config.variants import Variant
 from outlier_features.variants.formats.catalogue import FORMATS
 from outlier_features.variants.options import kept
-from outlier_features.variants.options.hadamard import matrix
+from outlier_features.variants.options.hadamard import rotated
 from outlier_features.variants.options.keeping import KeepOne
 from outlier_features.variants.options.treatment import PIECE, Known, in_pieces
 from outlier_features.variants.treatments import treatment
@@ -81,7 +81,7 @@ def test_smoothing_moves_size_from_inputs_into_matrices() -> None:
 @pytest.mark.parametrize("rotate", ["hadamard", 16])
 def test_rotation_rounds_in_turned_coordinates(rotate: str | int) -> None:
     found = treatment(Variant(format="int4", rotate=rotate), known())
-    h = matrix(64) if rotate == "hadamard" else torch.block_diag(*[matrix(16)] * 4)
+    h = rotated(torch.eye(64), None if rotate == "hadamard" else 16)
     form = FORMATS["int4"]
     x, w = both(found)
     assert torch.allclose(x, form.activations.round_trip(X @ h, X @ h), atol=1e-4)

@@ -9,6 +9,9 @@ import torch
 
 from outlier_features.errors import ConfigError
 
+JOINED = 64
+"""The largest order up to which parts are one matrix: fewer, larger products are faster."""
+
 
 def rotated(x: torch.Tensor, block: int | None) -> torch.Tensor:
     """Return x H along the last axis, or in blocks of so many channels. Raises ConfigError where there is none."""
@@ -25,17 +28,30 @@ def _applied(x: torch.Tensor, block: int | None, is_back: bool) -> torch.Tensor:
     order = width if block is None else block
     if width % order:
         raise ConfigError(f"rotate: {width} channels are no multiple of blocks of {order}; {_remedy(width)}.")
-    h_NN = matrix(order).to(x.device)
-    return (x.unflatten(-1, (-1, order)) @ (h_NN.T if is_back else h_NN)).flatten(-2)
+    parts = [part.T if is_back else part for part in parts_of(order)]
+    sizes = [len(part) for part in parts]
+    turned = x.unflatten(-1, (width // order, *sizes))
+    for axis, part in enumerate(parts, -len(parts)):  # a product of matrices turns each of its axes by itself
+        turned = (turned.movedim(axis, -1) @ part.to(x.device)).movedim(-1, axis)
+    return turned.flatten(-1 - len(parts))
 
 
 @cache
-def matrix(order: int) -> torch.Tensor:
-    """Return an orthonormal Hadamard matrix (N, N), float32. Raises ConfigError for an order without a known one."""
+def parts_of(order: int) -> tuple[torch.Tensor, ...]:
+    """Return orthonormal Hadamard matrices, float32, whose Kronecker product is one of this order.
+
+    Raises ConfigError for an order without a known one.
+    """
     found = _signs(order)
     if found is None:
         raise ConfigError(f"rotate: no Hadamard matrix of {order} channels is known here; {_remedy(order)}.")
-    return torch.from_numpy((found / np.sqrt(order)).astype(np.float32))
+    joined = [found[0]]
+    for part in found[1:]:
+        if len(joined[-1]) * len(part) <= JOINED:
+            joined[-1] = np.kron(joined[-1], part)
+        else:
+            joined.append(part)
+    return tuple(torch.from_numpy((part / np.sqrt(len(part))).astype(np.float32)) for part in joined)
 
 
 def _remedy(width: int) -> str:
@@ -44,19 +60,20 @@ def _remedy(width: int) -> str:
 
 
 @cache
-def _signs(order: int) -> np.ndarray | None:
-    """Return a Hadamard matrix of +-1, by Paley's constructions or as a product; None if neither can."""
+def _signs(order: int) -> tuple[np.ndarray, ...] | None:
+    """Return matrices of +-1 whose product is a Hadamard matrix, by Paley's constructions; None if none is known."""
     if order in (1, 2):
-        return np.array([[1.0, 1], [1, -1]])[:order, :order]
+        return (np.array([[1.0, 1], [1, -1]])[:order, :order],)
     if order % 4:
         return None
     if _is_prime(order - 1):
-        return _paley_1(order - 1)
+        return (_paley_1(order - 1),)
     for factor in _factors(order):
         left, right = _signs(factor), _signs(order // factor)
         if left is not None and right is not None:
-            return np.kron(left, right)
-    return _paley_2(order // 2 - 1) if _is_prime(order // 2 - 1) and (order // 2 - 1) % 4 == 1 else None
+            return left + right
+    q = order // 2 - 1
+    return (_paley_2(q),) if _is_prime(q) and q % 4 == 1 else None
 
 
 def _factors(order: int) -> list[int]:
