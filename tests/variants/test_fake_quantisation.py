@@ -141,9 +141,7 @@ def _hidden(module: Any, x: torch.Tensor, expert: int) -> torch.Tensor:
 def test_mixtures_lose_what_a_loop_over_their_rows_loses(
     checkpoint: Callable[[str], Path], tmp_path: Path, name: str, format_name: str, way: str
 ) -> None:
-    found = varied(
-        checkpoint(name), tmp_path, {"v": {"format": format_name}}, ids=IDS, experts_implementation=way
-    )
+    found = varied(checkpoint(name), tmp_path, {"v": {"format": format_name}}, ids=IDS, experts_implementation=way)
     model = loaded(checkpoint(name))
     with rounded_by_hand(model, format_name):
         experts_rounded_by_hand(model, format_name)

@@ -85,7 +85,11 @@ def test_experts_add_up_to_their_matrix(tmp_path: Path) -> None:
 
 
 def test_formats_of_no_rounding_lose_nothing_and_one_channel_gains(tmp_path: Path) -> None:
-    variants = {"none": {"format": "none"}, "absmax": {"format": "absmax"}, "k": {"format": "absmax", "keep_channels": 2}}
+    variants = {
+        "none": {"format": "none"},
+        "absmax": {"format": "absmax"},
+        "k": {"format": "absmax", "keep_channels": 2},
+    }
     _, found = table(tmp_path, "llama", variants)
     assert np.isinf(found.loc[found["variant"] == "none", "sqnr_output_db"]).all()
     planted = found[(found["variant"] == "absmax") & (found["site"] == "attn_in")]

@@ -120,7 +120,13 @@ def test_parts_have_the_numbers_of_one_pass(checkpoint: Callable[[str], Path], t
     whole = varied(checkpoint("olmoe"), tmp_path, VARIANTS, INTERVENTIONS | ROUTED, name="whole", **options)
     parts = [
         varied(
-            checkpoint("olmoe"), tmp_path, VARIANTS, INTERVENTIONS | ROUTED, chosen=chosen, name=f"part{chosen}", **options
+            checkpoint("olmoe"),
+            tmp_path,
+            VARIANTS,
+            INTERVENTIONS | ROUTED,
+            chosen=chosen,
+            name=f"part{chosen}",
+            **options,
         )
         for chosen in ([0, 1], [2, 3])
     ]

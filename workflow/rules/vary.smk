@@ -47,9 +47,21 @@ rule vary:
         tables=lambda wildcards: (
             collect(
                 "results/{corpus}/{table}/{model}.parquet",
-                table=("outliers", "channels", "layers"),
+                table=("outliers", "layers"),
                 corpus=wildcards.corpus,
                 model=wildcards.model,
+            )
+            if settings.needs_capture(wildcards.model)
+            else []
+        ),
+        manifests=lambda wildcards: (
+            local(
+                [
+                    str(path)
+                    for path in paths.manifests(
+                        wildcards.corpus, wildcards.model, settings.capture.scatter
+                    )
+                ]
             )
             if settings.needs_capture(wildcards.model)
             else []

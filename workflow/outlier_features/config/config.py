@@ -108,7 +108,8 @@ class Config(Strict):
                     f"{name}.calibration: corpora.{self.chosen.corpus} names no training files; name some, or give "
                     "calibration: measured"
                 )
-            if self.calibrates_on(entry) == "measured" and entry.windows > corpus.sequences:
+            too_many = entry.asks_for_windows and entry.windows > corpus.sequences
+            if too_many and self.calibrates_on(entry) == "measured":
                 raise ValueError(
                     f"{name}.windows: {entry.windows} are more than corpora.{self.chosen.corpus}.sequences "
                     f"({corpus.sequences}); lower it"

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from outlier_features.config.entries import Capture, Corpus, Definition, Experiment, Model, Recipe
 from outlier_features.config.suggestions import nearest
+from outlier_features.config.variants import Controls, Intervention, Largest, Variant, Vary
 
 
 def require_known(where: str, name: str, entries: Mapping[str, object]) -> None:
@@ -48,6 +49,10 @@ def _fields_at(root: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
         "corpora": Corpus,
         "definitions": Definition,
         "capture": Capture,
+        "variants": Variant,
+        "interventions": Intervention,
+        "vary": Vary,
     }
+    inside: dict[int | str, type[BaseModel]] = {"train": Recipe, "controls": Controls, "Largest": Largest}
     kind = sections[path[0]] if path else root
-    return list((Recipe if path[2:3] == ("train",) else kind).model_fields)
+    return list(next((inside[part] for part in path[2:] if part in inside), kind).model_fields)

@@ -22,10 +22,16 @@ class Calibrated(Strict):
     """Whose windows: the training text of the corpus, which is not measured on, or the first that are measured; by
     default the training text where the corpus has one."""
     windows: int = Field(default=4, ge=1)
+    """How many of them; where that is not said and there are fewer, all of them."""
     blocks: tuple[Annotated[int, Field(ge=0)], ...] | None = None
     """The blocks that are changed, counted from 0; by default all."""
     models: tuple[Name, ...] | None = None
     """The models it is for; by default every model of the experiment."""
+
+    @property
+    def asks_for_windows(self) -> bool:
+        """Whether it says how many windows there have to be."""
+        return "windows" in self.model_fields_set
 
     def is_for(self, model: str) -> bool:
         """Return whether a model has it."""
@@ -63,9 +69,7 @@ class Variant(Calibrated):
             )
         given = [name for name in OPTIONS if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(
-                f"{' and '.join(given)}: a variant has at most one option; make them variants of their own"
-            )
+            raise ValueError(f"{' and '.join(given)}: a variant has one option at most; make each a variant of its own")
         if self.format == "none" and given:
             raise ValueError(f"{given[0]}: format none rounds nothing, so no option can help it; choose a format")
         is_weight_only = self.weights_only or self.format in WEIGHT_ONLY

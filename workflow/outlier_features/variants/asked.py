@@ -1,9 +1,11 @@
 """Asked: what the configuration asks of a model's variants, with what a capture of it found."""
 
-from collections.abc import Mapping
+# Shapes: C channel.
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import torch
 
 from outlier_features.artefacts.lineage import Lineage
@@ -11,7 +13,7 @@ from outlier_features.artefacts.tables import read_table
 from outlier_features.config import entries
 from outlier_features.config.config import Config
 from outlier_features.config.variants import Intervention, Largest
-from outlier_features.errors import ConfigError
+from outlier_features.statistics.shards import Statistics
 from outlier_features.variants.runs import Found
 from outlier_features.variants.vary import Asked, Model
 
@@ -19,10 +21,12 @@ SITES = ("attn_in", "mlp_in")
 """Where the largest channels are looked for: the inputs in residual coordinates."""
 
 
-def asked_of(config: Config, model: str, tables: Mapping[str, Path], lineage: Lineage) -> Asked:
-    """Return what a pass of a model is to compare; `tables` are those of its capture."""
+def asked_of(
+    config: Config, model: str, tables: Mapping[str, Path], manifests: Sequence[Path], lineage: Lineage
+) -> Asked:
+    """Return what a pass of a model is to compare; `tables` and `manifests` are those of its capture, where named."""
     interventions = config.interventions_of(model)
-    found = _found(interventions, tables, lineage) if config.needs_capture(model) else Found()
+    found = _found(interventions, tables, manifests, lineage) if config.needs_capture(model) else Found()
     return Asked(config.variants_of(model), interventions, config.vary, found)
 
 
@@ -31,18 +35,20 @@ def model_of(config: Config, entry: entries.Model) -> Model:
     return Model(getattr(torch, entry.dtype), entry.experts_implementation, memory_budget=config.capture.memory_bytes)
 
 
-def _found(interventions: Mapping[str, Intervention], tables: Mapping[str, Path], lineage: Lineage) -> Found:
-    outliers, channels, layers = (
-        read_table(tables[name], "reduction", lineage.get("reduction"))[0]
-        for name in ("outliers", "channels", "layers")
-    )
+def _found(
+    interventions: Mapping[str, Intervention], tables: Mapping[str, Path], manifests: Sequence[Path], lineage: Lineage
+) -> Found:
+    names, expected = ("outliers", "layers"), lineage.get("reduction")
+    outliers, layers = (read_table(tables[name], "reduction", expected)[0] for name in names)
     sets = {}
     for name, entry in interventions.items():
         if isinstance(entry.channels, str):
             own = outliers[outliers["definition"] == entry.channels]
             sets[name] = tuple(sorted({int(channel) for channel in own["channel"]}))
         elif isinstance(entry.channels, Largest):
-            sets[name] = _largest(name, entry.channels.largest, channels)
+            largest_C = _largest(Statistics(manifests, lineage.get("statistics")))
+            order = np.argsort(-largest_C, kind="stable")
+            sets[name] = tuple(sorted(int(channel) for channel in order[: entry.channels.largest]))
     routers = layers[(layers["site"] == "router") & (layers["token_class"] == "all")]
     experts = {
         int(row["block"]): tuple(int(expert) for expert in row["super_experts"])
@@ -52,13 +58,9 @@ def _found(interventions: Mapping[str, Intervention], tables: Mapping[str, Path]
     return Found(sets, experts)
 
 
-def _largest(name: str, count: int, channels: pd.DataFrame) -> tuple[int, ...]:
-    """Return the channels of largest |x|, ascending."""
-    largest = channels[channels["site"].isin(SITES)].groupby("channel")["max_abs"].max()
-    if len(largest) < count:
-        raise ConfigError(
-            f"interventions.{name}.channels: {count} are asked for and {len(largest)} have any |x| at the threshold of "
-            "the definitions; lower largest, or name channels by number"
-        )
-    ordered = largest.sort_values(ascending=False, kind="stable")
-    return tuple(sorted(int(channel) for channel in ordered.index[:count]))
+def _largest(statistics: Statistics) -> np.ndarray:
+    """Return the largest |x| of each channel (C,) over SITES of all blocks."""
+    tables = [statistics.block(block) for block in range(statistics.blocks)]
+    return np.max(
+        [table.site(site).max_abs.max(0) for table in tables for site in SITES if site in table.sites], axis=0
+    )

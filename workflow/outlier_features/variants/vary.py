@@ -186,7 +186,7 @@ def _text(
     for name, entry in {"": Calibrated(), **asked.entries}.items():
         kind = entry.calibration or ("measured" if training is None else "training")
         found = training if kind == "training" else measured
-        if found is None or (len(found.ids_ST) < entry.windows and name):
+        if found is None or (len(found.ids_ST) < entry.windows and entry.asks_for_windows):
             have = 0 if found is None else len(found.ids_ST)
             raise ConfigError(
                 f"{name}: asks for {entry.windows} windows of {kind} text to calibrate on, and there are {have}; lower "
