@@ -10,7 +10,7 @@ import torch
 from families import FAMILIES, VOCABULARY, save_family
 from outlier_features.capture import resume
 from outlier_features.config.variants import Vary
-from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteActivations
+from outlier_features.errors import ArchitectureError, ConfigError, NonFiniteActivations, OutOfMemory
 from outlier_features.variants import observer
 from outlier_features.variants.runs import Found
 from safetensors.torch import load_file, save_file
@@ -233,3 +233,16 @@ def test_findings_of_a_capture_are_what_interventions_name(checkpoint: Callable[
     nothing = varied(checkpoint("olmoe"), tmp_path / "none", {}, interventions, ids=IDS, found=Found({"d": ()}, {}))
     np.testing.assert_array_equal(nothing.losses["d/real/zero"], nothing.losses["plain"])
     np.testing.assert_array_equal(nothing.losses["s/real/zero"], nothing.losses["plain"])
+
+
+def test_short_memory_says_how_many_runs_would_fit(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(self: Any, block: int, reading: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(observer.VariantObserver, "begin", begin)
+    with pytest.raises(
+        OutOfMemory, match=r"block 0; by the plan 3 runs take 0\.\d\d GB and \d would fit\. Ask for fewer"
+    ):
+        varied(checkpoint("llama"), tmp_path, {"v": {"format": "absmax"}}, ids=IDS)

@@ -96,10 +96,10 @@ def capture(
         shards.write_manifest(manifest.with_name(f".{manifest.name}.new"), work.directory, facts, origin)
         work.finish(final)
         manifest.with_name(f".{manifest.name}.new").replace(manifest)
-    _say_memory(checkpoint.name, device, plan, offload)
+    say_memory(checkpoint.name, device, plan, offload)
 
 
-def _say_memory(name: str, device: torch.device, plan: Estimate, offload: Offload) -> None:
+def say_memory(name: str, device: torch.device, plan: Estimate, offload: Offload) -> None:
     """Print the peak of memory beside what was planned, and what was offloaded."""
     planned = plan.device_bytes + (plan.host_bytes if device.type == "cpu" else 0)
     peak = memory.peak_memory(device)

@@ -2,7 +2,8 @@
 
 # Shapes: S sequence (window), T position, V vocabulary.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,20 @@ from outlier_features.artefacts import provenance
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.capture import engine
 from outlier_features.capture.engine import Variant as Course
-from outlier_features.capture.offload import Offload
+from outlier_features.capture.offload import Offload, budgets
 from outlier_features.capture.resume import Unfinished
+from outlier_features.capture.run import say_memory
 from outlier_features.capture.scores import token_losses
 from outlier_features.config.variants import Calibrated, Intervention, Variant, Vary
-from outlier_features.errors import ConfigError, NonFiniteActivations
+from outlier_features.errors import ConfigError, NonFiniteActivations, OutOfMemory
 from outlier_features.machine import devices, memory
 from outlier_features.machine.disk import explained
 from outlier_features.machine.file_lock import alone
 from outlier_features.models import checkpoints, fused_experts, sites
+from outlier_features.models.sizes import Footprint
 from outlier_features.models.weights import Weights
+from outlier_features.planning import varied
+from outlier_features.planning.estimate import Estimate, Pass
 from outlier_features.statistics import shards
 from outlier_features.text.windows import TokenWindows, read_windows
 from outlier_features.variants.observer import SHARDS, VariantObserver
@@ -109,6 +114,7 @@ def vary(
     leftovers = final.with_name(f".{final.name}.unfinished")
     weights = Weights(checkpoint, model.dtype, device, experts_implementation=model.experts_implementation)
     all_runs = runs(asked.variants, asked.interventions, _shape(weights), asked.found, asked.settings.noise)
+    plan = _plan(checkpoint, text, all_runs, asked, model)
     origin = provenance.record(
         lineage,
         model=checkpoint.name,
@@ -120,8 +126,9 @@ def vary(
     )
     identity = _identity(origin, text.chosen, all_runs)
     with explained(leftovers), alone(final), Unfinished(leftovers, identity, SHARDS) as work:
-        offload = _offload(device, model.memory_budget, work.directory)
-        losses = _pass(weights, text, all_runs, asked, work, origin, offload)
+        offload = Offload(*budgets(device, plan.estimate, model.memory_budget), folder=work.directory)
+        with _memory_explained(checkpoint, plan, device, model.memory_budget):
+            losses = _pass(weights, text, all_runs, asked, work, origin, offload)
         rows = _loss_rows(losses, all_runs, text)
         _require_finite(rows, checkpoint.name)
         shards.write(work.directory / shards.LOSSES, LOSS_SCHEMA, rows, origin)
@@ -129,6 +136,7 @@ def vary(
         shards.write_manifest(new, work.directory, _facts(text, all_runs, asked), origin)
         work.finish(final)
         new.replace(manifest)
+    say_memory(checkpoint.name, device, plan.estimate, offload)
 
 
 def courses(all_runs: Sequence[Run], text: Text) -> list[Course]:
@@ -214,9 +222,41 @@ def _shape(weights: Weights) -> Shape:
     )
 
 
-def _offload(device: torch.device, budget: float | None, folder: Path) -> Offload:
-    free = memory.USABLE * memory.free_memory(device) if budget is None else budget
-    return Offload(free / 2, memory.USABLE * memory.free_memory(devices.HOST) / 2, folder)
+@dataclass(frozen=True)
+class _Plan:
+    """What the pass takes, and what it follows from."""
+
+    footprint: Footprint
+    run: Pass
+    runs: varied.Runs
+
+    @property
+    def estimate(self) -> Estimate:
+        """What the pass takes."""
+        return varied.estimate(self.footprint, self.run, self.runs)
+
+
+def _plan(checkpoint: Path, text: Text, all_runs: Sequence[Run], asked: Asked, model: Model) -> _Plan:
+    dtype = str(model.dtype).removeprefix("torch.")
+    run = Pass(len(text.chosen), text.measured.ids_ST.shape[1], dtype, sites=0, counted=0)
+    compared = min(asked.settings.sqnr_windows, len(text.chosen))
+    counts = varied.Runs(len(all_runs), len(text.calibrating), compared, len(asked.variants))
+    return _Plan(checkpoints.read_footprint(checkpoint), run, counts)
+
+
+@contextmanager
+def _memory_explained(checkpoint: Path, plan: _Plan, device: torch.device, budget: float | None) -> Iterator[None]:
+    """Add to an error of memory how many of the runs would have fitted."""
+    try:
+        yield
+    except OutOfMemory as error:
+        free = memory.USABLE * memory.free_memory(device) if budget is None else budget
+        fitting = min(plan.runs.total, varied.most_runs(plan.footprint, plan.run, plan.runs, free))
+        raise OutOfMemory(
+            f"{checkpoint.name}: {error}; by the plan {plan.runs.total} runs take "
+            f"{plan.estimate.device_bytes / 1e9:.2f} GB and {fitting} would fit. Ask for fewer variants or draws, or "
+            "lower sequences or length of the corpus, or share its windows out (capture.scatter)."
+        ) from error
 
 
 def _loss_rows(losses: Sequence[torch.Tensor | None], all_runs: Sequence[Run], text: Text) -> list[dict[str, Any]]:
