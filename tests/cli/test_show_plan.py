@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from families import FAMILIES, save_family
 from hub_server import HubServer, Repository, environment
 from outlier_features.cli import commands
@@ -36,6 +37,33 @@ def test_a_plan_of_the_sweep_needs_no_hub_and_knows_the_published_sizes(
     assert all(len(line) <= 120 for line in table.splitlines())
     assert "GPT-OSS-120B" in table
     assert "head counted, embedding not" in table
+
+
+def test_the_variants_of_twelve_models_are_planned_and_priced(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    config = yaml.safe_load(Path("config.yaml").read_text())
+    config["variants"] = {"llm_int8": {"format": "vector_wise", "keep_above": 6.0}, "nvfp4": {"format": "nvfp4"}}
+    moe = ["olmoe-1b-7b", "gpt-oss-20b"]
+    routing = {"channels": "llm_int8", "at": ["router"], "controls": {"random": 39, "equal_size": 99}, "models": moe}
+    config["interventions"] = {"routing": routing}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    arguments = ["--config", str(tmp_path / "config.yaml"), "plan", "--experiment", "moe_vs_dense"]
+    arguments += ["--configurations", str(CONFIGURATIONS)]
+    commands.main([*arguments, "--format", "json"])
+    rows = {row["model"]: row for row in json.loads(capsys.readouterr().out)}
+    assert len(rows) == 12
+    assert {name: row["variant_runs"] for name, row in rows.items()} == {name: 5 + 139 * (name in moe) for name in rows}
+    assert rows["qwen3-8b"]["variants"] == ["llm_int8", "nvfp4"]
+    for row in rows.values():
+        assert row["variants_read_bytes"] == row["read_bytes"]
+        assert row["variants_hidden_bytes"] > row["variant_runs"] * 2 * 16 * 2048 * 1024 * 2
+        assert row["variants_seconds"] >= row["seconds"]
+    commands.main(arguments)
+    table = capsys.readouterr().out
+    assert all(len(line) <= 120 for line in table.splitlines())
+    assert "llm_int8, nvfp4, routing" in table
 
 
 @pytest.mark.slow

@@ -52,12 +52,26 @@ def show_plans(
     paper.print(_table("parameters", SIZES, [_size_cells(row) for row in rows]))
     paper.print()
     paper.print(_table(f"cost at {flops:.3g} operations/s and {bandwidth:.3g} bytes/s", COSTS, _cost_cells(rows)))
+    if varied := [row for row in rows if "variants" in row]:
+        paper.print()
+        paper.print(_table("variants, all in one more pass", VARIANTS, list(map(_variant_cells, varied))))
     paper.print()
     paper.print(LEGEND)
+    if varied:
+        paper.print(VARIANTS_LEGEND)
 
 
+WORDS = ("already here", "\ncounted with", "variants and interventions")
+"""The columns that hold words."""
 SIZES = ("total", "active", "experts", "top-k", "shared", "published\ntotal", "\nactive", "\ncounted with")
 COSTS = ("download\nGB", "read\nGB", "device\nGB", "host\nGB", "results\nGB", "time", "already here")
+
+
+VARIANTS = ("runs", "read\nGB", "device\nGB", "of these\nhidden", "time", "variants and interventions")
+VARIANTS_LEGEND = (
+    "runs: how often the windows go through each block, the plain model, the noise of each format and every draw of a "
+    "control included. hidden: hidden states of all runs, offloaded where the device has no room."
+)
 
 
 def _published(plan: Plan, row: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
     table = frame(title)
     table.add_column("model", overflow="fold")
     for name in columns:
-        table.add_column(name, justify="left" if name in ("already here", "\ncounted with") else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in WORDS else "right", no_wrap=name != VARIANTS[-1])
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
@@ -113,6 +127,11 @@ def _costs(row: Mapping[str, Any]) -> list[str]:
         spoken(row["seconds"]),
         "" if row["cached"] is None else ", ".join(row["cached"]) or "nothing",
     ]
+
+
+def _variant_cells(row: Mapping[str, Any]) -> list[str]:
+    sizes = [_gigabytes(row[f"variants_{name}_bytes"]) for name in ("read", "device", "hidden")]
+    return [row["label"], str(row["variant_runs"]), *sizes, spoken(row["variants_seconds"]), ", ".join(row["variants"])]
 
 
 def _gigabytes(count: float) -> str:

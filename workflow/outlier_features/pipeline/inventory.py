@@ -14,6 +14,7 @@ from outlier_features.errors import ArchitectureError, SourceError
 from outlier_features.models import checkpoints
 from outlier_features.models.sizes import Footprint
 from outlier_features.pipeline.freshness import is_fresh
+from outlier_features.planning import varied
 from outlier_features.planning.estimate import Pass, Plan, estimate
 
 if TYPE_CHECKING:
@@ -30,7 +31,12 @@ def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
     with tempfile.TemporaryDirectory() as arrived:  # what several models share is asked for once
         asked = _Asked(config, configurations, Path(arrived))
         return [
-            _plan(name, asked, _cached(lineages, corpus, name, config.capture.scatter)) for name in config.chosen.models
+            _plan(
+                name,
+                asked,
+                _cached(lineages, corpus, name, config.capture.scatter, is_varied=config.is_varied(name)),
+            )
+            for name in config.chosen.models
         ]
 
 
@@ -57,16 +63,29 @@ def _plan(name: str, asked: _Asked, cached: tuple[str, ...]) -> Plan:
         download_bytes=footprint.stored_bytes if download is None else download,
         is_download_known=download is not None,
         cached=cached,
+        **_varied(name, config, footprint, run),
     )
 
 
-def _cached(lineages: Lineages, corpus: str, name: str, parts: int) -> tuple[str, ...]:
+def _varied(name: str, config: Config, footprint: Footprint, run: Pass) -> dict[str, Any]:
+    """Return what a plan says of a model's variants; nothing where it has none."""
+    if not config.is_varied(name):
+        return {}
+    runs = varied.Runs.of(config, name)
+    names = (*config.variants_of(name), *config.interventions_of(name))
+    return {"variants": names, "runs": runs.total, "varied": varied.estimate(footprint, run, runs)}
+
+
+def _cached(lineages: Lineages, corpus: str, name: str, parts: int, *, is_varied: bool) -> tuple[str, ...]:
     results: dict[str, tuple[str, Lineage, list[Path]]] = {
         "checkpoint": ("checkpoint", lineages.checkpoint(name), [paths.source(name)]),
         "tokens": ("tokens", lineages.tokens(corpus, name), [paths.tokens(corpus, name)]),
         "statistics": ("statistics", lineages.statistics(corpus, name), paths.manifests(corpus, name, parts)),
         "tables": ("reduction", lineages.reduction(corpus, name), [paths.table("layers", corpus, name)]),
     }
+    if is_varied:
+        made = lineages.variants(corpus, name), paths.manifests(corpus, name, parts, "variants")
+        results["variants"] = ("variants", *made)
     return tuple(stage for stage, (kind, lineage, files) in results.items() if is_fresh(kind, lineage, *files))
 
 

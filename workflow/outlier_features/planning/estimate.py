@@ -158,6 +158,12 @@ class Plan:
     """Whether the hub told the sizes of the files; else they follow from the configuration."""
     cached: tuple[str, ...]
     """The stages whose results are up to date."""
+    variants: tuple[str, ...] = ()
+    """The variants and interventions of the model, by name."""
+    runs: int = 0
+    """How often the model runs in one pass for them, the plain model and every draw of controls included."""
+    varied: Estimate | None = None
+    """What that pass takes; None without variants."""
 
     def row(self, flops: float, bandwidth: float) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -176,4 +182,17 @@ class Plan:
             "statistics_bytes": round(found.statistics_bytes),
             "seconds": found.seconds(flops, bandwidth),
             "cached": list(self.cached),
+            **self._varied(flops, bandwidth),
+        }
+
+    def _varied(self, flops: float, bandwidth: float) -> dict[str, Any]:
+        """Return what the pass with variants takes; nothing without any."""
+        if self.varied is None:
+            return {}
+        sizes = {"read": self.varied.read_bytes, "device": self.varied.device_bytes, "hidden": self.varied.hidden_bytes}
+        return {
+            "variants": list(self.variants),
+            "variant_runs": self.runs,
+            **{f"variants_{name}_bytes": round(size) for name, size in sizes.items()},
+            "variants_seconds": self.varied.seconds(flops, bandwidth),
         }
