@@ -25,6 +25,7 @@ BASES = {new: name for name, new, _ in FOUND if new}
 APART = {
     "fetch_for_now": [paths.checkpoint("{model}")],
     "capture_part": [paths.manifest("{corpus}", "{model}", "{scatteritem}")],
+    "vary_part": [paths.manifest("{corpus}", "{model}", "{scatteritem}", "variants")],
     "plot": paths.figures(["{figure}"]),
     "plot_model": [*paths.figures(["{figure}"], "{model}"), paths.mixture_figure("{figure}", "{model}")],
 }
@@ -91,7 +92,7 @@ def test_every_script_belongs_to_a_rule() -> None:
     assert {path.stem for path in SCRIPTS} == set(map(stage, RULES))
 
 
-ALWAYS_ON_DISK = {"checkpoint", "tokens", "statistics"}
+ALWAYS_ON_DISK = {"checkpoint", "tokens", "statistics", "calibration", "variants"}
 """What is on a disk although other results may be in an object store, and so carries its own lineage."""
 
 

@@ -7,7 +7,7 @@ Out: for each rule the input `moved` and the param `lineage`; no file.
 # Results on a disk say themselves what they were made from; of those in an object store only Snakemake's own records know.
 IS_ON_DISK = workflow.storage_settings.default_storage_provider is None
 # Checkpoints, windows and statistics stay on the disk wherever the others go.
-ALWAYS_ON_DISK = {"checkpoint", "tokens", "statistics"}
+ALWAYS_ON_DISK = {"checkpoint", "tokens", "statistics", "calibration", "variants"}
 freshness = Freshness(settings, lineages, len(gather.capture("{scatteritem}")))
 
 

@@ -44,27 +44,18 @@ rule vary:
         ),
         checkpoint=lambda wildcards: local(str(paths.seal(settings, wildcards.model))),
         tokens=local("results/{corpus}/tokens/{model}.arrow"),
-        tables=lambda wildcards: (
-            collect(
-                "results/{corpus}/{table}/{model}.parquet",
-                table=("outliers", "layers"),
-                corpus=wildcards.corpus,
-                model=wildcards.model,
-            )
+        outliers=lambda wildcards: (
+            "results/{corpus}/outliers/{model}.parquet"
+            if settings.needs_capture(wildcards.model)
+            else []
+        ),
+        layers=lambda wildcards: (
+            "results/{corpus}/layers/{model}.parquet"
             if settings.needs_capture(wildcards.model)
             else []
         ),
         manifests=lambda wildcards: (
-            local(
-                [
-                    str(path)
-                    for path in paths.manifests(
-                        wildcards.corpus, wildcards.model, settings.capture.scatter
-                    )
-                ]
-            )
-            if settings.needs_capture(wildcards.model)
-            else []
+            STATISTICS if settings.needs_capture(wildcards.model) else []
         ),
         moved=lambda wildcards: moved("variants", wildcards),
     output:

@@ -129,7 +129,7 @@ class Stages:
             output = paths.manifest(corpus, name, part, "variants")
             if self._is_due("variants", lineage, output):
                 self._take_device()
-                asked = asked_of(config, name, self._tables(name, paths.TABLES), self._manifests(name), lineage)
+                asked = asked_of(config, name, corpus, lineage)
                 chosen = parts.windows(part, entry.sequences)
                 vary(*inputs, output, asked, model_of(config, model), lineage, windows=chosen)
         lineage, outputs = self._lineages.consequences(corpus, name), paths.of("consequences", corpus, name)

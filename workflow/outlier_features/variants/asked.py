@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from outlier_features.artefacts import paths
 from outlier_features.artefacts.lineage import Lineage
 from outlier_features.artefacts.tables import read_table
 from outlier_features.config import entries
@@ -21,12 +22,13 @@ SITES = ("attn_in", "mlp_in")
 """Where the largest channels are looked for: the inputs in residual coordinates."""
 
 
-def asked_of(
-    config: Config, model: str, tables: Mapping[str, Path], manifests: Sequence[Path], lineage: Lineage
-) -> Asked:
-    """Return what a pass of a model is to compare; `tables` and `manifests` are those of its capture, where named."""
+def asked_of(config: Config, model: str, corpus: str, lineage: Lineage) -> Asked:
+    """Return what a pass of a model is to compare; what its capture found is read where an intervention names it."""
     interventions = config.interventions_of(model)
-    found = _found(interventions, tables, manifests, lineage) if config.needs_capture(model) else Found()
+    found = Found()
+    if config.needs_capture(model):
+        manifests = paths.manifests(corpus, model, config.capture.scatter)
+        found = _found(interventions, paths.of("reduction", corpus, model), manifests, lineage)
     return Asked(config.variants_of(model), interventions, config.vary, found)
 
 
