@@ -4,7 +4,8 @@ published table.
 In: the statistics and windows of a model; then the tables of every model of the experiment; then their summary.
 Out: results/{corpus}/perplexity/{model}.json; results/{corpus}/summary.{parquet,csv,json}, one row per model and
 definition; results/{corpus}/inference.{parquet,json}, correlations, phase shifts and the answer in words;
-results/{corpus}/reproduction.{csv,md}, the same quantities measured and published.
+results/{corpus}/reproduction.{csv,md}, the same quantities measured and published; of a model with variants, from their
+pass, results/{corpus}/{quantization,sqnr,interventions}/{model}.parquet.
 """
 
 
@@ -13,6 +14,7 @@ localrules:
     summarize,
     infer,
     reproduce,
+    evaluate_variants,
 
 
 rule perplexity:
@@ -120,3 +122,28 @@ rule reproduce:
         caption=lambda wildcards, output: headings.WORDS["reproduce"],
     script:
         "../scripts/reproduce.py"
+
+
+rule evaluate_variants:
+    input:
+        manifests=local(
+            gather.capture("results/{{corpus}}/variants/{{model}}.{scatteritem}.json")
+            if IS_SCATTERED
+            else ["results/{corpus}/variants/{model}.json"]
+        ),
+        tokens=local("results/{corpus}/tokens/{model}.arrow"),
+        moved=lambda wildcards: moved("consequences", wildcards),
+    output:
+        quantization="results/{corpus}/quantization/{model}.parquet",
+        sqnr="results/{corpus}/sqnr/{model}.parquet",
+        interventions="results/{corpus}/interventions/{model}.parquet",
+    log:
+        "results/logs/evaluate_variants/{corpus}/{model}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=carried(
+            lambda wildcards: lineages.consequences(wildcards.corpus, wildcards.model)
+        ),
+    script:
+        "../scripts/evaluate_variants.py"

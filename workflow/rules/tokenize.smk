@@ -1,12 +1,14 @@
 """Tokenize: the text of a corpus is packed into windows of token ids by each model's own tokenizer.
 
 In: results/checkpoints/{model}/ (its tokenizer) and the text that config.yaml names.
-Out: results/{corpus}/tokens/{model}.arrow, one row a window, with the bytes of every token.
+Out: results/{corpus}/tokens/{model}.arrow, one row a window, with the bytes of every token; of training text, for variants
+that calibrate on it, results/{corpus}/calibration/{model}.arrow.
 """
 
 
 localrules:
     tokenize,
+    calibrate,
 
 
 rule tokenize:
@@ -27,3 +29,22 @@ rule tokenize:
         ),
     script:
         "../scripts/tokenize.py"
+
+
+rule calibrate:
+    input:
+        checkpoint=lambda wildcards: local(str(paths.seal(settings, wildcards.model))),
+        moved=lambda wildcards: moved("calibration", wildcards),
+    output:
+        tokens=local("results/{corpus}/calibration/{model}.arrow"),
+    log:
+        "results/logs/calibrate/{corpus}/{model}.log",
+    conda:
+        "../../envs/outlier-features.yaml"
+    params:
+        lineage=carried(
+            lambda wildcards: lineages.calibration(wildcards.corpus, wildcards.model),
+            stays_on_disk=True,
+        ),
+    script:
+        "../scripts/calibrate.py"
