@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from outlier_features.capture.hooks import observed
+from outlier_features.capture.hooks import changed, observed, replaced
 from outlier_features.models import sites
 from outlier_features.site_names import POSITIONAL
 from small_models import BLOCKS, HIDDEN, LENGTH
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 
@@ -50,3 +51,24 @@ def test_hooks_leave_logits_untouched_and_are_gone_afterwards(checkpoints: dict[
                 hooks.enter_context(observed(sites.probes(block, POSITIONAL), lambda *_: None))
             assert torch.equal(model(window).logits, plain)
     assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+def test_a_module_is_handed_another_first_argument_by_place_or_by_name() -> None:
+    class Both(nn.Module):
+        def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return hidden + mask
+
+    module, x, mask = Both(), torch.ones(2), torch.zeros(2)
+    with changed(module, lambda x: 3 * x):
+        assert module(x, mask).tolist() == module(mask=mask, hidden=x).tolist() == [3.0, 3.0]
+    assert module(x, mask).tolist() == [1.0, 1.0]
+
+
+def test_forwards_that_are_replaced_twice_come_back_one_by_one() -> None:
+    module = nn.Identity()
+    with replaced(module, lambda forward: lambda x: forward(x) + 1):
+        with replaced(module, lambda forward: lambda x: 10 * forward(x)):
+            assert module(1) == 20
+        assert module(1) == 2
+    assert module(1) == 1
+    assert "forward" not in vars(module)

@@ -39,14 +39,13 @@ def replaced(module: nn.Module, around: Callable[[Callable[..., Any]], Callable[
 
 @contextmanager
 def changed(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Hand a module `change(x)` in place of its first tensor `x` while the context is open."""
+    """Hand a module `change(x)` in place of its first argument `x` while the context is open."""
+    argument = next(iter(arguments(module)))
 
     def before(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        for index, value in enumerate(args):
-            if isinstance(value, torch.Tensor):
-                return (*args[:index], change(value), *args[index + 1 :]), kwargs
-        name = next(name for name, value in kwargs.items() if isinstance(value, torch.Tensor))
-        return args, kwargs | {name: change(kwargs[name])}
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, kwargs | {argument: change(kwargs[argument])}
 
     handle = module.register_forward_pre_hook(before, with_kwargs=True)
     try:
