@@ -246,3 +246,13 @@ def test_short_memory_says_how_many_runs_would_fit(
         OutOfMemory, match=r"block 0; by the plan 3 runs take 0\.\d\d GB and \d would fit\. Ask for fewer"
     ):
         varied(checkpoint("llama"), tmp_path, {"v": {"format": "absmax"}}, ids=IDS)
+
+
+@pytest.mark.parametrize("name", ["llama", "glm4-moe"])
+def test_the_noise_of_a_variant_is_nothing_where_its_inputs_do_not_change(
+    checkpoint: Callable[[str], Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observer, "NOISE", 1.0)
+    found = varied(checkpoint(name), tmp_path, VARIANTS, ids=IDS, calibration=TRAINING)
+    for variant in VARIANTS:
+        np.testing.assert_array_equal(found.losses[f"{variant}/noise"], found.losses[f"{variant}/format"], variant)

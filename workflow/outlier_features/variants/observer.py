@@ -143,11 +143,13 @@ class VariantObserver:
         if run.is_quantised:
             assert isinstance(run.entry, Variant)
             factor = NOISE if run.kind == NOISE_KIND else 1.0
-            treatments = self._treatments(block, run.entry, run.name)
             if is_twin and self._quantised is not None:
                 self._write_sqnr(block)
-                self._quantised.again(treatments, factor)
+                # what is known is of the model's own matrices, and rounded ones are in their place
+                known = {source: each.known for source, each in self._quantised.treatments.items()}
+                self._quantised.again({source: treatment(run.entry, each) for source, each in known.items()}, factor)
             else:
+                treatments = self._treatments(block, run.entry, run.name)
                 self._quantised = QuantisedBlock(module, plain.matrices, treatments, factor)
                 self._changed.enter_context(self._quantised.running())
         elif run.experts:
