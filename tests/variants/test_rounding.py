@@ -68,3 +68,13 @@ def test_blocks_end_with_zeros_and_join_again() -> None:
     assert groups.shape == (2, 3, 3, 16)
     assert torch.equal(groups[..., 2, 5:], torch.zeros(2, 3, 11))
     assert torch.equal(rounding.joined(groups, 37), x)
+
+
+def test_asymmetric_steps_are_those_of_one_division_in_float32() -> None:
+    x = torch.from_numpy(wide_values(20_000))
+    low, high = x.min(), x.max()
+    steps = np.float32(254) / (high - low).numpy()
+    zero = np.round(steps * low.numpy())
+    q = np.clip(np.round(steps * x.numpy()) - (zero + np.float32(127)), -127, 127)
+    wanted = (q + np.float32(127) + zero) / steps
+    np.testing.assert_array_equal(rounding.asymmetric(x, low, high).numpy(), wanted)

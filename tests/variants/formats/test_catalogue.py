@@ -70,3 +70,23 @@ def test_bits_have_their_share_of_scales() -> None:
     assert bits["mxfp8"] == (8.25, 8.25)
     assert bits["nvfp4"] == (4.5, 4.5)
     assert all(bits[name] == (8, 8) for name in ("absmax", "row_wise", "vector_wise", "w8a8_static", "fp8_token"))
+
+
+@pytest.mark.parametrize("size", [1e-42, 1e-38, 1e-36, 1e38, 2.5e38])
+@pytest.mark.parametrize("name", [name for name in NAMES if FORMATS[name].activations is not None])
+def test_at_the_ends_of_float32_nothing_becomes_more_wrong_than_zero(name: str, size: float) -> None:
+    x = torch.from_numpy(KINDS["normal"]).clamp(-1, 1) * size
+    quantiser = FORMATS[name].activations
+    if FORMATS[name].needs_calibration:
+        quantiser = quantiser.begin()
+        quantiser.learn(x)
+    found = quantiser.round_trip(x, x)
+    assert found.isfinite().all()
+    assert float((found - x).abs().max()) <= float(x.abs().max())
+    assert torch.equal(found[x == 0], x[x == 0])
+
+
+def test_a_range_wider_than_float32_comes_back_as_it_is() -> None:
+    x = torch.tensor([[-3e38, 0.0, 3e38]])
+    for name in ("zeropoint", "zeropoint_vector"):
+        assert torch.equal(FORMATS[name].activations.round_trip(x, x), x)

@@ -17,13 +17,14 @@ def symmetric(x: torch.Tensor, largest: torch.Tensor, q: int) -> torch.Tensor:
 def asymmetric(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
     """Return `x` on 255 steps from low to high, of which 0 need not be one (LLM.int8(), zeropoint).
 
-    A range that is a single value comes back as it is.
+    A range that is a single value, or beyond float32, comes back as it is.
     """
     span = high - low
-    steps = 254 / torch.where(span > 0, span, 254.0)
+    # a tensor on the left: a Python number is multiplied with the reciprocal, and rounded twice
+    steps = torch.full_like(span, 254.0) / torch.where(span > 0, span, 254.0)
     zero = (steps * low).round()
     q = ((steps * x).round() - (zero + 127)).clamp(-127, 127)
-    return torch.where((span > 0) & steps.isfinite(), (q + 127 + zero) / steps, x)
+    return torch.where((span > 0) & span.isfinite() & steps.isfinite(), (q + 127 + zero) / steps, x)
 
 
 def e4m3(x: torch.Tensor) -> torch.Tensor:

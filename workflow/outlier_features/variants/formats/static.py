@@ -51,8 +51,9 @@ class StaticRange:
     def round_trip(self, x: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
         """Return `x` as it comes back."""
         low, high = self.ends
-        if high == low:
-            return torch.zeros_like(x)
         scale = torch.tensor((high - low) / STEPS, dtype=torch.float32, device=x.device)
-        zero = (-low / scale).round()
+        if scale == 0:  # also where float32 has no step so small
+            return x.clamp(0, 0)
+        # a tensor on the left: the reciprocal of a subnormal step is infinite
+        zero = (torch.full_like(scale, -low) / scale).round()
         return (((x / scale).round() + zero).clamp(0, STEPS) - zero) * scale
