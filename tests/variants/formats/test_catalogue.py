@@ -20,22 +20,17 @@ def test_the_names_that_a_configuration_may_use_are_those_that_there_are() -> No
     assert FORMATS["none"].weights is None
 
 
+OPERANDS = [("activations", name) for name in OF_ACTIVATIONS] + [("weights", name) for name in OF_MATRICES]
+WORDED = {"activations": fake_quantisation.ROUND_TRIPS, "weights": fake_quantisation.MATRICES}
+
+
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", OF_ACTIVATIONS)
-def test_an_activation_comes_back_as_definitions_say(name: str, kind: str) -> None:
+@pytest.mark.parametrize(("operand", "name"), OPERANDS)
+def test_an_operand_comes_back_as_definitions_say(operand: str, name: str, kind: str) -> None:
     x = KINDS[kind]
-    exact = fake_quantisation.ROUND_TRIPS[name](x.astype(np.float64))
+    exact = WORDED[operand][name](x.astype(np.float64))
     tensor = torch.from_numpy(x)
-    assert_rounded(FORMATS[name].activations.round_trip(tensor, tensor), exact, x)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", OF_MATRICES)
-def test_a_matrix_comes_back_as_definitions_say(name: str, kind: str) -> None:
-    w = KINDS[kind]
-    exact = fake_quantisation.MATRICES[name](w.astype(np.float64))
-    tensor = torch.from_numpy(w)
-    assert_rounded(FORMATS[name].weights.round_trip(tensor, tensor), exact, w)
+    assert_rounded(getattr(FORMATS[name], operand).round_trip(tensor, tensor), exact, x)
 
 
 @pytest.mark.parametrize("name", OF_MATRICES)

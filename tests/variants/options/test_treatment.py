@@ -9,7 +9,7 @@ from outlier_features.variants.formats.catalogue import FORMATS
 from outlier_features.variants.options import kept
 from outlier_features.variants.options.hadamard import rotated
 from outlier_features.variants.options.keeping import KeepOne
-from outlier_features.variants.options.treatment import PIECE, Known, in_pieces
+from outlier_features.variants.options.treatment import LARGEST_PIECE, Known, in_pieces
 from outlier_features.variants.treatments import treatment
 
 X = torch.from_numpy(kinds(24, 64)["planted"])
@@ -28,7 +28,7 @@ def test_without_an_option_both_operands_are_rounded() -> None:
     found = treatment(Variant(format="vector_wise"), known())
     form = FORMATS["vector_wise"]
     assert all(map(torch.equal, both(found), (form.activations.round_trip(X, X), form.weights.round_trip(W, W))))
-    assert (found.is_by_window, found.moves, found.kept(X)) == (False, False, 0)
+    assert (found.is_by_window, found.back(X) is X, found.kept(X)) == (False, True, 0)
 
 
 def test_weights_only_leaves_inputs_and_their_bits() -> None:
@@ -110,6 +110,6 @@ def test_experts_are_rounded_some_at_a_time_to_the_same_bits(monkeypatch: pytest
         return weights.round_trip(w, w)
 
     whole = rounded(stack.float()).to(torch.bfloat16)
-    assert stack.numel() < PIECE
-    monkeypatch.setattr("outlier_features.variants.options.treatment.PIECE", 2 * 8 * 32)
+    assert stack.numel() < LARGEST_PIECE
+    monkeypatch.setattr("outlier_features.variants.options.treatment.LARGEST_PIECE", 2 * 8 * 32)
     assert torch.equal(in_pieces(rounded, stack), whole)

@@ -207,9 +207,9 @@ class _Course:
     def start(self, runners: Sequence[_Runner], block: int, first: int) -> None:
         """Let those that begin at `block` come there; at the first block of the pass all that have begun before."""
         for runner in runners:
-            if runner.first == block or (block == first and runner.first < block):
+            if max(runner.first, first) == block:
                 runner.starts_at = block
-                if runner.first == block and block > 0 and runner.variant > 0:
+                if 0 < runner.first == block:
                     shared = self.outputs.of(runner.window)
                     runner.given = tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, shared)
                 _expect_at(runner.switch(), block)

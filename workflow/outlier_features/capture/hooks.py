@@ -40,18 +40,25 @@ def replaced(module: nn.Module, around: Callable[[Callable[..., Any]], Callable[
 @contextmanager
 def changed(module: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
     """Hand a module `change(x)` in place of its first argument `x` while the context is open."""
-    argument = next(iter(arguments(module)))
 
     def before(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        if args:
-            return (change(args[0]), *args[1:]), kwargs
-        return args, kwargs | {argument: change(kwargs[argument])}
+        return with_first(module, args, kwargs, change)
 
     handle = module.register_forward_pre_hook(before, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
+
+
+def with_first(
+    module: nn.Module, args: tuple, kwargs: dict, change: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[tuple, dict]:
+    """Return the arguments of a call of a module with the first of them changed."""
+    if args:
+        return (change(args[0]), *args[1:]), kwargs
+    name = arguments(module)[0]
+    return args, kwargs | {name: change(kwargs[name])}
 
 
 @contextmanager

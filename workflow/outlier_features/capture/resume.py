@@ -158,6 +158,16 @@ class Unfinished:
         return found
 
 
+def identity(origin: Mapping[str, Any], **rest: Any) -> dict[str, Any]:
+    """Return what an earlier run must have in common with this one to be resumed, each under a name of its own.
+
+    It may have had another number of threads: its blocks are good statistics, and their shards say how many it had.
+    """
+    of_origin = {name: value for name, value in origin.items() if name not in ("lineage", "threads")}
+    lineages = {f"lineage of the {name}": value for name, value in origin["lineage"].items()}
+    return lineages | of_origin | rest
+
+
 def finished_bytes(directory: Path) -> int:
     """Return what the shards take that an earlier run has written to its folder."""
     return sum(path.stat().st_size for pattern in SHARDS for path in directory.glob(pattern))

@@ -15,7 +15,7 @@ from outlier_features.artefacts.lineage import Lineage
 from outlier_features.capture import engine
 from outlier_features.capture.offload import Offload, budgets
 from outlier_features.capture.recorder import Recorder
-from outlier_features.capture.resume import Unfinished, finished_bytes
+from outlier_features.capture.resume import Unfinished, finished_bytes, identity
 from outlier_features.capture.scores import Scores, require_finite
 from outlier_features.capture.settings import Settings
 from outlier_features.errors import ConfigError, OutOfMemory
@@ -78,7 +78,7 @@ def capture(
         experts_implementation=getattr(weights.model.config, "_experts_implementation", None),
         left_out=list(weights.left_out),
     )
-    with explained(leftovers), alone(final), Unfinished(leftovers, _identity(origin, chosen)) as work:
+    with explained(leftovers), alone(final), Unfinished(leftovers, identity(origin, windows=chosen)) as work:
         offload = Offload(*room, folder=work.directory)  # a run that is killed leaves its files to the next
         with _memory_explained(checkpoint.name, plan):
             scores, recorder = _pass(weights, packed, chosen, settings, work, origin, offload)
@@ -150,16 +150,6 @@ def _pass(
             offload=offload,
         )
     return found, recorder
-
-
-def _identity(origin: provenance.Provenance, windows: Sequence[int]) -> dict[str, Any]:
-    """Return what an earlier run must have in common with this one to be resumed, each under a name of its own.
-
-    It may have had another number of threads: its blocks are good statistics, and their shards say how many it had.
-    """
-    rest = {name: value for name, value in origin.items() if name not in ("lineage", "threads")}
-    lineages = {f"lineage of the {name}": value for name, value in origin["lineage"].items()}
-    return lineages | rest | {"windows": list(windows)}
 
 
 def _plan(checkpoint: Path, settings: Settings, windows: int, packed: TokenWindows) -> Estimate:

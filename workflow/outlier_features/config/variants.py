@@ -1,6 +1,6 @@
 """Variants: the entries `variants`, `interventions` and `vary` of config.yaml, as strict, frozen types. Data only."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -10,9 +10,8 @@ from outlier_features.format_names import FORMATS, WEIGHT_ONLY
 from outlier_features.site_names import MatrixInput
 
 OPTIONS = ("keep_above", "keep_channels", "smooth", "rotate")
-PLACES = ("attn_in", "mlp_in", "router", "experts")
-"""Where an intervention can be; `mlp_in` of a mixture is both of its router and its experts."""
 Place = Literal["attn_in", "mlp_in", "router", "experts"]
+"""Where an intervention can be; `mlp_in` of a mixture is both of its router and its experts."""
 
 
 class Calibrated(Strict):
@@ -133,7 +132,7 @@ class Intervention(Calibrated):
         if self.experts is not None and self.controls.equal_size:
             raise ValueError("controls.equal_size is for channels; experts have random ones only")
         if self.channels is not None and not self.at:
-            raise ValueError(f"at: name at least one of {', '.join(PLACES)}")
+            raise ValueError(f"at: name at least one of {', '.join(get_args(Place))}")
         return self
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from outlier_features.metrics import intervals, kept_windows
 from outlier_features.metrics.bootstrap import resampling_counts
+from outlier_features.metrics.decibels import decibels
 from outlier_features.metrics.kept_windows import KeptWindow
 from outlier_features.metrics.quantisers import FORMATS, Errors
 from outlier_features.site_names import MATRIX_INPUTS
@@ -119,19 +120,13 @@ def _row(sums: Sums) -> dict[str, Any]:
         "block": sums.block,
         "site": sums.site,
         "format": sums.name,
-        "predicted_sqnr_db": _decibels(sums.signal_S.sum(), sums.error_S.sum()),
-        "predicted_sqnr_rest_db": _decibels(sums.signal["rest"], sums.error["rest"]),
-        "predicted_sqnr_without_first_db": _decibels(sums.signal["without_first"], sums.error["without_first"]),
-        "sqnr_low": _decibels(ratio.low, 1.0) if ratio.low > 0 else np.nan,
-        "sqnr_high": _decibels(ratio.high, 1.0),
+        "predicted_sqnr_db": decibels(sums.signal_S.sum(), sums.error_S.sum()),
+        "predicted_sqnr_rest_db": decibels(sums.signal["rest"], sums.error["rest"]),
+        "predicted_sqnr_without_first_db": decibels(sums.signal["without_first"], sums.error["without_first"]),
+        "sqnr_low": decibels(ratio.low, 1.0) if ratio.low > 0 else np.nan,
+        "sqnr_high": decibels(ratio.high, 1.0),
         "router_flip_share": sums.flip_share,
     }
-
-
-def _decibels(signal: Any, error: Any) -> Any:
-    """Return 10 log10 of a ratio, infinite where nothing is lost."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return 10 * np.log10(np.where(np.asarray(error) > 0, np.asarray(signal) / error, np.inf))[()]
 
 
 def _ranks(tensors: Sequence[Sums]) -> Iterable[dict[str, int | None]]:
@@ -141,11 +136,11 @@ def _ranks(tensors: Sequence[Sums]) -> Iterable[dict[str, int | None]]:
     signal_SN, error_SN = (
         np.stack([getattr(each, name) for each in tensors], axis=1) for name in ("signal_S", "error_S")
     )
-    rank_N = _rank(_decibels(signal_SN.sum(0), error_SN.sum(0)))
+    rank_N = _rank(decibels(signal_SN.sum(0), error_SN.sum(0)))
     if len(signal_SN) < 2:
         return [{"rank": int(rank), "rank_low": None, "rank_high": None} for rank in rank_N]
     counts_BS = resampling_counts(len(signal_SN))
-    drawn_BN = _rank(_decibels(counts_BS @ signal_SN, counts_BS @ error_SN))
+    drawn_BN = _rank(decibels(counts_BS @ signal_SN, counts_BS @ error_SN))
     low_N, high_N = np.percentile(drawn_BN, MIDDLE, axis=0)
     ends = np.minimum(np.floor(low_N), rank_N), np.maximum(np.ceil(high_N), rank_N)
     return [

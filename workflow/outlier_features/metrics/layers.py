@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from outlier_features.metrics import int8_estimates
+from outlier_features.metrics.entropy import entropy
 from outlier_features.site_names import MATRIX_INPUTS
 from outlier_features.statistics.shards import BlockTable, SiteTable, Statistics
 
@@ -200,9 +201,7 @@ class _Moments:
 
     def channel_entropy(self) -> float:
         """Return the entropy in bits of how the energy is shared among channels: 0 to log2(C)."""
-        energy_C = self.sum_2_SC.sum(0)
-        share_C = energy_C[energy_C > 0] / energy_C.sum()
-        return float(-(share_C * np.log2(share_C)).sum()) if len(share_C) else np.nan
+        return entropy(self.sum_2_SC.sum(0))
 
 
 def _block_metrics(site: SiteTable, token_class: str, moments: _Moments) -> dict[str, Any]:
@@ -269,7 +268,6 @@ def _router_rows(table: BlockTable) -> Iterator[dict[str, Any]]:
     experts, top_k = int(site.values("expert_count")[0]), int(site.values("top_k")[0])
     tokens_E = np.bincount(np.concatenate(site.lists("expert_choices")), minlength=experts)
     load_E = tokens_E / tokens_E.sum()
-    used = load_E[load_E > 0]
     largest_E = np.fmax.reduce(site.matrix("expert_max_abs"))
     yield {
         "token_class": "all",
@@ -277,7 +275,7 @@ def _router_rows(table: BlockTable) -> Iterator[dict[str, Any]]:
         "top_k": top_k,
         "expert_tokens": tokens_E.tolist(),
         "expert_load": load_E.tolist(),
-        "routing_entropy": float(-(used * np.log2(used)).sum()),
+        "routing_entropy": entropy(tokens_E),
         "unused_experts": int((tokens_E == 0).sum()),
         "expert_max_abs": [None if np.isnan(value) else value for value in largest_E.tolist()],
         **_margins(site),

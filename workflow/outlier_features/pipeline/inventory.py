@@ -15,7 +15,7 @@ from outlier_features.models import checkpoints
 from outlier_features.models.sizes import Footprint
 from outlier_features.pipeline.freshness import is_fresh
 from outlier_features.planning import varied
-from outlier_features.planning.estimate import Pass, Plan, estimate
+from outlier_features.planning.estimate import Pass, Plan, Varied, estimate
 
 if TYPE_CHECKING:
     from outlier_features.sources.admission import Use
@@ -27,17 +27,10 @@ def plans(config: Config, configurations: Path | None = None) -> list[Plan]:
     Sizes come from the checkpoint where it is there, else from its configuration alone: the file
     `{hub name}/config.json` below `configurations` where that is given, else the hub or its cache. Raises SourceError.
     """
-    lineages, corpus = Lineages(config, Digests(paths.digests(), lambda: True)), config.chosen.corpus
+    lineages = Lineages(config, Digests(paths.digests(), lambda: True))
     with tempfile.TemporaryDirectory() as arrived:  # what several models share is asked for once
         asked = _Asked(config, configurations, Path(arrived))
-        return [
-            _plan(
-                name,
-                asked,
-                _cached(lineages, corpus, name, config.capture.scatter, is_varied=config.is_varied(name)),
-            )
-            for name in config.chosen.models
-        ]
+        return [_plan(name, asked, _cached(lineages, config, name)) for name in config.chosen.models]
 
 
 @dataclass(frozen=True)
@@ -63,27 +56,28 @@ def _plan(name: str, asked: _Asked, cached: tuple[str, ...]) -> Plan:
         download_bytes=footprint.stored_bytes if download is None else download,
         is_download_known=download is not None,
         cached=cached,
-        **_varied(name, config, footprint, run),
+        varied=_varied(name, config, footprint, run),
     )
 
 
-def _varied(name: str, config: Config, footprint: Footprint, run: Pass) -> dict[str, Any]:
-    """Return what a plan says of a model's variants; nothing where it has none."""
+def _varied(name: str, config: Config, footprint: Footprint, run: Pass) -> Varied | None:
+    """Return what the variants of a model take; None where it has none."""
     if not config.is_varied(name):
-        return {}
+        return None
     runs = varied.Runs.of(config, name)
     names = (*config.variants_of(name), *config.interventions_of(name))
-    return {"variants": names, "runs": runs.total, "varied": varied.estimate(footprint, run, runs)}
+    return Varied(names, runs.total, varied.estimate(footprint, run, runs))
 
 
-def _cached(lineages: Lineages, corpus: str, name: str, parts: int, *, is_varied: bool) -> tuple[str, ...]:
+def _cached(lineages: Lineages, config: Config, name: str) -> tuple[str, ...]:
+    corpus, parts = config.chosen.corpus, config.capture.scatter
     results: dict[str, tuple[str, Lineage, list[Path]]] = {
         "checkpoint": ("checkpoint", lineages.checkpoint(name), [paths.source(name)]),
         "tokens": ("tokens", lineages.tokens(corpus, name), [paths.tokens(corpus, name)]),
         "statistics": ("statistics", lineages.statistics(corpus, name), paths.manifests(corpus, name, parts)),
         "tables": ("reduction", lineages.reduction(corpus, name), [paths.table("layers", corpus, name)]),
     }
-    if is_varied:
+    if config.is_varied(name):
         made = lineages.variants(corpus, name), paths.manifests(corpus, name, parts, "variants")
         results["variants"] = ("variants", *made)
     return tuple(stage for stage, (kind, lineage, files) in results.items() if is_fresh(kind, lineage, *files))

@@ -108,7 +108,6 @@ class Stages:
 
     def vary(self, name: str, model: Model) -> None:
         """Run a model's variants and interventions in one pass, and say what they cost."""
-        from outlier_features.text.tokenize import calibrate
         from outlier_features.variants.asked import asked_of, model_of
         from outlier_features.variants.evaluate import evaluate
         from outlier_features.variants.vary import vary
@@ -117,25 +116,32 @@ class Stages:
         if not config.is_varied(name):
             self._say(f"no variants and no interventions: {name}")
             return
-        calibration, entry = None, config.corpora[corpus]
-        if windows := config.training_windows():
-            lineage = self._lineages.calibration(corpus, name)
-            calibration = paths.of("calibration", corpus, name)["tokens"]
-            if self._is_due("calibration", lineage, calibration):
-                calibrate(paths.checkpoint(name), entry, windows, calibration, lineage)
         lineage = self._lineages.variants(corpus, name)
-        inputs = paths.checkpoint(name), paths.tokens(corpus, name), calibration
+        inputs = paths.checkpoint(name), paths.tokens(corpus, name), self._calibration(name)
         for part in self._parts():
             output = paths.manifest(corpus, name, part, "variants")
             if self._is_due("variants", lineage, output):
                 self._take_device()
                 asked = asked_of(config, name, corpus, lineage)
-                chosen = parts.windows(part, entry.sequences)
+                chosen = parts.windows(part, config.corpora[corpus].sequences)
                 vary(*inputs, output, asked, model_of(config, model), lineage, windows=chosen)
         lineage, outputs = self._lineages.consequences(corpus, name), paths.of("consequences", corpus, name)
         manifests = paths.manifests(corpus, name, config.capture.scatter, "variants")
         if all(path.is_file() for path in manifests) and self._is_due("consequences", lineage, *outputs.values()):
             evaluate(manifests, paths.tokens(corpus, name), outputs, lineage)
+
+    def _calibration(self, name: str) -> Path | None:
+        """Return the windows of training text that variants of a model calibrate on, made where they are due."""
+        from outlier_features.text.tokenize import calibrate
+
+        windows = self._config.training_windows()
+        if not windows:
+            return None
+        lineage = self._lineages.calibration(self._corpus, name)
+        output = paths.of("calibration", self._corpus, name)["tokens"]
+        if self._is_due("calibration", lineage, output):
+            calibrate(paths.checkpoint(name), self._config.corpora[self._corpus], windows, output, lineage)
+        return output
 
     def summarize(self) -> None:
         """Join the models of the experiment into one table."""

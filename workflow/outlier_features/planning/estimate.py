@@ -145,6 +145,28 @@ def _operations(footprint: Footprint, run: Pass) -> float:
 
 
 @dataclass(frozen=True)
+class Varied:
+    """What the variants and interventions of one model take, all in one pass."""
+
+    names: tuple[str, ...]
+    runs: int
+    """How often the model runs, the plain model and every draw of controls included."""
+    estimate: Estimate
+
+    def row(self, flops: float, bandwidth: float) -> dict[str, Any]:
+        """Return it as plain values."""
+        found = self.estimate
+        return {
+            "variants": list(self.names),
+            "variant_runs": self.runs,
+            "variants_read_bytes": round(found.read_bytes),
+            "variants_device_bytes": round(found.device_bytes),
+            "variants_hidden_bytes": round(found.hidden_bytes),
+            "variants_seconds": found.seconds(flops, bandwidth),
+        }
+
+
+@dataclass(frozen=True)
 class Plan:
     """What one model of an experiment takes, and what of it is there already."""
 
@@ -158,12 +180,8 @@ class Plan:
     """Whether the hub told the sizes of the files; else they follow from the configuration."""
     cached: tuple[str, ...]
     """The stages whose results are up to date."""
-    variants: tuple[str, ...] = ()
-    """The variants and interventions of the model, by name."""
-    runs: int = 0
-    """How often the model runs in one pass for them, the plain model and every draw of controls included."""
-    varied: Estimate | None = None
-    """What that pass takes; None without variants."""
+    varied: Varied | None = None
+    """The pass with variants; None without any."""
 
     def row(self, flops: float, bandwidth: float) -> dict[str, Any]:
         """Return the plan as plain values."""
@@ -182,17 +200,5 @@ class Plan:
             "statistics_bytes": round(found.statistics_bytes),
             "seconds": found.seconds(flops, bandwidth),
             "cached": list(self.cached),
-            **self._varied(flops, bandwidth),
-        }
-
-    def _varied(self, flops: float, bandwidth: float) -> dict[str, Any]:
-        """Return what the pass with variants takes; nothing without any."""
-        if self.varied is None:
-            return {}
-        sizes = {"read": self.varied.read_bytes, "device": self.varied.device_bytes, "hidden": self.varied.hidden_bytes}
-        return {
-            "variants": list(self.variants),
-            "variant_runs": self.runs,
-            **{f"variants_{name}_bytes": round(size) for name, size in sizes.items()},
-            "variants_seconds": self.varied.seconds(flops, bandwidth),
+            **({} if self.varied is None else self.varied.row(flops, bandwidth)),
         }

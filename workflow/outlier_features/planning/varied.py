@@ -33,7 +33,7 @@ class Runs:
         entries: list[Calibrated] = [*variants.values(), *interventions.values()]
         return cls(
             1 + len(variants) * (1 + config.vary.noise) + sum(_draws(each) for each in interventions.values()),
-            _calibrating(entries),
+            _calibrating(config, [Calibrated(), *entries]),
             config.vary.sqnr_windows,
             len(variants),
         )
@@ -75,8 +75,10 @@ def _draws(entry: Intervention) -> int:
     return len(entry.set_to) * (1 + entry.controls.random + entry.controls.equal_size)
 
 
-def _calibrating(entries: Iterable[Calibrated]) -> int:
-    kinds: dict[str | None, int] = {}
+def _calibrating(config: Config, entries: Iterable[Calibrated]) -> int:
+    """Return how many windows calibrate: as many of each text as any of the entries asks for."""
+    windows: dict[str, int] = {}
     for entry in entries:
-        kinds[entry.calibration] = max(kinds.get(entry.calibration, 4), entry.windows)
-    return sum(kinds.values())
+        kind = config.calibrates_on(entry)
+        windows[kind] = max(windows.get(kind, 0), entry.windows)
+    return sum(windows.values())

@@ -64,7 +64,7 @@ class QuantisedBlock:
                 own = [matrix for matrix in raw if matrix.owner == owner]
                 module = self.block.get_submodule(owner)
                 if own[0].is_routed:
-                    stack.enter_context(hooks.replaced(module, self._experts(own)))
+                    stack.enter_context(hooks.replaced(module, self._experts(module, own)))
                 else:
                     stack.enter_context(hooks.changed(module, self._change(own)))
             self.install()
@@ -116,7 +116,7 @@ class QuantisedBlock:
             for matrix in own:
                 matrix.put(self.block, in_pieces(partial(treatment.weights, whole_RC=whole_RC), self.raw[matrix]))
 
-    def _experts(self, own: Sequence[Matrix]) -> Callable:
+    def _experts(self, module: nn.Module, own: Sequence[Matrix]) -> Callable:
         """Return what takes the place of the forward of fused experts.
 
         What they are handed is rounded before it; what the down projection reads, at its product. Where an expert runs
@@ -128,7 +128,7 @@ class QuantisedBlock:
         def around(forward: Callable) -> Callable:
             def rounded(*args: Any, **kwargs: Any) -> Any:
                 if into:
-                    args, kwargs = _with_first(args, kwargs, self._change(into))
+                    args, kwargs = hooks.with_first(module, args, kwargs, self._change(into))
                 if down is None:
                     return forward(*args, **kwargs)
                 self.handed.add(down.owner)
@@ -176,14 +176,6 @@ class QuantisedBlock:
         values = self.block.get_submodule(matrix.owner)._parameters[matrix.parameter]
         assert values is not None
         return {matrix.parameter: values}
-
-
-def _with_first(args: tuple, kwargs: dict, change: Callable[[torch.Tensor], torch.Tensor]) -> tuple[tuple, dict]:
-    """Return the arguments of a call with its first tensor changed."""
-    if args:
-        return (change(args[0]), *args[1:]), kwargs
-    name = next(iter(kwargs))
-    return args, kwargs | {name: change(kwargs[name])}
 
 
 def _is_choice(x: Any) -> bool:

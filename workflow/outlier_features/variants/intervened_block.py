@@ -21,7 +21,7 @@ class IntervenedBlock:
 
     block: nn.Module
     at: Sequence[str]
-    """Of `config.variants.PLACES`."""
+    """Of `config.variants.Place`."""
     change: Change
     means: dict[str, torch.Tensor]
     """The mean of each channel (C,) at attn_in and mlp_in."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from outlier_features.metrics.entropy import entropy
 from outlier_features.text.windows import TokenWindows
 from outlier_features.variants.results import Results
 from outlier_features.variants.runs import EQUAL_SIZE, PLAIN, RANDOM, REAL
@@ -87,15 +88,9 @@ def _measured(effects: pd.DataFrame) -> dict[int, dict[str, float]]:
             if routed["routing_kl"].isna().any():
                 means["routing_kl"] = np.nan
             loads = [np.sum([*block["load"]], axis=0) for _, block in routed.groupby("block")]
-            means["load_entropy"] = float(np.mean([_entropy(load_E) for load_E in loads]))
+            means["load_entropy"] = float(np.mean([entropy(load_E) for load_E in loads]))
         found[run] = means  # type: ignore[index]
     return found
-
-
-def _entropy(load_E: np.ndarray) -> float:
-    """Return the entropy of how tokens share experts out, in bits."""
-    share_E = load_E[load_E > 0] / load_E.sum()
-    return float(-(share_E * np.log2(share_E)).sum())
 
 
 def _p_values(row: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from outlier_features.metrics.decibels import decibels
 from outlier_features.variants.results import Results
 
 SQNR_COLUMNS = {
@@ -37,17 +38,11 @@ log10 of signal over error, infinite where nothing is lost. `gain_top_channel_db
 def sqnr(results: Results) -> pd.DataFrame:
     """Return the sums of a pass with their ratios, with SQNR_COLUMNS."""
     table = results.sums()
-    table["sqnr_activation_db"] = _decibels(table["signal"], table["error"])
-    table["sqnr_rest_db"] = _decibels(table["signal_rest"], table["error_rest"])
-    table["sqnr_output_db"] = _decibels(table["output_signal"], table["output_error"])
+    table["sqnr_activation_db"] = decibels(table["signal"], table["error"])
+    table["sqnr_rest_db"] = decibels(table["signal_rest"], table["error_rest"])
+    table["sqnr_output_db"] = decibels(table["output_signal"], table["output_error"])
     kept = table["output_error_kept"].astype("float64")
-    gain = _decibels(table["output_signal"], kept) - table["sqnr_output_db"]
+    gain = decibels(table["output_signal"], kept) - table["sqnr_output_db"]
     table["gain_top_channel_db"] = gain.where(kept.notna() & np.isfinite(gain))
     table["kept_channels"] = table["kept_channels"] / table["windows"]
     return table[list(SQNR_COLUMNS)].astype(SQNR_COLUMNS)
-
-
-def _decibels(signal: pd.Series, error: pd.Series) -> pd.Series:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(error > 0, signal / error, np.where(error == 0, np.inf, np.nan))
-        return pd.Series(10 * np.log10(ratio), index=signal.index)

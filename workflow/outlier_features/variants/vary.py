@@ -16,7 +16,7 @@ from outlier_features.artefacts.lineage import Lineage
 from outlier_features.capture import engine
 from outlier_features.capture.engine import Variant as Course
 from outlier_features.capture.offload import Offload, budgets
-from outlier_features.capture.resume import Unfinished
+from outlier_features.capture.resume import Unfinished, identity
 from outlier_features.capture.run import say_memory
 from outlier_features.capture.scores import token_losses
 from outlier_features.config.variants import Calibrated, Intervention, Variant, Vary
@@ -69,7 +69,6 @@ class Text:
     """The windows of a pass: those that are calibrated on, then those that are measured."""
 
     measured: TokenWindows
-    calibration: TokenWindows | None
     chosen: list[int]
     """The numbers of the measured windows."""
     calibrating: list[np.ndarray]
@@ -114,6 +113,7 @@ def vary(
     leftovers = final.with_name(f".{final.name}.unfinished")
     weights = Weights(checkpoint, model.dtype, device, experts_implementation=model.experts_implementation)
     all_runs = runs(asked.variants, asked.interventions, _shape(weights), asked.found, asked.settings.noise)
+    courses = _courses(all_runs, text)
     plan = _plan(checkpoint, text, all_runs, asked, model)
     origin = provenance.record(
         lineage,
@@ -124,22 +124,23 @@ def vary(
         threads=devices.threads(device),
         experts_implementation=getattr(weights.model.config, "_experts_implementation", None),
     )
-    identity = _identity(origin, text.chosen, all_runs)
-    with explained(leftovers), alone(final), Unfinished(leftovers, identity, SHARDS) as work:
+    facts = _facts(text, all_runs, asked)
+    in_common = identity(origin, **facts)
+    with explained(leftovers), alone(final), Unfinished(leftovers, in_common, SHARDS) as work:
         offload = Offload(*budgets(device, plan.estimate, model.memory_budget), folder=work.directory)
         with _memory_explained(checkpoint, plan, device, model.memory_budget):
-            losses = _pass(weights, text, all_runs, asked, work, origin, offload)
-        rows = _loss_rows(losses, all_runs, text)
+            losses = _pass(weights, text, all_runs, courses, asked, work, origin, offload)
+        rows = _loss_rows(losses, courses, text)
         _require_finite(rows, checkpoint.name)
         shards.write(work.directory / shards.LOSSES, LOSS_SCHEMA, rows, origin)
         new = manifest.with_name(f".{manifest.name}.new")
-        shards.write_manifest(new, work.directory, _facts(text, all_runs, asked), origin)
+        shards.write_manifest(new, work.directory, facts, origin)
         work.finish(final)
         new.replace(manifest)
     say_memory(checkpoint.name, device, plan.estimate, offload)
 
 
-def courses(all_runs: Sequence[Run], text: Text) -> list[Course]:
+def _courses(all_runs: Sequence[Run], text: Text) -> list[Course]:
     """Return over which windows each run goes, and from which block on it differs from the plain model."""
     result = []
     for run in all_runs:
@@ -156,6 +157,7 @@ def _pass(
     weights: Weights,
     text: Text,
     all_runs: Sequence[Run],
+    courses: Sequence[Course],
     asked: Asked,
     work: Unfinished,
     origin: provenance.Provenance,
@@ -164,21 +166,19 @@ def _pass(
     state = work.load(weights.device)
     if state is not None:
         print(f"{origin['model']}: resuming after block {state.block + 1} of {len(weights.blocks)}")
-    ids, its_courses = text.ids, courses(all_runs, text)
+    ids = text.ids
     compared = [
         place for place, w in zip(text.measured_places, text.chosen, strict=True) if w < asked.settings.sqnr_windows
     ]
-    progress = Progress(len(weights.blocks), its_courses, 0 if state is None else state.block + 1)
-    observer = VariantObserver(
-        weights, all_runs, its_courses, text.chosen, compared, text.by_run, work, origin, progress
-    )
+    progress = Progress(len(weights.blocks), courses, 0 if state is None else state.block + 1)
+    observer = VariantObserver(weights, all_runs, courses, text.chosen, compared, text.by_run, work, origin, progress)
 
     def finish(place: int, logits_TV: torch.Tensor) -> torch.Tensor | None:
         return token_losses(logits_TV, ids[place]).cpu() if place in text.measured_places else None
 
     passed = None if state is None else engine.Passed(state.block, state.outputs)
     with observer:
-        return engine.run(weights, ids, finish, observer, variants=its_courses, passed=passed, offload=offload)
+        return engine.run(weights, ids, finish, observer, variants=courses, passed=passed, offload=offload)
 
 
 def _text(
@@ -198,16 +198,14 @@ def _text(
             have = 0 if found is None else len(found.ids_ST)
             raise ConfigError(
                 f"{name}: asks for {entry.windows} windows of {kind} text to calibrate on, and there are {have}; lower "
-                "windows, or give calibration: measured."
-                if kind == "training"
-                else f"{name}: asks for {entry.windows} of {have} measured windows to calibrate on; lower windows."
+                f"windows{', or give calibration: measured' * (kind == 'training')}."
             )
         for window in range(min(entry.windows, len(found.ids_ST))):
             if (kind, window) not in places:
                 places[kind, window] = len(calibrating)
                 calibrating.append(found.ids(window))
             by_run.setdefault(name, []).append(places[kind, window])
-    return Text(measured, training, chosen, calibrating, by_run)
+    return Text(measured, chosen, calibrating, by_run)
 
 
 def _shape(weights: Weights) -> Shape:
@@ -259,10 +257,10 @@ def _memory_explained(checkpoint: Path, plan: _Plan, device: torch.device, budge
         ) from error
 
 
-def _loss_rows(losses: Sequence[torch.Tensor | None], all_runs: Sequence[Run], text: Text) -> list[dict[str, Any]]:
+def _loss_rows(losses: Sequence[torch.Tensor | None], courses: Sequence[Course], text: Text) -> list[dict[str, Any]]:
     found = iter(losses)
     rows = []
-    for number, course in enumerate(courses(all_runs, text)):
+    for number, course in enumerate(courses):
         for place in course.windows:
             loss = next(found)
             if loss is not None:
@@ -303,10 +301,3 @@ def _described(run: Run) -> dict[str, Any]:
         found |= {"experts": {str(block): list(each) for block, each in run.experts.items()}}
         found |= {"at": "experts off" if run.entry.experts is not None else "+".join(run.entry.at)}
     return found
-
-
-def _identity(origin: provenance.Provenance, windows: Sequence[int], all_runs: Sequence[Run]) -> dict[str, Any]:
-    """Return what an earlier run must have in common with this one to be resumed."""
-    rest = {name: value for name, value in origin.items() if name not in ("lineage", "threads")}
-    lineages = {f"lineage of the {name}": value for name, value in origin["lineage"].items()}
-    return lineages | rest | {"windows": list(windows), "variants": [_described(run) for run in all_runs]}

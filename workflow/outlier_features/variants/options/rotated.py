@@ -15,7 +15,6 @@ class Rotated(Treatment):
     """Spreads every channel over its width, or over its block of so many channels."""
 
     block: int | None
-    moves = True
 
     def learn(self, whole_RC: torch.Tensor) -> None:
         """Take in a calibration window as it will be rounded."""

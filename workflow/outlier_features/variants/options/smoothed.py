@@ -18,7 +18,6 @@ class Smoothed(Treatment):
     """Divides inputs by s = max|x|^strength / max|w|^(1 - strength) of each channel (Xiao et al. 2023, Eq. 4)."""
 
     strength: float
-    moves = True
 
     @cached_property
     def scale(self) -> torch.Tensor:

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 
+from outlier_features.planning.varied import LARGEST_PIECE
 from outlier_features.variants.formats.format import Format, Quantiser
-
-PIECE = 1 << 26
-"""Values of fused experts that are rounded at once."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +31,6 @@ class Treatment:
     activations: Quantiser | None = field(init=False)
     is_by_window = False
     """Whether matrices depend on the window."""
-    moves = False
-    """Whether inputs come back in other coordinates than the model's, which `back` leads back to."""
 
     def __post_init__(self) -> None:
         quantiser = self.format.activations
@@ -67,7 +63,7 @@ def in_pieces(round_trip: Callable[[torch.Tensor], torch.Tensor], w: torch.Tenso
     if w.dim() < 3:
         return round_trip(w.float()).to(w.dtype)
     out = torch.empty_like(w)
-    count = max(1, PIECE // w[0].numel())
+    count = max(1, LARGEST_PIECE // w[0].numel())
     for begin in range(0, len(w), count):
         out[begin : begin + count] = round_trip(w[begin : begin + count].float()).to(w.dtype)
     return out
